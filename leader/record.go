@@ -1,0 +1,140 @@
+package leader
+
+import (
+	"encoding/json"
+	"fmt"
+	"unicode/utf16"
+)
+
+// RecordVersion is the major version of the records that this code writes and understands.
+// New optional fields do not change it.
+const RecordVersion = 1
+
+// Fork says that Timeline ended at the byte address End, and the next one began there.
+type Fork struct {
+	Timeline uint32 `json:"timeline"`
+	End      uint64 `json:"end"`
+}
+
+// Role is what a sidecar's PostgreSQL is doing, in the record.
+type Role string
+
+const (
+	RolePrimary Role = "primary"
+	RoleReplica Role = "replica" // in recovery: a standby, also the leader of a standby cluster
+	RoleStopped Role = "stopped" // stopped, starting or stopping
+	RoleUnknown Role = "unknown"
+)
+
+// Record is what one sidecar tells the others, as JSON in the DCS. Its owner fills it and
+// hands it to Elector.Announce, which sets the fields of the first block and Tried.
+//
+// Every field is one that another node's decision, or an administrator's question, needs,
+// and none of them moves while the cluster idles: the flush position, which does, is not
+// here (the lag of rule 3 is read from Patroni's member keys).
+type Record struct {
+	Version int    `json:"version"`
+	Member  string `json:"member"`
+	Policy  Policy `json:"policy,omitempty"`  // what this sidecar is configured to; the holder's is in force
+	MaxLag  uint64 `json:"max_lag,omitempty"` // bytes, with Policy
+
+	Software string `json:"software,omitempty"` // version of the sidecar
+	Address  string `json:"address,omitempty"`  // host:port of its web page
+	SystemID uint64 `json:"system_id,string"`   // of its server; 0 unknown, and then it is not eligible
+	Tag      Tag    `json:"tag,omitempty"`      // the tag "walbaton" it knows for itself; counts while Patroni's member key is gone
+
+	SegmentSize uint32 `json:"segment_size,omitempty"` // bytes
+	Role        Role   `json:"role,omitempty"`
+	Timeline    uint32 `json:"timeline,omitempty"`
+	History     []Fork `json:"history,omitempty"` // the ancestors of Timeline, oldest first, from its own server's files
+	ArchiveMode string `json:"archive_mode,omitempty"`
+
+	Has    Ranges `json:"has,omitempty"`    // complete good segments in its pg_wal or keep_dir
+	Misses Ranges `json:"misses,omitempty"` // of those, what the archive lacks ("missing" in DESIGN section 3)
+	Store  bool   `json:"store"`            // its store answers: the last put succeeded or still moves bytes
+	Tried  Ranges `json:"tried,omitempty"`  // what it took the baton for under rule 2 a short while ago
+
+	Holder *Holder `json:"holder,omitempty"` // only of the holder, and of the last one while the baton is free
+}
+
+// Holder is the part of a record that only the holder of the baton writes. Its owner sets
+// Term and what follows the first block; a part with another Term than the present one is
+// not published.
+type Holder struct {
+	Term uint64 `json:"term"`
+	Rule Rule   `json:"rule,omitempty"` // by which it took the baton; set by the Elector
+
+	Mark   []Mark `json:"mark,omitempty"`   // up to where the archive has the line
+	Lacks  Ranges `json:"lacks,omitempty"`  // of the line, above the floor, below its flush position: absent from a listing made in this term, and no good copy here
+	Errand Ranges `json:"errand,omitempty"` // what it took the baton for under rule 2 and still has to ship
+	Alarm  string `json:"alarm,omitempty"`  // one clause, when something needs a human
+}
+
+// Mark says that the archive has every segment of Timeline below the number Next that lies
+// on the line and not below the floor.
+type Mark struct {
+	Timeline uint32 `json:"timeline"`
+	Next     uint64 `json:"next"`
+}
+
+// Readable says whether the record is of a version that this code understands. A sidecar
+// whose record is not lives, and is never chosen.
+func (r Record) Readable() bool { return r.Version == RecordVersion }
+
+// maxRuns bounds each set of a record, so that a pg_wal full of holes cannot make a value
+// that the DCS refuses. The oldest runs stay: they are in the greatest danger.
+const maxRuns = 400
+
+// Encode gives the record as JSON in printable ASCII: a byte of anything else below its
+// scope demotes Patroni's primary.
+func (r Record) Encode() (string, error) {
+	r.Has, r.Misses, r.Tried = firstRuns(r.Has), firstRuns(r.Misses), firstRuns(r.Tried)
+	if r.Holder != nil {
+		h := *r.Holder
+		h.Lacks, h.Errand = firstRuns(h.Lacks), firstRuns(h.Errand)
+		r.Holder = &h
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return "", fmt.Errorf("encode record: %w", err)
+	}
+	return ascii(b), nil
+}
+
+func firstRuns(s Ranges) Ranges { return s[:min(len(s), maxRuns)] }
+
+// ascii escapes what JSON may leave as it is: everything above 0x7E.
+func ascii(text []byte) string {
+	out := make([]byte, 0, len(text))
+	for _, c := range string(text) {
+		switch {
+		case c < 0x7F:
+			out = append(out, byte(c))
+		case c <= 0xFFFF:
+			out = fmt.Appendf(out, `\u%04x`, c)
+		default:
+			hi, lo := utf16.EncodeRune(c)
+			out = fmt.Appendf(out, `\u%04x\u%04x`, hi, lo)
+		}
+	}
+	return string(out)
+}
+
+// ParseRecord reads what a sidecar wrote. Unknown fields are ignored. Of a newer major
+// version only Version is filled, without an error; see Record.Readable.
+func ParseRecord(text string) (Record, error) {
+	var head struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal([]byte(text), &head); err != nil {
+		return Record{}, fmt.Errorf("parse record: %w", err)
+	}
+	if head.Version != RecordVersion {
+		return Record{Version: head.Version}, nil
+	}
+	var r Record
+	if err := json.Unmarshal([]byte(text), &r); err != nil {
+		return Record{}, fmt.Errorf("parse record: %w", err)
+	}
+	return r, nil
+}
