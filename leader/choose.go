@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-
-	"github.com/walbaton/walbaton/leader/patroni"
 )
 
 // Policy says who holds the baton when no other rule does.
@@ -33,9 +31,9 @@ type Rule string
 const (
 	RuleErrand Rule = "errand" // it has what the holder lacks (rule 2)
 	RulePolicy Rule = "policy" // rule 3
-	RuleHolder Rule = "holder" // the rules choose nobody: the present holder stays
+	RuleHolder Rule = "holder" // no rule chooses anybody: the present holder stays
 	RuleFree   Rule = "free"   // nobody took the baton for one lease time; never an answer of Choose
-	RuleNobody Rule = "nobody" // no member may hold the baton
+	RuleNobody Rule = "nobody" // nobody is to hold it
 )
 
 // Choice is the answer of Choose.
@@ -43,19 +41,163 @@ type Choice struct {
 	Member string // "" with RuleNobody
 	Rule   Rule
 	Why    string // one clause
-	Errand Ranges // with RuleErrand: what it is to ship first
+	Errand Ranges // with RuleErrand: what it is to ship before the policy counts again
 }
 
 // Choose says who is to hold the baton (DESIGN section 6). It is a pure function of the
-// scope's content: of two sidecars with the same reading, each gets the same answer.
+// scope's content: sidecars with the same reading get the same answer.
 //
 // The present holder acts on it by ending its term, the chosen member by claiming a free
-// baton; nobody else acts on it.
+// baton; nobody else acts on it. When each may act is the Elector's affair.
 func Choose(v View) Choice {
-	_, _ = maps.Keys(v.Records), fmt.Sprint
-	_ = slices.Sorted[string]
-	_ = patroni.Cluster{}
-	return Choice{Rule: RuleNobody}
+	able := v.able()
+	pick, why := v.byPolicy(able)
+	if c, ok := v.errand(able, pick); ok {
+		return c
+	}
+	if pick != "" {
+		return Choice{Member: pick, Rule: RulePolicy, Why: why}
+	}
+	if holder, _, ok := v.Holder(); ok && v.mayStay(holder, able) {
+		return Choice{Member: holder, Rule: RuleHolder, Why: why + ", so the holder stays"}
+	}
+	return Choice{Rule: RuleNobody, Why: why}
+}
+
+// able gives the members that rule 1 allows, sorted: live, of this cluster, with a store
+// that answers, and not tagged "never".
+func (v View) able() []string {
+	var out []string
+	for _, member := range sortedKeys(v.Records) {
+		if r, ok := v.own(member); ok && r.Store && v.tag(member) != TagNever {
+			out = append(out, member)
+		}
+	}
+	return out
+}
+
+// tag is what Patroni's member key says, and while that is gone (its Patroni is stopped)
+// what the record says.
+func (v View) tag(member string) Tag {
+	m, ok := v.Cluster.Members[member]
+	if !ok {
+		return v.Records[member].Tag
+	}
+	text, _ := m.Tags[TagKey].(string)
+	return Tag(text)
+}
+
+// mayStay says whether a holder that no rule chooses keeps the baton. One whose store is
+// silent does only while nobody else's answers: giving the baton up would help nobody.
+func (v View) mayStay(holder string, able []string) bool {
+	if slices.Contains(able, holder) {
+		return true
+	}
+	_, ok := v.own(holder)
+	return ok && v.tag(holder) != TagNever && len(able) == 0
+}
+
+// errand is rule 2: a holder with an errand stays until it is done; else the first segment
+// that the holder lacks and somebody lists moves the baton there.
+func (v View) errand(able []string, pick string) (Choice, bool) {
+	holder, rec, ok := v.Holder()
+	if !ok || rec.Holder == nil {
+		return Choice{}, false
+	}
+	left := rec.Holder.Errand.Intersect(rec.Has)
+	if !left.Empty() && slices.Contains(able, holder) {
+		return Choice{Member: holder, Rule: RuleErrand, Errand: left,
+			Why: fmt.Sprintf("it still has to ship %d segments that others lack", left.Count())}, true
+	}
+	lacks := rec.Holder.Lacks.Subtract(rec.Has)
+	var best Choice
+	for _, member := range able {
+		r := v.Records[member]
+		has := lacks.Intersect(r.Has.Subtract(r.Tried))
+		if member == holder || has.Empty() {
+			continue
+		}
+		if best.Member == "" || earlier(has, best.Errand) || member == pick && !earlier(best.Errand, has) {
+			best = Choice{Member: member, Rule: RuleErrand, Errand: has,
+				Why: fmt.Sprintf("it has %d segments that %s lacks", has.Count(), holder)}
+		}
+	}
+	return best, best.Member != ""
+}
+
+// earlier says whether a begins before b; neither is empty.
+func earlier(a, b Ranges) bool {
+	return compareRange(a[0], b[0]) < 0
+}
+
+// byPolicy is rule 3. Without a member it says why there is none.
+func (v View) byPolicy(able []string) (member, why string) {
+	leader := v.Cluster.Leader
+	policy, maxLag := v.Policy()
+	if policy == PolicyReplica {
+		if member := v.replica(able, maxLag); member != "" {
+			return member, "it streams within max_lag"
+		}
+	}
+	switch {
+	case leader == "":
+		return "", "no leader is known"
+	case !slices.Contains(able, leader):
+		return "", fmt.Sprintf("the sidecar of the leader %s cannot ship", leader)
+	}
+	return leader, "it is Patroni's leader"
+}
+
+// Policy gives the policy in force and its max_lag in bytes: the holder's, else the
+// leader's, else the default.
+func (v View) Policy() (Policy, uint64) {
+	if _, r, ok := v.Holder(); ok && r.Policy != "" {
+		return r.Policy, r.MaxLag
+	}
+	if r, ok := v.Leader(); ok && r.Policy != "" {
+		return r.Policy, r.MaxLag
+	}
+	return PolicyPrimary, 0
+}
+
+// replica gives the streaming member that the policy "replica" wants: a designated one
+// before others, the holder among equals, then by name.
+func (v View) replica(able []string, maxLag uint64) string {
+	var all, designated []string
+	for _, member := range able {
+		if !v.streams(member, maxLag) {
+			continue
+		}
+		all = append(all, member)
+		if v.tag(member) == TagDesignated {
+			designated = append(designated, member)
+		}
+	}
+	if len(designated) > 0 {
+		all = designated
+	}
+	if holder, _, _ := v.Holder(); slices.Contains(all, holder) {
+		return holder
+	}
+	if len(all) > 0 {
+		return all[0]
+	}
+	return ""
+}
+
+// streams says whether a member other than the leader streams and is at most maxLag bytes
+// behind it. Patroni publishes both positions once a loop; before 3.0.4 it does not say
+// whether a replica streams, and then a running one counts.
+func (v View) streams(member string, maxLag uint64) bool {
+	m, ok := v.Cluster.Members[member]
+	if !ok || member == v.Cluster.Leader || m.Role != "replica" {
+		return false
+	}
+	if m.ReplicationState != "streaming" && (m.ReplicationState != "" || m.State != "running") {
+		return false
+	}
+	head := max(v.Cluster.Members[v.Cluster.Leader].LSN, v.Cluster.Optime)
+	return head > 0 && m.LSN > 0 && (m.LSN >= head || head-m.LSN <= maxLag)
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -92,21 +92,28 @@ func (v View) Holder() (member string, r Record, ok bool) {
 // ancestors, oldest first, with the addresses where the line left them. It comes from the
 // leader's own server through its record, else from Patroni's member key. False when no
 // leader is known, or nobody can say what its ancestors are.
+//
+// A record is up to a second old and a member key up to a loop, and a server's timeline only
+// grows: so the higher of the two counts, and a timeline above the answer may be the one that
+// the leader has just begun. It is no branch yet.
 func (v View) Line() (ancestors []Fork, timeline uint32, ok bool) {
-	if r, ok := v.Leader(); ok && r.Timeline != 0 {
-		return slices.Clone(r.History), r.Timeline, true
-	}
-	m, ok := v.Cluster.Members[v.Cluster.Leader]
-	if !ok || v.Cluster.Leader == "" || m.Timeline == 0 {
+	if v.Cluster.Leader == "" {
 		return nil, 0, false
 	}
-	if forks, ok := v.patroniHistory(m.Timeline); ok {
-		return forks, m.Timeline, true
+	timeline = v.Cluster.Members[v.Cluster.Leader].Timeline
+	if r, ok := v.Leader(); ok && r.Timeline != 0 && r.Timeline >= timeline {
+		return slices.Clone(r.History), r.Timeline, true
 	}
-	if forks, ok := v.recordedHistory(m.Timeline); ok {
-		return forks, m.Timeline, true
+	if timeline == 0 {
+		return nil, 0, false
 	}
-	return nil, 0, false
+	if ancestors, ok = v.patroniHistory(timeline); !ok {
+		ancestors, ok = v.recordedHistory(timeline)
+	}
+	if !ok {
+		return nil, 0, false
+	}
+	return ancestors, timeline, true
 }
 
 // patroniHistory takes the ancestors of a timeline from Patroni's "history" key. The key is

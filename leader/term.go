@@ -1,0 +1,103 @@
+package leader
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// Term is one holding of the baton.
+type Term struct {
+	Epoch  uint64 // grows from term to term, whoever holds them
+	Choice Choice // why we took it; with RuleErrand, what to ship first
+	View   View   // the reading that decided it
+}
+
+// Causes that a term's context can end with (context.Cause). ErrDemoted and ErrErrandDone
+// are wrapped in an error that says who goes next and why. When the context that Run was
+// given ends first, the cause is that context's.
+var (
+	ErrExpired    = errors.New("baton: the lease could not be renewed in time")
+	ErrLost       = errors.New("baton: the DCS says that the lease has ended")
+	ErrDemoted    = errors.New("baton: it goes to another node")
+	ErrErrandDone = errors.New("baton: the errand is done")
+	ErrReleased   = errors.New("baton: the work returned by itself")
+	ErrStopped    = errors.New("baton: the sidecar stops")
+)
+
+// ends are the label values of walbaton_terms_total.
+var ends = []struct {
+	cause error
+	label string
+}{
+	{ErrExpired, "expired"},
+	{ErrLost, "lost"},
+	{ErrDemoted, "demoted"},
+	{ErrErrandDone, "errand_done"},
+	{ErrReleased, "released"},
+	{ErrStopped, "stopped"},
+}
+
+func endLabel(cause error) string {
+	for _, e := range ends {
+		if errors.Is(cause, e.cause) {
+			return e.label
+		}
+	}
+	return "stopped"
+}
+
+// guard ends a term's context at its deadline. It is a timer of its own: no loop, lock or
+// request of the Elector stands between the deadline and the end of the context.
+type guard struct {
+	cancel context.CancelCauseFunc
+
+	mu    sync.Mutex
+	at    time.Time
+	over  bool
+	timer *time.Timer
+}
+
+func newGuard(at time.Time, cancel context.CancelCauseFunc) *guard {
+	g := &guard{cancel: cancel, at: at}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.timer = time.AfterFunc(time.Until(at), g.fire)
+	return g
+}
+
+func (g *guard) fire() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if rest := time.Until(g.at); rest > 0 && !g.over {
+		g.timer.Reset(rest) // extended while the timer fired
+		return
+	}
+	g.end(ErrExpired)
+}
+
+// extend moves the deadline and says whether it could: a context that has ended stays so.
+func (g *guard) extend(at time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.over || time.Until(g.at) <= 0 {
+		return false
+	}
+	g.at = at
+	g.timer.Reset(time.Until(at))
+	return true
+}
+
+// stop ends the context now.
+func (g *guard) stop(cause error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.end(cause)
+}
+
+func (g *guard) end(cause error) {
+	g.over = true
+	g.timer.Stop()
+	g.cancel(cause)
+}
