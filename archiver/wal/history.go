@@ -170,3 +170,20 @@ func (h History) TimelineAt(l LSN) Timeline {
 	}
 	return h.Timeline
 }
+
+// Explains reports whether the timelines on the pages of s, as r tells them, are those of h, the history of
+// s.Timeline or of a descendant. It is false for a segment of the parent timeline that was recycled
+// under this name and looks whole: a page belongs to the timeline that its first byte is on.
+func (h History) Explains(s Segment, r Report) bool {
+	on := func(l LSN) Timeline { return min(h.TimelineAt(l-l%pageSize), s.Timeline) }
+	if h.index(s.Timeline) < 0 || r.FirstTimeline != on(s.Start()) {
+		return false
+	}
+	switch {
+	case r.State != Complete:
+		return true // the last page that was read may lie behind the end
+	case r.Switch:
+		return r.LastTimeline == on(r.Last)
+	}
+	return r.LastTimeline == on(s.End()-1)
+}
