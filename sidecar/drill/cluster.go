@@ -1,0 +1,272 @@
+package drill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// What archives.
+type Archiver string
+
+const (
+	Walbaton Archiver = "walbaton" // a sidecar beside each node
+	Copy     Archiver = "cp"       // the control: archive_command = cp, archive_mode = on, no sidecar
+)
+
+// Where the archive is.
+type Place string
+
+const (
+	Files Place = "files"
+	MinIO Place = "minio"
+)
+
+const (
+	scope  = "drill"
+	pgBin  = "/usr/lib/postgresql/15/bin"
+	nodes  = 3
+	dbName = "postgres"
+
+	folderPrefix = "walbaton-drill-"
+)
+
+// Options of a cluster; the zero value is walbaton, a folder, archive_mode=always and segments of 1 MB.
+type Options struct {
+	Archiver    Archiver
+	Place       Place
+	ArchiveMode string            // "always" or "on"
+	SegmentMB   int               // wal_segment_size
+	Binaries    string            // a folder with walbaton and walbaton-wal; "" builds them from the checkout
+	Failsafe    bool              // Patroni's failsafe_mode
+	Parameters  map[string]string // more PostgreSQL settings
+	Settings    string            // lines of walbaton.yml
+	Log         func(format string, args ...any)
+}
+
+// Cluster is three nodes n1, n2, n3, an etcd and an archive. Everything it starts has its working directory below Dir:
+// that is how it is found again, whoever its parent is by now.
+type Cluster struct {
+	Dir   string
+	Nodes []*Node
+	Store Store
+
+	o    Options
+	base int // first of the 100 ports that the cluster uses
+	cred *syscall.Credential
+	etcd *process
+}
+
+// New prepares the folder of a cluster, and builds walbaton, without starting anything. Stop removes the folder.
+func New(ctx context.Context, o Options) (c *Cluster, err error) {
+	if o.Archiver == "" {
+		o.Archiver = Walbaton
+	}
+	if o.Place == "" {
+		o.Place = Files
+	}
+	if o.ArchiveMode == "" {
+		o.ArchiveMode = "always"
+	}
+	if o.Archiver == Copy {
+		o.ArchiveMode = "on"
+	}
+	if o.SegmentMB == 0 {
+		o.SegmentMB = 1
+	}
+	if o.Log == nil {
+		o.Log = func(string, ...any) {}
+	}
+	if err := prerequisites(); err != nil {
+		return nil, err
+	}
+	c = &Cluster{o: o}
+	if c.cred, err = credential(); err != nil {
+		return nil, err
+	}
+	if c.base, err = freePorts(); err != nil {
+		return nil, err
+	}
+	// Not below TMPDIR: user postgres must be able to search every folder above.
+	parent := os.Getenv("WALBATON_DRILLS")
+	if parent == "" {
+		parent = "/tmp"
+	}
+	if c.Dir, err = os.MkdirTemp(parent, folderPrefix); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(c.Dir)
+		}
+	}()
+	if err := os.Chmod(c.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := c.binaries(ctx); err != nil {
+		return nil, err
+	}
+	switch o.Place {
+	case Files:
+		c.Store, err = newFolder(c)
+	case MinIO:
+		c.Store, err = newMinIO(c)
+	default:
+		err = fmt.Errorf("archive in %q: no such place", o.Place)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i := 1; i <= nodes; i++ {
+		n, err := c.newNode(i)
+		if err != nil {
+			return nil, err
+		}
+		c.Nodes = append(c.Nodes, n)
+	}
+	return c, nil
+}
+
+// Start starts the archive, etcd and the nodes, n1 first, and returns when two standbys stream from a primary.
+func (c *Cluster) Start(ctx context.Context) error {
+	if err := c.Store.start(ctx); err != nil {
+		return err
+	}
+	if err := c.StartEtcd(ctx); err != nil {
+		return err
+	}
+	first, rest := c.Nodes[0], c.Nodes[1:]
+	if err := first.Start(ctx); err != nil {
+		return err
+	}
+	if err := until(ctx, 60*time.Second, first.Name+" is the primary", first.writable); err != nil {
+		return err
+	}
+	for _, n := range rest {
+		if err := n.Start(ctx); err != nil {
+			return err
+		}
+	}
+	return c.AllStreaming(ctx)
+}
+
+// Stop kills everything below Dir and removes it. It needs no context: it does not wait for anyone's consent.
+func (c *Cluster) Stop() error {
+	return Remove(c.Dir)
+}
+
+// Remove kills every process that works below a cluster's folder, also of a cluster that another program left running,
+// and deletes the folder.
+func Remove(dir string) error {
+	if !strings.HasPrefix(filepath.Base(dir), folderPrefix) || !filepath.IsAbs(dir) {
+		return fmt.Errorf("remove %s: this is not the folder of a drill", dir)
+	}
+	killBelow(dir)
+	return os.RemoveAll(dir)
+}
+
+// Logs are the last lines of every log below Dir, for a person who wants to know why a drill failed.
+func (c *Cluster) Logs(lines int) string {
+	var b strings.Builder
+	files, _ := filepath.Glob(c.Dir + "/*/log/*.log")
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil || len(text) == 0 {
+			continue
+		}
+		all := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
+		fmt.Fprintf(&b, "--- %s\n%s\n", strings.TrimPrefix(f, c.Dir+"/"), strings.Join(all[max(0, len(all)-lines):], "\n"))
+	}
+	return b.String()
+}
+
+// Bin is the path of a program that the cluster uses: walbaton or walbaton-wal.
+func (c *Cluster) Bin(name string) string { return filepath.Join(c.Dir, "bin", name) }
+
+// port is the i-th port of the cluster.
+func (c *Cluster) port(i int) int { return c.base + i }
+
+// binaries builds walbaton and walbaton-wal, or copies them from Options.Binaries or $WALBATON_BIN.
+func (c *Cluster) binaries(ctx context.Context) error {
+	if c.o.Archiver != Walbaton {
+		return nil
+	}
+	bin := filepath.Join(c.Dir, "bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		return err
+	}
+	from := c.o.Binaries
+	if from == "" {
+		from = os.Getenv("WALBATON_BIN")
+	}
+	if from == "" {
+		return Build(ctx, bin)
+	}
+	return run(exec.CommandContext(ctx, "cp", filepath.Join(from, "walbaton"), filepath.Join(from, "walbaton-wal"), bin))
+}
+
+// Build builds walbaton and walbaton-wal from the checkout that holds the working directory into folder bin.
+func Build(ctx context.Context, bin string) error {
+	for name, pkg := range map[string]string{"walbaton": "sidecar", "walbaton-wal": "sidecar/walbaton-wal"} {
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(bin, name), "github.com/walbaton/walbaton/"+pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if err := run(cmd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prerequisites says what to install when something is missing.
+func prerequisites() error {
+	var missing []string
+	for _, name := range []string{pgBin + "/postgres", "patroni", "etcd", "zstd"} {
+		if _, err := exec.LookPath(name); err != nil {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("start a cluster: no %s here; .ci/install installs what drills need", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// freePorts returns the first of 100 consecutive ports of which those that a cluster uses are free.
+func freePorts() (int, error) {
+	for base := 17400; base < 19400; base += 100 {
+		if portsFree(base) {
+			return base, nil
+		}
+	}
+	return 0, errors.New("find ports: none of 17400 to 19400 is free")
+}
+
+func portsFree(base int) bool {
+	for i := range lastPort {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+i))
+		if err != nil {
+			return false
+		}
+		l.Close()
+	}
+	return true
+}
+
+// Ports, counted from the first one of the cluster.
+const (
+	portEtcd     = 0
+	portEtcdPeer = 1
+	portMinIO    = 2
+	portPG       = 10 // + number of the node
+	portREST     = 20
+	portSidecar  = 30
+	portRestored = 40 // + number of the restored server
+	lastPort     = 50
+)

@@ -1,0 +1,24 @@
+// Package drill rehearses failovers on a real Patroni cluster: etcd, three PostgreSQL nodes with Patroni, a walbaton
+// sidecar beside each, and an archive in a folder or on MinIO, all on loopback below one folder in /tmp.
+//
+// A drill reads like prose. It starts a [Cluster], uses verbs on it ([Cluster.StopStore], [Node.Kill],
+// [Cluster.Switchover], [Cluster.StopEtcd], [Node.Reinit] …), and then asks the oracle:
+//
+//   - A [Writer] numbers rows through whichever node is the primary and remembers which were acknowledged.
+//   - [Cluster.TakeBase] takes a base backup before the first role change.
+//   - [Cluster.Settle] ends the last segment and waits until the archive has every segment of the line, or says which
+//     are missing.
+//   - [Base.Restore] recovers a new server from that backup and the archive. With [ByHand] nothing of walbaton is used:
+//     a shell script finds the object by its path and opens it with zstd. With [ByWalbaton] it is `walbaton-wal fetch`.
+//   - [Cluster.Compare] compares every row that a survivor has with the restored server.
+//   - An [Inventory] looks at the archive all the time: no object may ever change or disappear.
+//
+// The oracle has its own arithmetic of WAL names (names.go), on purpose: a mistake in package wal must not hide here.
+// With [Copy] as archiver the same cluster runs `archive_command = cp` and no walbaton. Such a control drill must show
+// a hole, which proves that the oracle sees one.
+//
+// The drills are in *_test.go with the build tag "drills". They need root (PostgreSQL runs as user postgres) and the
+// packages that .ci/install installs. `make test` runs each in network and process namespaces of its own. By hand:
+//
+//	go test -tags drills -v -run TestDrill02 ./sidecar/drill
+package drill

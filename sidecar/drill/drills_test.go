@@ -1,0 +1,89 @@
+//go:build drills
+
+package drill
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+)
+
+// The drills of the project, by number. What each must prove at its end is scenario.wholeTruth.
+
+// The harness itself: cp to a healthy archive, and a switchover, lose nothing, and the oracle says so.
+func TestDrill00HealthyCopy(t *testing.T) {
+	s := begin(t, Options{Archiver: Copy})
+	s.do("three segments are finished", s.finish(3))
+	s.do("another node becomes the primary", s.switchover(s.Standbys(s.primary())[0]))
+	s.do("three more segments are finished", s.finish(3))
+	s.writer.Stop()
+	missing, err := s.Settle(s.ctx, s.base, 60*time.Second)
+	if err != nil || len(missing) > 0 {
+		t.Fatalf("missing: %v, %v", missing, err)
+	}
+	if err := s.Compare(s.ctx, s.restore(ByHand)); err != nil {
+		t.Error(err)
+	}
+	s.lost()
+}
+
+// Drill 1: a switchover under load.
+func TestDrill01Switchover(t *testing.T) {
+	s := begin(t, Options{})
+	old := s.primary()
+	s.do("five segments are finished", s.finish(5))
+	s.do("another node becomes the primary", s.switchover(s.Standbys(old)[0]))
+	s.do("five more segments are finished", s.finish(5))
+	s.do("the old primary becomes a standby", s.AllStreaming)
+	s.do("and the primary again", s.switchover(old))
+	s.do("five more segments are finished", s.finish(5))
+	s.wholeTruth()
+}
+
+// Drill 2: the primary dies while the store is away and twenty segments wait for it.
+func TestDrill02KilledPrimary(t *testing.T) { killedPrimary(t, Options{}) }
+
+// Drill 2 on S3: MinIO is killed, and comes back.
+func TestDrill02KilledPrimaryMinIO(t *testing.T) { killedPrimary(t, Options{Place: MinIO}) }
+
+func killedPrimary(t *testing.T, o Options) {
+	s := begin(t, o)
+	s.killPrimaryWhileStoreIsDown()
+	s.wholeTruth()
+}
+
+// killPrimaryWhileStoreIsDown ends with the store back, a new primary, and the old one dead: its disk helps nobody.
+func (s *scenario) killPrimaryWhileStoreIsDown() {
+	s.t.Helper()
+	s.do("three segments are finished", s.finish(3))
+	s.do("the store goes away", s.StopStore)
+	s.do("twenty segments are finished that nobody can archive", s.finish(20))
+	s.do("kill -9 of the primary: PostgreSQL, Patroni, sidecar", s.primary().Kill)
+	s.do("another node is promoted", s.promoted)
+	s.do("the other standby follows it", func(ctx context.Context) error { return s.Streaming(ctx, 1) })
+	s.do("the store comes back", s.StartStore)
+	s.do("three more segments are finished", s.finish(3))
+}
+
+// The control of drill 2: with archive_mode=on and cp the same faults leave a hole of all that waited, and a recovery
+// ends before it. A harness that does not see this proves nothing about walbaton.
+func TestDrill02ControlShowsTheHole(t *testing.T) {
+	s := begin(t, Options{Archiver: Copy})
+	s.killPrimaryWhileStoreIsDown()
+	s.writer.Stop()
+	missing, err := s.Settle(s.ctx, s.base, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(missing) < 20 {
+		t.Fatalf("%d files are missing, want the 20 segments that waited: %v", len(missing), missing)
+	}
+	t.Logf("the hole: %d files, %s to %s", len(missing), missing[0], missing[len(missing)-1])
+	err = s.Compare(s.ctx, s.restore(ByHand))
+	var differ *RowsDiffer
+	if !errors.As(err, &differ) || len(differ.Missing) == 0 {
+		t.Fatalf("restored server: %v, want rows missing", err)
+	}
+	t.Log(err)
+}

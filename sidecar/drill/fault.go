@@ -1,0 +1,141 @@
+package drill
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// Limits of the waits below. Patroni's ttl is 8 s: a failover takes 8 to 10.
+const (
+	failoverLimit = 60 * time.Second
+	clusterLimit  = 120 * time.Second
+)
+
+// StartEtcd starts etcd and waits until it answers. It keeps its data: Patroni finds the cluster as it left it.
+func (c *Cluster) StartEtcd(ctx context.Context) error {
+	dir, err := c.folder("etcd")
+	if err != nil {
+		return err
+	}
+	client, peer := fmt.Sprintf("http://127.0.0.1:%d", c.port(portEtcd)), fmt.Sprintf("http://127.0.0.1:%d", c.port(portEtcdPeer))
+	c.etcd, err = c.spawn("etcd", dir, nil, "etcd", "--name", "etcd", "--data-dir", dir+"/data", "--log-level", "warn",
+		"--listen-client-urls", client, "--advertise-client-urls", client,
+		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "etcd="+peer)
+	if err != nil {
+		return err
+	}
+	return until(ctx, 30*time.Second, "etcd is healthy", func(ctx context.Context) error {
+		code, body, err := get(ctx, client+"/health")
+		if err == nil && code != http.StatusOK {
+			err = fmt.Errorf("%d: %s", code, body)
+		}
+		return err
+	})
+}
+
+// StopEtcd is kill -9 of etcd.
+func (c *Cluster) StopEtcd(context.Context) error {
+	c.etcd.kill()
+	return nil
+}
+
+// StopStore takes the archive away: MinIO is killed, a folder is renamed and locked.
+func (c *Cluster) StopStore(ctx context.Context) error { return c.Store.stop(ctx) }
+
+// StartStore brings the archive back.
+func (c *Cluster) StartStore(ctx context.Context) error { return c.Store.start(ctx) }
+
+// Primary waits until there is a primary that takes writes.
+func (c *Cluster) Primary(ctx context.Context) (primary *Node, err error) {
+	err = until(ctx, failoverLimit, "there is a primary", func(ctx context.Context) error {
+		var all error
+		for _, n := range c.Nodes {
+			err := n.writable(ctx)
+			if err == nil {
+				primary = n
+				return nil
+			}
+			all = errors.Join(all, err)
+		}
+		return all
+	})
+	return primary, err
+}
+
+// Standbys are all nodes but the given one.
+func (c *Cluster) Standbys(of *Node) []*Node {
+	return slices.DeleteFunc(slices.Clone(c.Nodes), func(n *Node) bool { return n == of })
+}
+
+// Switchover asks Patroni to make another node the primary, and returns when that node takes writes.
+func (c *Cluster) Switchover(ctx context.Context, to *Node) error {
+	from, err := c.Primary(ctx)
+	if err != nil {
+		return err
+	}
+	body := fmt.Sprintf(`{"leader": %q, "candidate": %q}`, from.Name, to.Name)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, from.rest()+"/switchover", bytes.NewBufferString(body))
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		answer, _ := io.ReadAll(resp.Body)
+		return fmt.Errorf("switchover from %s to %s: %s: %s", from.Name, to.Name, resp.Status, answer)
+	}
+	return until(ctx, failoverLimit, to.Name+" takes writes", to.writable)
+}
+
+// AllStreaming waits until every node but the primary streams from it.
+func (c *Cluster) AllStreaming(ctx context.Context) error {
+	return c.Streaming(ctx, nodes-1)
+}
+
+// Streaming waits until there is a primary from which that many standbys stream.
+func (c *Cluster) Streaming(ctx context.Context, standbys int) error {
+	return until(ctx, clusterLimit, fmt.Sprintf("%d standbys stream", standbys), func(ctx context.Context) error {
+		p, err := c.Primary(ctx)
+		if err != nil {
+			return err
+		}
+		got, err := query[int](ctx, p.DSN(), "select count(*) from pg_stat_replication where state = 'streaming' and application_name ~ '^n[0-9]$'")
+		if err == nil && got != standbys {
+			err = fmt.Errorf("%d stream from %s", got, p.Name)
+		}
+		return err
+	})
+}
+
+// Finish waits until the primary has finished that many more segments.
+func (c *Cluster) Finish(ctx context.Context, segments int) error {
+	size := int64(c.o.SegmentMB) << 20
+	position := func(ctx context.Context) (int64, error) {
+		p, err := c.Primary(ctx)
+		if err != nil {
+			return 0, err
+		}
+		return query[int64](ctx, p.DSN(), "select (pg_current_wal_lsn() - '0/0')::bigint")
+	}
+	begin, err := position(ctx)
+	if err != nil {
+		return err
+	}
+	goal := begin/size + int64(segments)
+	return until(ctx, clusterLimit, fmt.Sprintf("%d segments are finished", segments), func(ctx context.Context) error {
+		now, err := position(ctx)
+		if err == nil && now/size < goal {
+			err = fmt.Errorf("%d more to finish", goal-now/size)
+		}
+		return err
+	})
+}

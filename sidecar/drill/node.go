@@ -1,0 +1,309 @@
+package drill
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/template"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Node is one PostgreSQL with its Patroni and, unless the archiver is Copy, its sidecar.
+type Node struct {
+	Name string
+	Dir  string // <cluster>/<name>: pgdata, patroni.yml, walbaton.yml, log
+	c    *Cluster
+	no   int
+
+	patroni, sidecar *process
+}
+
+func (c *Cluster) newNode(no int) (*Node, error) {
+	n := &Node{Name: fmt.Sprintf("n%d", no), c: c, no: no}
+	var err error
+	if n.Dir, err = c.folder(n.Name); err != nil {
+		return nil, err
+	}
+	if err := n.writeConfig(); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// Start starts the sidecar, so that PostgreSQL never archives without it, and Patroni. It does not wait for them.
+func (n *Node) Start(ctx context.Context) error {
+	if err := n.StartSidecar(ctx); err != nil {
+		return err
+	}
+	var err error
+	n.patroni, err = n.c.spawn("patroni", n.Dir, nil, "patroni", filepath.Join(n.Dir, "patroni.yml"))
+	return err
+}
+
+// StartSidecar starts the sidecar alone.
+func (n *Node) StartSidecar(context.Context) error {
+	if n.c.o.Archiver != Walbaton {
+		return nil
+	}
+	var err error
+	n.sidecar, err = n.c.spawn("sidecar", n.Dir, n.c.Store.Env(), n.c.Bin("walbaton"), "sidecar",
+		"--patroni-config", filepath.Join(n.Dir, "patroni.yml"), "--config", filepath.Join(n.Dir, "walbaton.yml"),
+		"--archive", n.c.Store.URL(), "--socket", n.Socket(), "--listen", n.listen())
+	return err
+}
+
+// Kill is kill -9 of everything that runs on the node, as when the machine dies: Patroni, PostgreSQL with its
+// children, what its archiver called, the sidecar. The disk stays.
+func (n *Node) Kill(context.Context) error {
+	killBelow(n.Dir)
+	return nil
+}
+
+// KillSidecar is kill -9 of the sidecar alone.
+func (n *Node) KillSidecar(context.Context) error {
+	n.sidecar.kill()
+	return nil
+}
+
+// KillPostgres is kill -9 of the postmaster and its children; Patroni lives, and recovers it.
+func (n *Node) KillPostgres(context.Context) error {
+	killBelow(n.PGData())
+	return nil
+}
+
+// Restart is Kill, and Start.
+func (n *Node) Restart(ctx context.Context) error {
+	return errors.Join(n.Kill(ctx), n.Start(ctx))
+}
+
+// Reinit loses the node's disk: Kill, and Start with an empty data directory, which Patroni fills with a new clone.
+func (n *Node) Reinit(ctx context.Context) error {
+	if err := n.Kill(ctx); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(n.PGData()); err != nil {
+		return err
+	}
+	return n.Start(ctx)
+}
+
+// PGData is the data directory.
+func (n *Node) PGData() string { return filepath.Join(n.Dir, "pgdata") }
+
+// Socket is where the sidecar answers walbaton-wal.
+func (n *Node) Socket() string { return filepath.Join(n.Dir, "walbaton.sock") }
+
+func (n *Node) port() int      { return n.c.port(portPG + n.no) }
+func (n *Node) listen() string { return fmt.Sprintf("127.0.0.1:%d", n.c.port(portSidecar+n.no)) }
+func (n *Node) rest() string   { return fmt.Sprintf("http://127.0.0.1:%d", n.c.port(portREST+n.no)) }
+
+// dsn is a connection string for the PostgreSQL that listens on a port.
+func dsn(port int) string {
+	return fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=%s sslmode=disable connect_timeout=3", port, dbName)
+}
+
+// DSN is the connection string of the node's PostgreSQL.
+func (n *Node) DSN() string { return dsn(n.port()) }
+
+// Exec runs SQL statements on the node.
+func (n *Node) Exec(ctx context.Context, sql string) error {
+	conn, err := pgx.Connect(ctx, n.DSN())
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, sql)
+	return err
+}
+
+// query returns the one value that sql selects from the PostgreSQL that dsn names.
+func query[T any](ctx context.Context, dsn, sql string, args ...any) (value T, err error) {
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return value, err
+	}
+	defer conn.Close(ctx)
+	err = conn.QueryRow(ctx, sql, args...).Scan(&value)
+	return value, err
+}
+
+// writable is nil when Patroni says that the node is the primary and PostgreSQL takes writes.
+func (n *Node) writable(ctx context.Context) error {
+	if code, _, err := get(ctx, n.rest()+"/primary"); err != nil || code != http.StatusOK {
+		return errors.Join(err, fmt.Errorf("%s is not the primary: its Patroni answers %d", n.Name, code))
+	}
+	inRecovery, err := query[bool](ctx, n.DSN(), "select pg_is_in_recovery()")
+	if err != nil {
+		return err
+	}
+	if inRecovery {
+		return fmt.Errorf("%s is in recovery", n.Name)
+	}
+	return nil
+}
+
+// Status is what the sidecar's /status.json says.
+func (n *Node) Status(ctx context.Context) (json.RawMessage, error) {
+	code, body, err := get(ctx, "http://"+n.listen()+"/status.json")
+	if err != nil {
+		return nil, err
+	}
+	if code != http.StatusOK {
+		return nil, fmt.Errorf("status of %s: %d: %s", n.Name, code, body)
+	}
+	return body, nil
+}
+
+// WAL returns the names of the complete segments, histories and so on in the node's pg_wal that have the given status:
+// "ready", "done", or "" for any status and none.
+func (n *Node) WAL(status string) ([]string, error) {
+	dir := filepath.Join(n.PGData(), "pg_wal")
+	if status != "" {
+		dir = filepath.Join(dir, "archive_status")
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		name := e.Name()
+		if status != "" {
+			var ok bool
+			if name, ok = strings.CutSuffix(name, "."+status); !ok {
+				continue
+			}
+		}
+		if !e.IsDir() {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// get asks an HTTP server and returns the status code and the body.
+func get(ctx context.Context, url string) (int, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, body, err
+}
+
+// archiveCommand and restoreCommand are each node's own: with walbaton they name the node's socket.
+func (n *Node) archiveCommand() string {
+	if n.c.o.Archiver == Copy {
+		return fmt.Sprintf("cp %%p %s/%%f", n.c.Store.Folder())
+	}
+	return fmt.Sprintf("%s push --socket %s %%p", n.c.Bin("walbaton-wal"), n.Socket())
+}
+
+func (n *Node) restoreCommand() string {
+	if n.c.o.Archiver == Copy {
+		return fmt.Sprintf("cp %s/%%f %%p", n.c.Store.Folder())
+	}
+	return fmt.Sprintf("%s fetch --socket %s %%f %%p", n.c.Bin("walbaton-wal"), n.Socket())
+}
+
+// patroni.yml. The times are the shortest that Patroni 3.0 takes; fsync is off because a killed process loses
+// nothing that it wrote, only a machine without power does.
+var patroniConfig = template.Must(template.New("patroni.yml").Parse(`scope: {{.Scope}}
+namespace: /service/
+name: {{.Name}}
+
+restapi:
+  listen: 127.0.0.1:{{.REST}}
+  connect_address: 127.0.0.1:{{.REST}}
+
+etcd3:
+  hosts: 127.0.0.1:{{.Etcd}}
+
+bootstrap:
+  dcs:
+    ttl: 8
+    loop_wait: 1
+    retry_timeout: 3
+    maximum_lag_on_failover: 1048576
+    failsafe_mode: {{.Failsafe}}
+    postgresql:
+      use_pg_rewind: true
+      use_slots: true
+      parameters:
+        wal_level: replica
+        hot_standby: "on"
+        max_connections: 50
+        max_wal_senders: 10
+        max_replication_slots: 10
+        wal_log_hints: "on"
+        archive_mode: "{{.ArchiveMode}}"
+        wal_keep_size: 0
+  initdb:
+  - encoding: UTF8
+  - locale: C.UTF-8
+  - data-checksums
+  - wal-segsize: "{{.SegmentMB}}"
+
+postgresql:
+  listen: 127.0.0.1:{{.PG}}
+  connect_address: 127.0.0.1:{{.PG}}
+  data_dir: {{.Dir}}/pgdata
+  bin_dir: {{.BinDir}}
+  pgpass: {{.Dir}}/pgpass
+  use_unix_socket: false
+  pg_hba:
+  - local all all trust
+  - host all all 127.0.0.1/32 trust
+  - host replication all 127.0.0.1/32 trust
+  authentication:
+    superuser: {username: postgres, password: postgres}
+    replication: {username: replicator, password: replicator}
+    rewind: {username: rewind, password: rewind}
+  parameters:
+    archive_command: {{printf "%q" .Archive}}
+    restore_command: {{printf "%q" .Restore}}
+    unix_socket_directories: {{.Dir}}
+    fsync: "off"
+    shared_buffers: 64MB
+    max_wal_size: 256MB
+    log_line_prefix: '%m [%p] %b '
+{{- range $name, $value := .Parameters}}
+    {{$name}}: {{printf "%q" $value}}
+{{- end}}
+`))
+
+func (n *Node) writeConfig() error {
+	var b strings.Builder
+	err := patroniConfig.Execute(&b, map[string]any{
+		"Scope": scope, "Name": n.Name, "Dir": n.Dir, "BinDir": pgBin,
+		"REST": n.c.port(portREST + n.no), "PG": n.port(), "Etcd": n.c.port(portEtcd),
+		"ArchiveMode": n.c.o.ArchiveMode, "SegmentMB": n.c.o.SegmentMB, "Failsafe": n.c.o.Failsafe,
+		"Archive": n.archiveCommand(), "Restore": n.restoreCommand(), "Parameters": n.c.o.Parameters,
+	})
+	if err != nil {
+		return err
+	}
+	for name, text := range map[string]string{"patroni.yml": b.String(), "walbaton.yml": n.c.o.Settings} {
+		if err := os.WriteFile(filepath.Join(n.Dir, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}

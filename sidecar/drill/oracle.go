@@ -1,0 +1,260 @@
+package drill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Base is a base backup of the cluster, without any WAL, and what a recovery from it needs.
+type Base struct {
+	c        *Cluster
+	dir      string
+	first    uint64 // the segment in which it starts
+	systemID string
+	restored int // servers restored from it
+}
+
+// TakeBase takes a base backup of the primary. Without WAL in it, pg_basebackup returns when what it needs is archived.
+func (c *Cluster) TakeBase(ctx context.Context) (*Base, error) {
+	p, err := c.Primary(ctx)
+	if err != nil {
+		return nil, err
+	}
+	oracle, err := c.folder("oracle")
+	if err != nil {
+		return nil, err
+	}
+	b := &Base{c: c, dir: filepath.Join(oracle, "base")}
+	ctx, cancel := context.WithTimeout(ctx, clusterLimit)
+	defer cancel()
+	err = run(c.command(ctx, oracle, nil, "pg_basebackup", "-D", b.dir, "-X", "none", "-c", "fast", "-d", p.DSN()))
+	if err != nil {
+		return nil, err
+	}
+	label, err := os.ReadFile(filepath.Join(b.dir, "backup_label"))
+	if err != nil {
+		return nil, err
+	}
+	_, file, _ := strings.Cut(string(label), "(file ")
+	if _, b.first, err = parseSegment(file[:min(24, len(file))], c.segmentSize()); err != nil {
+		return nil, fmt.Errorf("backup_label: %w", err)
+	}
+	b.systemID, err = query[string](ctx, p.DSN(), "select system_identifier::text from pg_control_system()")
+	return b, err
+}
+
+func (c *Cluster) segmentSize() uint64 { return uint64(c.o.SegmentMB) << 20 }
+
+// Settle ends the primary's current segment and waits until the archive has every file that a recovery from b to
+// there needs. What is still missing after limit is returned, oldest first; that is no error.
+func (c *Cluster) Settle(ctx context.Context, b *Base, limit time.Duration) (missing []string, err error) {
+	p, err := c.Primary(ctx)
+	if err != nil {
+		return nil, err
+	}
+	last, err := query[string](ctx, p.DSN(), "select pg_walfile_name(pg_switch_wal())")
+	if err != nil {
+		return nil, err
+	}
+	timeline, no, err := parseSegment(last, c.segmentSize())
+	if err != nil {
+		return nil, err
+	}
+	at, err := line(filepath.Join(p.PGData(), "pg_wal"), timeline)
+	if err != nil {
+		return nil, err
+	}
+	names := needed(at, b.first, no, c.segmentSize())
+	err = until(ctx, limit, "the archive is whole", func(ctx context.Context) error {
+		objects, err := c.Store.Objects(ctx)
+		if err != nil {
+			return err
+		}
+		have := map[string]bool{}
+		for _, o := range objects {
+			have[o.Key] = true
+		}
+		missing = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return have[b.key(name)] })
+		if len(missing) > 0 {
+			return fmt.Errorf("%d of %d files are missing, the first is %s", len(missing), len(names), missing[0])
+		}
+		return nil
+	})
+	if len(missing) > 0 && ctx.Err() == nil {
+		return missing, nil
+	}
+	return missing, err
+}
+
+// key is where the archive keeps a segment or a history file (DESIGN section 5); the control just copies.
+func (b *Base) key(name string) string {
+	if b.c.o.Archiver == Copy {
+		return name
+	}
+	folder := "wal/" + name[:8]
+	if strings.HasSuffix(name, ".history") {
+		folder = "history"
+	}
+	return filepath.Join(scope, b.systemID, folder, name)
+}
+
+// How a recovery gets its WAL.
+type How string
+
+const (
+	ByHand     How = "by hand"         // a shell script and zstd
+	ByWalbaton How = "by walbaton-wal" // walbaton-wal fetch, without a sidecar
+)
+
+// Server is a PostgreSQL that was restored from a base backup and the archive, outside the cluster.
+type Server struct {
+	Dir  string
+	port int
+	p    *process
+}
+
+// DSN is the server's connection string.
+func (s *Server) DSN() string { return dsn(s.port) }
+
+// Stop kills the server and deletes its files.
+func (s *Server) Stop() error {
+	s.p.kill()
+	killBelow(s.Dir)
+	return os.RemoveAll(s.Dir)
+}
+
+// Restore recovers a new server from the backup along the newest timeline, to its end, or to a time when target is not
+// zero, and returns when it has left recovery.
+func (b *Base) Restore(ctx context.Context, how How, target time.Time) (*Server, error) {
+	if err := b.c.Store.Mirror(ctx); err != nil {
+		return nil, err
+	}
+	b.restored++
+	dir, err := b.c.folder(fmt.Sprintf("restored%d", b.restored))
+	if err != nil {
+		return nil, err
+	}
+	data := filepath.Join(dir, "pgdata")
+	if err := run(b.c.command(ctx, dir, nil, "cp", "-a", "--reflink=auto", b.dir, data)); err != nil {
+		return nil, err
+	}
+	signal := filepath.Join(data, "recovery.signal")
+	if err := errors.Join(os.WriteFile(signal, nil, 0o600), b.c.own(signal)); err != nil {
+		return nil, err
+	}
+	command, err := b.restoreCommand(how, dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Dir: dir, port: b.c.port(portRestored + b.restored)}
+	// The settings in the backup are those of the node that it was taken from.
+	settings := map[string]string{
+		"port": fmt.Sprint(s.port), "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
+		"archive_mode": "off", "logging_collector": "off", "primary_conninfo": "", "primary_slot_name": "",
+		"restore_command": command, "recovery_target_timeline": "latest",
+	}
+	if !target.IsZero() {
+		settings["recovery_target_time"] = target.UTC().Format("2006-01-02 15:04:05.999999+00")
+		settings["recovery_target_action"] = "promote"
+	}
+	argv := []string{"postgres", "-D", data}
+	for name, value := range settings {
+		argv = append(argv, "-c", name+"="+value)
+	}
+	env := append(b.c.Store.Env(), "WALBATON_ARCHIVE="+b.c.Store.URL(),
+		"WALBATON_PATRONI_CONFIG="+filepath.Join(b.c.Nodes[0].Dir, "patroni.yml"),
+		"WALBATON_CONFIG="+filepath.Join(b.c.Nodes[0].Dir, "walbaton.yml"))
+	if s.p, err = b.c.spawn("postgres", dir, env, argv...); err != nil {
+		return nil, err
+	}
+	err = until(ctx, clusterLimit, "the restored server has left recovery", func(ctx context.Context) error {
+		select {
+		case <-s.p.done:
+			return errors.New("it stopped")
+		default:
+		}
+		inRecovery, err := query[bool](ctx, s.DSN(), "select pg_is_in_recovery()")
+		if err == nil && inRecovery {
+			err = errors.New("it is in recovery")
+		}
+		return err
+	})
+	return s, err
+}
+
+// restoreCommand writes the script of a recovery by hand below dir, or names walbaton-wal.
+func (b *Base) restoreCommand(how How, dir string) (string, error) {
+	if how == ByWalbaton {
+		return fmt.Sprintf("%s fetch --socket %s/none.sock %%f %%p", b.c.Bin("walbaton-wal"), dir), nil
+	}
+	script := filepath.Join(dir, "restore.sh")
+	text := fmt.Sprintf(`#!/bin/sh
+# restore.sh <file> <path>: exit 1 says that the archive has no such file; more than 125 ends the recovery.
+case $1 in
+*.history) from=%[1]s/history/$1 ;;
+*) from=%[1]s/wal/$(printf %%.8s "$1")/$1 ;;
+esac
+[ -f "$from" ] || exit 1
+zstd -dqf "$from" -o "$2" || exit 200
+`, filepath.Join(b.c.Store.Folder(), scope, b.systemID))
+	if b.c.o.Archiver == Copy {
+		text = fmt.Sprintf("#!/bin/sh\n[ -f %[1]s/\"$1\" ] || exit 1\ncp %[1]s/\"$1\" \"$2\" || exit 200\n", b.c.Store.Folder())
+	}
+	return script + " %f %p", os.WriteFile(script, []byte(text), 0o755)
+}
+
+// Compare compares every row that a running node has with the rows of a restored server.
+func (c *Cluster) Compare(ctx context.Context, s *Server) error {
+	got, err := Rows(ctx, s.DSN())
+	if err != nil {
+		return err
+	}
+	p, err := c.Primary(ctx)
+	if err != nil {
+		return err
+	}
+	var differences error
+	for _, n := range append([]*Node{p}, c.Standbys(p)...) {
+		if len(Below(n.PGData())) == 0 {
+			continue
+		}
+		if err := c.caughtUp(ctx, p, n); err != nil {
+			return err
+		}
+		want, err := Rows(ctx, n.DSN())
+		if err != nil {
+			return err
+		}
+		if len(want) == 0 {
+			return errNoRows
+		}
+		if err := Difference(got, want); err != nil {
+			differences = errors.Join(differences, fmt.Errorf("restored server against %s with %d rows: %w", n.Name, len(want), err))
+		}
+	}
+	return differences
+}
+
+// caughtUp waits until a standby has replayed what the primary has written by now.
+func (c *Cluster) caughtUp(ctx context.Context, p, standby *Node) error {
+	if p == standby {
+		return nil
+	}
+	lsn, err := query[string](ctx, p.DSN(), "select pg_current_wal_flush_lsn()::text")
+	if err != nil {
+		return err
+	}
+	return until(ctx, clusterLimit, standby.Name+" has replayed "+lsn, func(ctx context.Context) error {
+		behind, err := query[int64](ctx, standby.DSN(), "select ($1::pg_lsn - pg_last_wal_replay_lsn())::bigint", lsn)
+		if err == nil && behind > 0 {
+			err = fmt.Errorf("%d bytes to replay", behind)
+		}
+		return err
+	})
+}

@@ -1,0 +1,178 @@
+//go:build drills
+
+package drill
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+// scenario is a running cluster with a writer, a base backup from before the first role change and somebody who keeps
+// an inventory of the archive. A drill tells it what to do, in order; at the end it asks for the whole truth.
+type scenario struct {
+	*Cluster
+	t   *testing.T
+	ctx context.Context
+
+	writer    *Writer
+	base      *Base
+	inventory *Inventory
+	watching  func() error // ends the inventory and says what it saw
+}
+
+// begin starts a cluster with a writer of about 2 MB a second.
+func begin(t *testing.T, o Options) *scenario {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	t.Cleanup(cancel)
+	o.Log = t.Logf
+	c, err := New(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &scenario{Cluster: c, t: t, ctx: ctx}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(c.Logs(25))
+		}
+		if err := c.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	s.do("three nodes start", c.Start)
+	s.do("a writer writes", func(ctx context.Context) (err error) {
+		s.writer, err = c.Write(ctx, 2<<20)
+		return err
+	})
+	t.Cleanup(s.writer.Stop)
+	s.do("a base backup is taken, before any role changes", func(ctx context.Context) (err error) {
+		s.base, err = c.TakeBase(ctx)
+		return err
+	})
+	if o.Archiver != Copy { // cp overwrites, and writes in place
+		s.watch()
+	}
+	return s
+}
+
+// do is one step of a drill: what happens, in words, and the verb that makes it happen.
+func (s *scenario) do(words string, verb func(context.Context) error) {
+	s.t.Helper()
+	start := time.Now()
+	if err := verb(s.ctx); err != nil {
+		s.t.Fatalf("%s: %v", words, err)
+	}
+	s.t.Logf("%5.1fs %s", time.Since(start).Seconds(), words)
+}
+
+// primary is the node that takes writes now.
+func (s *scenario) primary() *Node {
+	s.t.Helper()
+	p, err := s.Primary(s.ctx)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return p
+}
+
+// finish is the verb that waits for so many finished segments.
+func (s *scenario) finish(segments int) func(context.Context) error {
+	return func(ctx context.Context) error { return s.Finish(ctx, segments) }
+}
+
+// switchover is the verb that makes a node the primary.
+func (s *scenario) switchover(to *Node) func(context.Context) error {
+	return func(ctx context.Context) error { return s.Switchover(ctx, to) }
+}
+
+// promoted is the verb that waits until another node than the old primary takes writes.
+func (s *scenario) promoted(ctx context.Context) error {
+	_, err := s.Primary(ctx)
+	return err
+}
+
+// watch looks at the archive once a second, while it is there.
+func (s *scenario) watch() {
+	s.inventory = NewInventory(s.Store)
+	ctx, cancel := context.WithCancel(s.ctx)
+	var changed error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ctx.Err() == nil && changed == nil {
+			if err := s.inventory.Look(ctx, false); errors.As(err, new(*Rewritten)) {
+				changed = err
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	})
+	s.watching = sync.OnceValue(func() error {
+		cancel()
+		wg.Wait()
+		return changed
+	})
+	s.t.Cleanup(func() { s.watching() })
+}
+
+// wholeTruth ends the writer and proves that the archive is complete and was written once, and that recoveries from it
+// have every row which a node has: one without walbaton, one with it. Then `walbaton verify` must find nothing.
+func (s *scenario) wholeTruth() {
+	s.t.Helper()
+	s.writer.Stop()
+	missing, err := s.Settle(s.ctx, s.base, 2*time.Minute)
+	if err != nil || len(missing) > 0 {
+		s.t.Fatalf("the archive lacks %d files: %v, %v", len(missing), missing, err)
+	}
+	if err := s.watching(); err != nil {
+		s.t.Error(err)
+	}
+	s.do("every object is what it was when it came", func(ctx context.Context) error { return s.inventory.Look(ctx, true) })
+	for _, how := range []How{ByHand, ByWalbaton} {
+		server := s.restore(how)
+		s.do("every row is there", func(ctx context.Context) error { return s.Compare(ctx, server) })
+		s.do("the restored server goes", func(context.Context) error { return server.Stop() })
+	}
+	s.do("walbaton verify finds nothing", s.verify)
+	s.lost()
+}
+
+// restore recovers a server from the base backup to the end of the archive.
+func (s *scenario) restore(how How) *Server {
+	s.t.Helper()
+	var server *Server
+	s.do("a new server is restored "+string(how), func(ctx context.Context) (err error) {
+		server, err = s.base.Restore(ctx, how, time.Time{})
+		return err
+	})
+	return server
+}
+
+func (s *scenario) verify(ctx context.Context) error {
+	node := s.Nodes[0]
+	return run(exec.CommandContext(ctx, s.Bin("walbaton"), "verify", "--archive", s.Store.URL(),
+		"--patroni-config", filepath.Join(node.Dir, "patroni.yml"), "--config", filepath.Join(node.Dir, "walbaton.yml")))
+}
+
+// lost logs how many acknowledged rows no server has. Asynchronous replication allows that; the archive cannot help it.
+func (s *scenario) lost() {
+	s.t.Helper()
+	rows, err := Rows(s.ctx, s.primary().DSN())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	lost, acked := 0, s.writer.Acked()
+	for id := range acked {
+		if _, ok := rows[id]; !ok {
+			lost++
+		}
+	}
+	s.t.Logf("%d rows acknowledged, %d of them lost in failovers before they reached a standby; %d failures seen by the writer",
+		len(acked), lost, s.writer.Failures())
+}
