@@ -1,0 +1,258 @@
+// Package etcd is the driver for etcd's v3 API, which Patroni calls etcd3.
+//
+// Below the path of the Patroni scope, for instance /service/batman/, it reads everything
+// and writes two kinds of keys, never Patroni's:
+//
+//	/service/batman/walbaton/baton           {"holder":"n1","ttl":15,"token":"..."}
+//	/service/batman/walbaton/records/<member>  what the sidecar announces, member path-escaped
+//
+// Each hangs on an etcd lease of its own, so that they vanish when their sidecar does. The
+// epoch of a baton, and the Token of a node, is the key's create revision.
+//
+// One client serves all endpoints that are configured. The member list is never asked for
+// (etcd 3.4.42, 3.5.28 and 3.6.9 refuse it without root), so endpoints do not follow the
+// cluster's membership. Calls go round the endpoints; one that hangs costs a call its
+// context once in a while, until gRPC's own keepalive (13 s) takes it out.
+//
+// With user and password every new stream logs in, which costs the server a bcrypt
+// round and a raft write. So leases are renewed over one stream each that is kept, and one
+// watch outlives many calls of Wait. New does not connect: the first call does, and the
+// next one tries again when it could not.
+//
+// A renewal may be answered by an etcd leader that has been replaced and has not noticed,
+// which it does within two election timeouts (2 s by default); the margin of the election
+// must be wider.
+package etcd
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/walbaton/walbaton/leader/dcs"
+)
+
+// Config says how to reach a scope.
+type Config struct {
+	Endpoints []string // URLs, http or https
+	Prefix    string   // path of the scope: begins and ends with "/"
+	Username  string
+	Password  string
+	CACert    string // PEM files; without CACert the system's authorities
+	Cert, Key string
+}
+
+// Our keys below the scope.
+const (
+	ours     = "walbaton/"
+	batonKey = ours + "baton"
+	records  = ours + "records/"
+)
+
+const (
+	dialTimeout      = 5 * time.Second  // log in, within the context of the call
+	keepaliveTime    = 10 * time.Second // gRPC does not allow less
+	keepaliveTimeout = 3 * time.Second
+)
+
+// Client is a dcs.DCS.
+type Client struct {
+	config clientv3.Config
+	prefix string
+	name   string
+
+	sem       chan struct{} // guards client while it is being made
+	client    *clientv3.Client
+	claims    claims
+	announced announced
+	watches   watches
+}
+
+var _ dcs.DCS = (*Client)(nil)
+
+// New checks the configuration and reads the certificates; it does not connect.
+func New(c Config) (*Client, error) {
+	if !strings.HasPrefix(c.Prefix, "/") || !strings.HasSuffix(c.Prefix, "/") || len(c.Prefix) < 3 {
+		return nil, fmt.Errorf("open etcd: prefix %q must begin and end with /", c.Prefix)
+	}
+	if len(c.Endpoints) == 0 {
+		return nil, errors.New("open etcd: no endpoints")
+	}
+	secure := 0
+	names := make([]string, len(c.Endpoints))
+	for i, e := range c.Endpoints {
+		u, err := url.Parse(e)
+		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+			return nil, fmt.Errorf("open etcd: endpoint %q is not an http or https URL", e)
+		}
+		if u.User != nil {
+			return nil, fmt.Errorf("open etcd: endpoint %s: user and password have their own settings", u.Redacted())
+		}
+		if u.Scheme == "https" {
+			secure++
+		}
+		names[i] = u.Host
+	}
+	if secure != 0 && secure != len(c.Endpoints) {
+		return nil, errors.New("open etcd: endpoints mix http and https")
+	}
+	cfg := clientv3.Config{
+		Endpoints:            c.Endpoints,
+		Username:             c.Username,
+		Password:             c.Password,
+		DialTimeout:          dialTimeout,
+		DialKeepAliveTime:    keepaliveTime,
+		DialKeepAliveTimeout: keepaliveTimeout,
+		Logger:               zap.NewNop(), // errors come back from the calls
+	}
+	if secure > 0 {
+		t, err := tlsConfig(c)
+		if err != nil {
+			return nil, fmt.Errorf("open etcd: %w", err)
+		}
+		cfg.TLS = t
+	}
+	return &Client{
+		config:    cfg,
+		prefix:    c.Prefix,
+		name:      "etcd " + strings.Join(names, ",") + c.Prefix,
+		sem:       make(chan struct{}, 1),
+		claims:    claims{keeper: newKeeper()},
+		announced: announced{sem: make(chan struct{}, 1), keeper: newKeeper()},
+	}, nil
+}
+
+func tlsConfig(c Config) (*tls.Config, error) {
+	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CACert != "" {
+		pem, err := os.ReadFile(c.CACert)
+		if err != nil {
+			return nil, fmt.Errorf("read authorities: %w", err)
+		}
+		t.RootCAs = x509.NewCertPool()
+		if !t.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read authorities: %s: no certificate in it", c.CACert)
+		}
+	}
+	if c.Cert == "" {
+		return t, nil
+	}
+	key := c.Key
+	if key == "" { // Patroni allows both in one file
+		key = c.Cert
+	}
+	if _, err := tls.LoadX509KeyPair(c.Cert, key); err != nil {
+		return nil, fmt.Errorf("read client certificate: %w", err)
+	}
+	// Read again for each connection: certificates are renewed in place.
+	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(c.Cert, key)
+		return &pair, err
+	}
+	return t, nil
+}
+
+func (c *Client) String() string { return c.name }
+
+// Close ends all streams. Leases run out by themselves.
+func (c *Client) Close() error {
+	c.sem <- struct{}{}
+	defer func() { <-c.sem }()
+	if c.client == nil {
+		return nil
+	}
+	c.watches.close()
+	c.claims.keeper.close()
+	c.announced.keeper.close()
+	err := c.client.Close()
+	c.client = nil
+	return err
+}
+
+// connect makes the client. With user and password that logs in, so it can fail, and must
+// end with ctx.
+func (c *Client) connect(ctx context.Context) (*clientv3.Client, error) {
+	select {
+	case c.sem <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-c.sem }()
+	if c.client != nil {
+		return c.client, nil
+	}
+	base, cancel := context.WithCancel(context.Background())
+	stop := context.AfterFunc(ctx, cancel)
+	cfg := c.config
+	cfg.Context = base
+	client, err := clientv3.New(cfg)
+	if !stop() && err == nil {
+		err = errors.Join(ctx.Err(), client.Close())
+	}
+	if err != nil {
+		cancel()
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	c.client = client
+	return client, nil
+}
+
+// Read is one linearizable range over the scope.
+func (c *Client) Read(ctx context.Context) (dcs.Reading, error) {
+	client, err := c.connect(ctx)
+	if err != nil {
+		return dcs.Reading{}, fmt.Errorf("read scope: %w", err)
+	}
+	resp, err := client.Get(ctx, c.prefix, clientv3.WithPrefix())
+	if err != nil {
+		return dcs.Reading{}, fmt.Errorf("read scope: %w", ended(ctx, err))
+	}
+	r := dcs.Reading{
+		Nodes:    map[string]dcs.Node{},
+		Records:  map[string]dcs.Node{},
+		Revision: strconv.FormatInt(resp.Header.Revision, 10),
+	}
+	for _, kv := range resp.Kvs {
+		key := string(kv.Key[len(c.prefix):])
+		member, isRecord := strings.CutPrefix(key, records)
+		switch {
+		case key == batonKey:
+			r.Baton = batonOf(kv)
+		case isRecord:
+			if name, err := url.PathUnescape(member); err == nil && name != "" {
+				r.Records[name] = node(kv)
+			}
+		case strings.HasPrefix(key, ours) || key == "":
+		default:
+			r.Nodes[key] = node(kv)
+		}
+	}
+	c.announced.seen(r, resp.Header.Revision)
+	return r, nil
+}
+
+func node(kv *mvccpb.KeyValue) dcs.Node {
+	return dcs.Node{Value: string(kv.Value), Version: uint64(kv.ModRevision), Token: uint64(kv.CreateRevision)}
+}
+
+// ended prefers the context's own error to gRPC's words for it.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
