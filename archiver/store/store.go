@@ -19,7 +19,7 @@
 //	fs.ErrExist       the key is taken. Not a failure: compare the content (see Put)
 //	fs.ErrNotExist    the store answered, and has no such key
 //	fs.ErrPermission  the store refused us
-//	fs.ErrInvalid     no store could take this key or this range
+//	fs.ErrInvalid     a key or range that no store could take, a body that is not as long as it says
 //	ErrNoRoot         no bucket, or the folder is not there (an unmounted disk)
 //
 // Everything else (resets, 503, timeouts) is an ordinary error and means: not known.
@@ -100,6 +100,9 @@ const MaxKey = 800
 
 // CheckKey returns fs.ErrInvalid for a key that some store could not keep as it is: an empty or
 // overlong one, an element that is empty, "." or "..", a control character, broken UTF-8.
+//
+// It cannot see one more rule: no key may be a folder of another one ("a" beside "a/b"). What such a
+// put does is up to the driver, but it stores nothing wrong.
 func CheckKey(key string) error {
 	bad := func(why string) error { return fmt.Errorf("key %q: %s: %w", key, why, fs.ErrInvalid) }
 	switch {
@@ -155,9 +158,9 @@ func (e *exact) Read(p []byte) (int, error) {
 	e.left -= int64(n)
 	switch {
 	case e.left < 0:
-		return 0, fmt.Errorf("read body: longer than its %d bytes", e.b.Size())
+		return 0, fmt.Errorf("read body: longer than its %d bytes: %w", e.b.Size(), fs.ErrInvalid)
 	case err == io.EOF && e.left > 0:
-		return n, fmt.Errorf("read body: ends %d bytes before its %d: %w", e.left, e.b.Size(), io.ErrUnexpectedEOF)
+		return n, fmt.Errorf("read body: ends %d bytes before its %d: %w", e.left, e.b.Size(), fs.ErrInvalid)
 	}
 	return n, err
 }

@@ -217,7 +217,10 @@ func (f *Faults) Head(ctx context.Context, key string) (store.Info, error) {
 func (f *Faults) List(ctx context.Context, prefix, after string) iter.Seq2[store.Info, error] {
 	return func(yield func(store.Info, error) bool) {
 		fault, err := f.send(ctx, OpList, prefix, nil)
-		if err = fault.answer(OpList, prefix, err); err != nil {
+		if err == nil {
+			err = fault.answer(OpList, prefix, nil)
+		}
+		if err != nil {
 			yield(store.Info{}, err)
 			return
 		}

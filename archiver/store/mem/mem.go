@@ -63,8 +63,15 @@ func (s *Store) Len() int {
 
 func (s *Store) String() string { return "mem://" + s.name }
 
-// enter locks the store for one request, which the caller ends by unlocking.
+// enter locks the store for one request about key, which the caller ends by unlocking.
 func (s *Store) enter(ctx context.Context, verb, key string) error {
+	if err := store.CheckKey(key); err != nil {
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+	return s.lock(ctx, verb, key)
+}
+
+func (s *Store) lock(ctx context.Context, verb, key string) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("%s %s: %w", verb, key, err)
 	}
@@ -78,9 +85,6 @@ func (s *Store) enter(ctx context.Context, verb, key string) error {
 
 // Put implements store.Store.
 func (s *Store) Put(ctx context.Context, key string, b store.Body) error {
-	if err := store.CheckKey(key); err != nil {
-		return fmt.Errorf("put: %w", err)
-	}
 	r, err := store.Exact(ctx, b)
 	if err != nil {
 		return fmt.Errorf("put %s: %w", key, err)
@@ -168,7 +172,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[store.
 }
 
 func (s *Store) list(ctx context.Context, prefix, after string) ([]store.Info, error) {
-	if err := s.enter(ctx, "list", prefix); err != nil {
+	if err := s.lock(ctx, "list", prefix); err != nil {
 		return nil, err
 	}
 	defer s.mu.Unlock()
