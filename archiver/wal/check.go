@@ -233,8 +233,22 @@ func (c *Checker) enter(h page, p []byte, off int) {
 			c.switchAt(p, off)
 			return
 		}
+	} else if switchRest(p[off-align(n):off], c.rec.total) && zero(p[off:]) {
+		c.switchAt(p, off)
+		return
 	}
 	c.records(p, off)
+}
+
+// switchRest reports whether rest, all that page 0 has of a record of which nothing is known, can be the end of
+// an XLOG_SWITCH that began in the last 16 bytes of the segment before. Then this segment is skipped too.
+func switchRest(rest []byte, total uint32) bool {
+	if total != 8 && total != 16 {
+		return false
+	}
+	h := make(head, recordHeader)
+	copy(h[recordHeader-total:], rest)
+	return h.isSwitch()
 }
 
 // records checks the records that start in the rest of a page.

@@ -106,7 +106,7 @@ func vectorsOf(version string) []vector {
 			{"primary/000000010000000000000060", wal.Complete, "", false, one},
 			{"promoted/000000010000000000000060.partial", wal.Cut, "fork", false, one},
 			{"follower/000000010000000000000060", wal.Cut, "fork", false, one},
-			{"promoted/000000020000000000000060", wal.Complete, "", true, fork},
+			{"promoted/000000020000000000000060", wal.Complete, "", false, fork},
 			{"promoted/000000020000000000000061", wal.Complete, "", true, two},
 			{"promoted/000000020000000000000062", wal.Complete, "", true, two},
 		}

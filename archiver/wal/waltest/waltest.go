@@ -148,6 +148,39 @@ func (w *Writer) Commit(t time.Time) wal.LSN {
 	return w.write(w.record(rmXact, commit, Timestamp(t)))
 }
 
+// Raw writes a record of any kind; body is all that follows its header.
+func (w *Writer) Raw(rmid, info byte, body []byte) wal.LSN {
+	r := w.record(rmid, info, nil)
+	r = append(r, body...)
+	binary.LittleEndian.PutUint32(r, uint32(len(r)))
+	return w.write(r)
+}
+
+// Pad writes records until exactly room bytes of the present segment are left, which must be a multiple of 8 and
+// less than a page.
+func (w *Writer) Pad(room int) {
+	for {
+		left := int(w.Current().End()-w.pos) - room
+		switch {
+		case left == 0:
+			return
+		case left > 3*pageSize:
+			w.Record(pageSize)
+		case left > 2000:
+			w.Record(800)
+		default:
+			// The last page, or little before it: one page header may come in between.
+			if w.pos%pageSize+wal.LSN(left) > pageSize {
+				left -= header
+			}
+			w.Record(left - header - 5)
+			if got := int(w.Current().End() - w.pos); got != room {
+				panic(fmt.Sprintf("waltest: %d bytes are left, not %d", got, room))
+			}
+		}
+	}
+}
+
 // Timestamp returns t as PostgreSQL stores it: microseconds since 2000-01-01 (timestamp.h).
 func Timestamp(t time.Time) []byte {
 	epoch := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
