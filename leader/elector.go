@@ -1,0 +1,348 @@
+package leader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/walbaton/walbaton/leader/dcs"
+)
+
+// Elector holds a node's part in the election: it reads the scope, publishes the node's
+// record, and runs the work while the node has the baton. Its methods may be called at the
+// same time.
+type Elector struct {
+	d dcs.DCS
+	o Options
+	n *numbers
+
+	poke chan struct{} // something was reported: ask the machine again
+
+	mu      sync.Mutex
+	m       *Machine
+	running bool
+	guard   *guard // of the present term
+	state   Status
+	changed chan struct{} // closed and replaced when a reading or the term is new
+}
+
+// Status is what the elector knows now.
+type Status struct {
+	Member  string
+	Holding bool // we hold the baton, and the term has not ended
+	Epoch   uint64
+	Rule    Rule      // by which we hold it
+	Since   time.Time // of the term
+	Choice  Choice    // who is to hold it, by an answer that has held long enough
+	Holder  string    // who holds it by the last reading; "" when free or unknown
+
+	ReadAt     time.Time // when the last good reading was asked for; zero: none yet
+	AnsweredAt time.Time // when the last request that the DCS answered was sent; zero: none yet
+	Error      string    // of the last request, "" after an answer
+	Silent     bool      // the DCS does not answer: the last request failed, or none was answered for two intervals
+}
+
+// New makes an Elector over a scope. It refuses settings with which the promises cannot hold.
+func New(d dcs.DCS, o Options) (*Elector, error) {
+	o = o.withDefaults()
+	m, err := NewMachine(o)
+	if err != nil {
+		return nil, err
+	}
+	n, err := newNumbers(o.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	return &Elector{d: d, o: o, n: n, m: m, poke: make(chan struct{}, 1), changed: make(chan struct{})}, nil
+}
+
+// Announce sets our record. It is written when it has changed and at most once a second,
+// and kept alive; without one this node is not alive to the others and takes no baton.
+func (e *Elector) Announce(r Record) {
+	e.report(func(time.Time) { e.m.Announce(r) })
+}
+
+// View gives the last reading, with our own record as last announced; false before the
+// first. It is shared: nothing in it must be changed.
+func (e *Elector) View() (View, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.m.View()
+}
+
+// Read makes a linearizable reading for this call alone, and gives it. Unlike View it has
+// our record as it stands in the DCS.
+func (e *Elector) Read(ctx context.Context) (View, error) {
+	sent := time.Now()
+	r, err := e.d.Read(ctx)
+	e.answered("read", sent, err)
+	if err != nil {
+		return View{}, fmt.Errorf("read scope: %w", err)
+	}
+	return NewView(e.o.Self, r, sent)
+}
+
+// Changed gives a channel that is closed when there is a new reading, or our term begins
+// or ends. Ask for it before looking at View and Status.
+func (e *Elector) Changed() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.changed
+}
+
+// Status says what the elector knows now.
+func (e *Elector) Status() Status {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.state
+	s.Member, s.Choice = e.o.Self, e.m.Choice()
+	s.Epoch, s.Rule, s.Since, s.Holding = e.m.Term()
+	if v, ok := e.m.View(); ok {
+		s.Holder, s.ReadAt = v.Baton.Holder, v.At
+	}
+	s.Silent = s.Error != "" || time.Since(s.AnsweredAt) > 2*e.o.Every
+	return s
+}
+
+// Run takes part in the election until ctx ends, and calls lead for each term. The context
+// of lead ends, with a cause, before anyone else can hold the baton; the baton is given
+// back only when lead has returned. A lead that returns by itself gives the baton back,
+// and gets it again after a while if it is still ours; its error is logged.
+//
+// Run returns nil when ctx has ended and everything that it started has returned. It can
+// be called once.
+func (e *Elector) Run(ctx context.Context, lead func(context.Context, Term) error) error {
+	e.mu.Lock()
+	again := e.running
+	e.running = true
+	e.mu.Unlock()
+	if again {
+		return errors.New("run election: it runs already, or has run")
+	}
+	r := &run{Elector: e, ctx: ctx, lead: lead}
+	defer r.tasks.Wait()
+	stopped := ctx.Done()
+	for {
+		a := e.next()
+		switch a.Op {
+		case OpDone:
+			return nil
+		case OpWait:
+			if r.sleep(a, stopped) {
+				stopped = nil
+				e.report(func(time.Time) { e.m.Stop() })
+			}
+		default:
+			r.do(a)
+		}
+	}
+}
+
+func (e *Elector) next() Action {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.m.Next(time.Now())
+}
+
+// report tells the machine something and has it asked again.
+func (e *Elector) report(f func(now time.Time)) {
+	e.mu.Lock()
+	f(time.Now())
+	e.mu.Unlock()
+	select {
+	case e.poke <- struct{}{}:
+	default:
+	}
+}
+
+// notify wakes those who wait on Changed. The caller holds mu.
+func (e *Elector) notify() {
+	close(e.changed)
+	e.changed = make(chan struct{})
+}
+
+// answered counts a request and remembers whether the DCS answers. HeldError and ErrLost
+// are answers.
+func (e *Elector) answered(op string, sent time.Time, err error) {
+	ok := err == nil || errors.Is(err, dcs.ErrLost) || errors.As(err, new(*dcs.HeldError))
+	e.n.request(op, ok)
+	e.mu.Lock()
+	was := e.state.Error
+	switch {
+	case ok:
+		e.state.Error = ""
+		if sent.After(e.state.AnsweredAt) {
+			e.state.AnsweredAt = sent
+		}
+		e.n.success.Set(float64(sent.UnixMilli()) / 1000)
+	case !errors.Is(err, context.Canceled):
+		e.state.Error = err.Error()
+	}
+	is := e.state.Error
+	e.mu.Unlock()
+	switch {
+	case was == "" && is != "":
+		e.o.Log.Warn("the DCS does not answer", "dcs", e.d.String(), "op", op, "error", is)
+	case was != "" && is == "":
+		e.o.Log.Info("the DCS answers again", "dcs", e.d.String())
+	}
+}
+
+// run is one call of Run.
+type run struct {
+	*Elector
+	ctx   context.Context
+	lead  func(context.Context, Term) error
+	tasks sync.WaitGroup
+}
+
+// sleep waits until there may be something to do, and says whether the context has ended.
+func (r *run) sleep(a Action, stopped <-chan struct{}) bool {
+	var alarm <-chan time.Time
+	if !a.Until.IsZero() {
+		t := time.NewTimer(time.Until(a.Until))
+		defer t.Stop()
+		alarm = t.C
+	}
+	select {
+	case <-alarm:
+	case <-r.poke:
+	case <-stopped:
+		return true
+	}
+	return false
+}
+
+// do starts an action. Nothing in it blocks.
+func (r *run) do(a Action) {
+	switch a.Op {
+	case OpRead:
+		r.request(a, func(ctx context.Context) func(time.Time) {
+			got, err := r.d.Read(ctx)
+			r.answered("read", a.At, err)
+			return func(now time.Time) {
+				r.m.ReadDone(now, got, err)
+				r.notify()
+			}
+		})
+	case OpWatch:
+		r.tasks.Go(func() {
+			err := r.d.Wait(r.ctx, a.Since)
+			r.report(func(now time.Time) { r.m.WatchDone(now, err) })
+		})
+	case OpAnnounce:
+		r.request(a, func(ctx context.Context) func(time.Time) {
+			err := r.d.Announce(ctx, r.o.Self, a.Value, a.TTL)
+			r.answered("announce", a.At, err)
+			return func(now time.Time) { r.m.AnnounceDone(now, err) }
+		})
+	case OpClaim:
+		r.request(a, func(ctx context.Context) func(time.Time) {
+			l, err := r.d.Claim(ctx, a.Lease)
+			r.answered("claim", a.At, err)
+			return func(now time.Time) { r.m.ClaimDone(now, l, err) }
+		})
+	case OpRenew:
+		r.request(a, func(ctx context.Context) func(time.Time) { return r.renew(ctx, a) })
+	case OpRelease:
+		r.request(a, func(ctx context.Context) func(time.Time) {
+			err := r.d.Release(ctx, a.Lease)
+			r.answered("release", a.At, err)
+			return func(now time.Time) { r.m.ReleaseDone(now, err) }
+		})
+	case OpBegin:
+		r.begin(a)
+	case OpEnd:
+		r.guard.stop(a.Cause)
+		r.o.Log.Info("the term ends", "term", r.epoch(), "cause", a.Cause)
+		r.mu.Lock()
+		r.notify()
+		r.mu.Unlock()
+	}
+}
+
+// request runs a request on the side, limited in time, and then its report. It is not cut
+// off when the run's context ends, but soon after: a claim that nobody waits for would hold
+// the baton for nothing.
+func (r *run) request(a Action, f func(context.Context) func(time.Time)) {
+	r.tasks.Go(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), a.Timeout)
+		defer cancel()
+		var grace *time.Timer
+		var mu sync.Mutex
+		stop := context.AfterFunc(r.ctx, func() {
+			mu.Lock()
+			defer mu.Unlock()
+			grace = time.AfterFunc(stopGrace, cancel)
+		})
+		report := f(ctx)
+		if !stop() {
+			mu.Lock()
+			if grace != nil {
+				grace.Stop()
+			}
+			mu.Unlock()
+		}
+		r.report(report)
+	})
+}
+
+func (r *run) renew(ctx context.Context, a Action) func(time.Time) {
+	l, err := r.d.Claim(ctx, a.Lease)
+	r.answered("renew", a.At, err)
+	if err == nil && !r.guard.extend(a.At.Add(r.o.TTL-r.o.Margin)) {
+		return func(now time.Time) {
+			r.m.RenewDone(now, l, nil) // the lease lives on until it is released
+			r.m.Expire(now)
+		}
+	}
+	return func(now time.Time) { r.m.RenewDone(now, l, err) }
+}
+
+func (r *run) begin(a Action) {
+	ctx, cancel := context.WithCancelCause(r.ctx)
+	r.guard = newGuard(a.Deadline, cancel)
+	r.n.held.Set(1)
+	r.mu.Lock()
+	r.notify()
+	r.mu.Unlock()
+	c := a.Term.Choice
+	r.o.Log.Info("took the baton", "term", a.Term.Epoch, "rule", c.Rule, "why", c.Why, "errand", c.Errand.String())
+	r.tasks.Go(func() {
+		context.AfterFunc(ctx, func() { r.n.held.Set(0) })
+		err := r.lead(ctx, a.Term)
+		ended := context.Cause(ctx)
+		r.guard.stop(ErrReleased)
+		if ended == nil {
+			ended = ErrReleased
+		}
+		r.n.terms.WithLabelValues(endLabel(ended)).Inc()
+		r.log(a.Term, ended, err)
+		r.report(func(now time.Time) {
+			r.m.LeadDone(now)
+			r.notify()
+		})
+	})
+}
+
+// log tells what became of a term: one line, and one more for an error that its end does
+// not explain.
+func (r *run) log(t Term, ended, err error) {
+	level := slog.LevelInfo
+	if errors.Is(ended, ErrExpired) || errors.Is(ended, ErrLost) {
+		level = slog.LevelWarn
+	}
+	r.o.Log.Log(r.ctx, level, "gave the baton up", "term", t.Epoch, "cause", ended)
+	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ended) {
+		r.o.Log.Error("the work of the term failed", "term", t.Epoch, "error", err)
+	}
+}
+
+func (r *run) epoch() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.m.lease.Epoch
+}

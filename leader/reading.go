@@ -1,0 +1,188 @@
+package leader
+
+import (
+	"time"
+
+	"github.com/walbaton/walbaton/leader/dcs"
+)
+
+// This file is the Machine's ear and mouth: what it makes of a reading, and the record it
+// keeps in the DCS.
+
+// ReadDone reports what a read answered.
+func (m *Machine) ReadDone(now time.Time, r dcs.Reading, err error) {
+	sent := m.read.sent
+	m.read.end(now)
+	if err == nil {
+		var v View
+		if v, err = NewView(m.o.Self, r, sent); err == nil {
+			m.understand(now, v)
+			return
+		}
+	}
+	m.fresh = false
+	m.candidacy = false
+	m.nextRead = now.Add(m.retry())
+}
+
+func (m *Machine) understand(now time.Time, v View) {
+	own, there := v.Records[m.o.Self]
+	m.absent = m.given && !there && !m.record.busy && v.At.After(m.record.done)
+	if there && m.given {
+		own = m.compose(now)
+		v.Records[m.o.Self] = own
+	}
+	m.countFree(v)
+	m.dropPart(v)
+	m.view, m.viewOK, m.fresh = v, true, true
+	if m.leading && m.ended == nil && !v.At.Before(m.began) &&
+		(v.Baton.Holder != m.o.Self || v.Baton.Epoch != m.lease.Epoch) {
+		m.lost = true
+	}
+	m.settle(now, v)
+}
+
+// countFree measures how long the baton has been free, over readings without a longer break
+// between them than a lease lives.
+func (m *Machine) countFree(v View) {
+	if v.Baton.Held() {
+		m.freeSince, m.freeFor = time.Time{}, 0
+		return
+	}
+	if m.freeSince.IsZero() || v.At.Sub(m.view.At) > m.o.TTL {
+		m.freeSince = v.At
+	}
+	m.freeFor = v.At.Sub(m.freeSince)
+}
+
+// settle takes a new answer of Choose at once when the leader key has changed, and otherwise
+// when a reading sent Settle after the first that gave it gives it again.
+func (m *Machine) settle(now time.Time, v View) {
+	c := Choose(v)
+	moved := v.Cluster.Leader != "" && m.leader != "" && v.Cluster.Leader != m.leader
+	if v.Cluster.Leader != "" {
+		m.leader = v.Cluster.Leader
+	}
+	switch {
+	case c.Member == m.choice.Member, moved:
+		m.choice, m.candidacy = c, false
+	case !m.candidacy || m.candidate != c.Member:
+		m.candidacy, m.candidate, m.candSince = true, c.Member, now
+	case !v.At.Before(m.candSince.Add(m.o.Settle)):
+		m.choice, m.candidacy = c, false
+	}
+	if m.candidacy {
+		if at := m.candSince.Add(m.o.Settle); at.Before(m.nextRead) {
+			m.nextRead = at
+		}
+	}
+	if free := m.freeSince.Add(m.o.TTL); !m.freeSince.IsZero() && free.After(now) && free.Before(m.nextRead) {
+		m.nextRead = free
+	}
+}
+
+// dropPart ends our claim to have been the last holder when somebody holds it after us.
+func (m *Machine) dropPart(v View) {
+	if m.part == nil || m.lease.Held() && m.part.Term == m.lease.Epoch {
+		return
+	}
+	newer := v.Baton.Held() && v.Baton.Epoch > m.part.Term
+	for member, r := range v.Records {
+		newer = newer || member != m.o.Self && r.Holder != nil && r.Holder.Term > m.part.Term
+	}
+	if newer {
+		m.part = nil
+	}
+}
+
+// rememberErrand marks what a term was to ship as tried. If it is in the archive now, that
+// changes nothing; if not, we could not ship it, and the next holder, who lacks it still,
+// would send the baton straight back.
+func (m *Machine) rememberErrand(now time.Time, cause error) {
+	if cause == ErrExpired || cause == ErrLost || m.errand.Empty() {
+		return
+	}
+	if !now.Before(m.triedTill) {
+		m.tried = nil
+	}
+	m.tried, m.triedTill = m.tried.Union(m.errand), now.Add(retryErrand)
+	m.errand = nil
+}
+
+// compose gives our record as it is to stand in the DCS.
+func (m *Machine) compose(now time.Time) Record {
+	r := m.mine
+	r.Version, r.Member, r.Policy, r.MaxLag = RecordVersion, m.o.Self, m.o.Policy, m.o.MaxLag
+	r.Tried = nil
+	if now.Before(m.triedTill) {
+		r.Tried = m.tried
+	}
+	if m.part != nil && r.Holder != nil && r.Holder.Term == m.part.Term {
+		part := *r.Holder
+		part.Rule = m.part.Rule
+		m.part = &part
+	}
+	r.Holder = m.part
+	return r
+}
+
+// dirty says whether the DCS has another record than we want there.
+func (m *Machine) dirty(now time.Time) bool {
+	value, err := m.compose(now).Encode()
+	return m.given && err == nil && value != m.written
+}
+
+// recordDue is when the next announcement is to be made.
+func (m *Machine) recordDue(now time.Time) time.Time {
+	due := m.keptAt.Add(m.o.Every)
+	if m.absent {
+		due = m.keptAt.Add(m.retry())
+	}
+	if m.dirty(now) {
+		due = m.wroteAt.Add(writeEvery)
+	}
+	if due.Before(m.retryAt) {
+		due = m.retryAt
+	}
+	return due
+}
+
+func (m *Machine) stepRecord(now time.Time) (Action, bool) {
+	if m.record.busy || !m.given {
+		return Action{}, false
+	}
+	if m.stop {
+		if m.withdrawn || m.leading || m.lock.busy || m.lease.Held() {
+			return Action{}, false
+		}
+		m.withdrawn = true
+		m.record.begin(now)
+		return Action{Op: OpAnnounce, Timeout: m.o.Every}, true
+	}
+	if now.Before(m.recordDue(now)) {
+		return Action{}, false
+	}
+	value, err := m.compose(now).Encode()
+	if err != nil {
+		value = m.written // cannot happen: a Record has nothing that JSON refuses
+	}
+	if value != m.written {
+		m.wroteAt = now
+	}
+	m.sending = value
+	m.record.begin(now)
+	return Action{Op: OpAnnounce, Value: value, TTL: m.o.TTL, Timeout: m.o.Every}, true
+}
+
+// AnnounceDone reports what an announcement answered.
+func (m *Machine) AnnounceDone(now time.Time, err error) {
+	sent := m.record.sent
+	m.record.end(now)
+	m.failed = err != nil
+	if err != nil {
+		m.written = "" // it may have been written or not: write it again
+		m.retryAt = now.Add(m.retry())
+		return
+	}
+	m.written, m.keptAt, m.absent = m.sending, sent, false
+}
