@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -24,7 +23,6 @@ type Elector struct {
 	mu      sync.Mutex
 	m       *Machine
 	running bool
-	guard   *guard // of the present term
 	state   Status
 	changed chan struct{} // closed and replaced when a reading or the term is new
 }
@@ -82,7 +80,7 @@ func (e *Elector) Read(ctx context.Context) (View, error) {
 	if err != nil {
 		return View{}, fmt.Errorf("read scope: %w", err)
 	}
-	return NewView(e.o.Self, r, sent)
+	return NewView(e.o.Self, r, sent), nil
 }
 
 // Changed gives a channel that is closed when there is a new reading, or our term begins
@@ -124,6 +122,11 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context, Term) erro
 	}
 	r := &run{Elector: e, ctx: ctx, lead: lead}
 	defer r.tasks.Wait()
+	// Requests are not cut off when ctx ends, but soon after: a claim whose answer nobody
+	// waits for would hold the baton for nothing.
+	base, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	r.base = base
 	stopped := ctx.Done()
 	for {
 		a := e.next()
@@ -133,6 +136,8 @@ func (e *Elector) Run(ctx context.Context, lead func(context.Context, Term) erro
 		case OpWait:
 			if r.sleep(a, stopped) {
 				stopped = nil
+				r.base = context.WithoutCancel(ctx) // what is sent from now on has short limits
+				defer time.AfterFunc(stopGrace, cut).Stop()
 				e.report(func(time.Time) { e.m.Stop() })
 			}
 		default:
@@ -195,8 +200,11 @@ func (e *Elector) answered(op string, sent time.Time, err error) {
 type run struct {
 	*Elector
 	ctx   context.Context
+	base  context.Context // of requests
 	lead  func(context.Context, Term) error
 	tasks sync.WaitGroup
+	term  Term   // the present one, or the last
+	guard *guard // of that term's context
 }
 
 // sleep waits until there may be something to do, and says whether the context has ended.
@@ -246,7 +254,8 @@ func (r *run) do(a Action) {
 			return func(now time.Time) { r.m.ClaimDone(now, l, err) }
 		})
 	case OpRenew:
-		r.request(a, func(ctx context.Context) func(time.Time) { return r.renew(ctx, a) })
+		g := r.guard
+		r.request(a, func(ctx context.Context) func(time.Time) { return r.renew(ctx, a, g) })
 	case OpRelease:
 		r.request(a, func(ctx context.Context) func(time.Time) {
 			err := r.d.Release(ctx, a.Lease)
@@ -257,92 +266,73 @@ func (r *run) do(a Action) {
 		r.begin(a)
 	case OpEnd:
 		r.guard.stop(a.Cause)
-		r.o.Log.Info("the term ends", "term", r.epoch(), "cause", a.Cause)
-		r.mu.Lock()
-		r.notify()
-		r.mu.Unlock()
+		r.o.Log.Info("the term ends", "term", r.term.Epoch, "cause", a.Cause)
+		r.report(func(time.Time) { r.notify() })
 	}
 }
 
-// request runs a request on the side, limited in time, and then its report. It is not cut
-// off when the run's context ends, but soon after: a claim that nobody waits for would hold
-// the baton for nothing.
+// request runs a request on the side, limited in time, and then its report.
 func (r *run) request(a Action, f func(context.Context) func(time.Time)) {
+	base := r.base
 	r.tasks.Go(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), a.Timeout)
+		ctx, cancel := context.WithTimeout(base, a.Timeout)
 		defer cancel()
-		var grace *time.Timer
-		var mu sync.Mutex
-		stop := context.AfterFunc(r.ctx, func() {
-			mu.Lock()
-			defer mu.Unlock()
-			grace = time.AfterFunc(stopGrace, cancel)
-		})
-		report := f(ctx)
-		if !stop() {
-			mu.Lock()
-			if grace != nil {
-				grace.Stop()
-			}
-			mu.Unlock()
-		}
-		r.report(report)
+		r.report(f(ctx))
 	})
 }
 
-func (r *run) renew(ctx context.Context, a Action) func(time.Time) {
+// renew extends the lease, and the context of the term by when it was asked for.
+func (r *run) renew(ctx context.Context, a Action, g *guard) func(time.Time) {
 	l, err := r.d.Claim(ctx, a.Lease)
 	r.answered("renew", a.At, err)
-	if err == nil && !r.guard.extend(a.At.Add(r.o.TTL-r.o.Margin)) {
-		return func(now time.Time) {
-			r.m.RenewDone(now, l, nil) // the lease lives on until it is released
+	late := err == nil && !g.extend(a.At.Add(r.o.TTL-r.o.Margin))
+	return func(now time.Time) {
+		if late {
 			r.m.Expire(now)
 		}
+		r.m.RenewDone(now, l, err)
 	}
-	return func(now time.Time) { r.m.RenewDone(now, l, err) }
 }
 
+// begin starts the work of a term.
 func (r *run) begin(a Action) {
 	ctx, cancel := context.WithCancelCause(r.ctx)
-	r.guard = newGuard(a.Deadline, cancel)
+	g := newGuard(a.Deadline, func(cause error) {
+		cancel(cause)
+		r.n.held.Set(0)
+	})
+	r.term, r.guard = a.Term, g
 	r.n.held.Set(1)
-	r.mu.Lock()
-	r.notify()
-	r.mu.Unlock()
+	r.report(func(time.Time) { r.notify() })
 	c := a.Term.Choice
 	r.o.Log.Info("took the baton", "term", a.Term.Epoch, "rule", c.Rule, "why", c.Why, "errand", c.Errand.String())
 	r.tasks.Go(func() {
-		context.AfterFunc(ctx, func() { r.n.held.Set(0) })
 		err := r.lead(ctx, a.Term)
-		ended := context.Cause(ctx)
-		r.guard.stop(ErrReleased)
-		if ended == nil {
-			ended = ErrReleased
-		}
-		r.n.terms.WithLabelValues(endLabel(ended)).Inc()
-		r.log(a.Term, ended, err)
+		g.stop(ErrReleased) // unless it has ended already
+		cause := context.Cause(ctx)
+		r.n.terms.WithLabelValues(endLabel(cause)).Inc()
+		r.logEnd(a.Term, cause, err)
 		r.report(func(now time.Time) {
+			if errors.Is(cause, ErrExpired) {
+				r.m.Expire(now)
+			}
 			r.m.LeadDone(now)
 			r.notify()
 		})
 	})
 }
 
-// log tells what became of a term: one line, and one more for an error that its end does
-// not explain.
-func (r *run) log(t Term, ended, err error) {
-	level := slog.LevelInfo
-	if errors.Is(ended, ErrExpired) || errors.Is(ended, ErrLost) {
-		level = slog.LevelWarn
+// logEnd says that the work of a term has returned, and what its end does not explain.
+func (r *run) logEnd(t Term, cause, err error) {
+	if err != nil && (errors.Is(err, context.Canceled) || errors.Is(err, cause)) {
+		err = nil
 	}
-	r.o.Log.Log(r.ctx, level, "gave the baton up", "term", t.Epoch, "cause", ended)
-	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ended) {
-		r.o.Log.Error("the work of the term failed", "term", t.Epoch, "error", err)
+	switch {
+	case err != nil:
+		r.o.Log.Error("the work of the term failed", "term", t.Epoch, "cause", cause, "error", err)
+	case errors.Is(cause, ErrExpired), errors.Is(cause, ErrLost):
+		r.o.Log.Warn("the work of the term has returned", "term", t.Epoch, "cause", cause)
+	default:
+		r.o.Log.Info("the work of the term has returned", "term", t.Epoch, "cause", cause)
 	}
-}
-
-func (r *run) epoch() uint64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.m.lease.Epoch
 }

@@ -13,16 +13,12 @@ import (
 func (m *Machine) ReadDone(now time.Time, r dcs.Reading, err error) {
 	sent := m.read.sent
 	m.read.end(now)
-	if err == nil {
-		var v View
-		if v, err = NewView(m.o.Self, r, sent); err == nil {
-			m.understand(now, v)
-			return
-		}
+	if err != nil {
+		m.fresh, m.candidacy = false, false
+		m.nextRead = now.Add(m.retry())
+		return
 	}
-	m.fresh = false
-	m.candidacy = false
-	m.nextRead = now.Add(m.retry())
+	m.understand(now, NewView(m.o.Self, r, sent))
 }
 
 func (m *Machine) understand(now time.Time, v View) {

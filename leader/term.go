@@ -1,7 +1,6 @@
 package leader
 
 import (
-	"context"
 	"errors"
 	"sync"
 	"time"
@@ -51,7 +50,7 @@ func endLabel(cause error) string {
 // guard ends a term's context at its deadline. It is a timer of its own: no loop, lock or
 // request of the Elector stands between the deadline and the end of the context.
 type guard struct {
-	cancel context.CancelCauseFunc
+	cancel func(cause error)
 
 	mu    sync.Mutex
 	at    time.Time
@@ -59,7 +58,7 @@ type guard struct {
 	timer *time.Timer
 }
 
-func newGuard(at time.Time, cancel context.CancelCauseFunc) *guard {
+func newGuard(at time.Time, cancel func(cause error)) *guard {
 	g := &guard{cancel: cancel, at: at}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -89,7 +88,7 @@ func (g *guard) extend(at time.Time) bool {
 	return true
 }
 
-// stop ends the context now.
+// stop ends the context now, unless it has ended.
 func (g *guard) stop(cause error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -97,6 +96,9 @@ func (g *guard) stop(cause error) {
 }
 
 func (g *guard) end(cause error) {
+	if g.over {
+		return
+	}
 	g.over = true
 	g.timer.Stop()
 	g.cancel(cause)

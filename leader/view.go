@@ -25,15 +25,16 @@ type View struct {
 	Reading dcs.Reading
 }
 
-// NewView understands a reading that member self asked for at the time at. Junk in it is
-// an error only when nothing of Patroni's can be used.
-func NewView(self string, r dcs.Reading, at time.Time) (View, error) {
+// NewView understands a reading that member self asked for at the time at. What it cannot
+// understand it leaves out and names in Warnings; so an empty scope is a View in which no
+// leader is known.
+func NewView(self string, r dcs.Reading, at time.Time) View {
 	c, err := patroni.Parse(r.Nodes)
-	if err != nil {
-		return View{}, fmt.Errorf("understand reading: %w", err)
-	}
 	v := View{Self: self, Cluster: c, Baton: r.Baton, At: at, Reading: r,
 		Records: make(map[string]Record, len(r.Records)), Warnings: slices.Clone(c.Warnings)}
+	if err != nil {
+		v.Warnings = append(v.Warnings, err.Error())
+	}
 	for _, member := range sortedKeys(r.Records) {
 		rec, err := ParseRecord(r.Records[member].Value)
 		switch {
@@ -47,7 +48,7 @@ func NewView(self string, r dcs.Reading, at time.Time) (View, error) {
 		rec.Member = member
 		v.Records[member] = rec
 	}
-	return v, nil
+	return v
 }
 
 // SystemID is the system identifier of the cluster as Patroni recorded it, else as our own
