@@ -180,34 +180,36 @@ func TestHeaderLimits(t *testing.T) {
 // Segments above 64 MiB go through a file without a name, and are the same objects.
 func TestTempFile(t *testing.T) {
 	plain := append(make([]byte, memoryMax), walLike(1<<20)...)
-	s := newSealer(t, Zstd)
-	p, err := s.Pack(bytes.NewReader(plain), int64(len(plain)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if left, err := os.ReadDir(s.TempDir); len(left) > 0 || err != nil {
-		t.Errorf("the temp file has a name: %v, %v", left, err)
-	}
-	o, err := p.Seal(someHeader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, got, err := opened(o); err != nil || !bytes.Equal(got, plain) {
-		t.Errorf("got %d bytes, %v", len(got), err)
-	}
-	if _, err := o.Seek(0, io.SeekStart); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.Close(); err != nil {
-		t.Errorf("close: %v", err)
-	}
-	if _, err := o.Read(make([]byte, 1<<20)); !errors.Is(err, fs.ErrClosed) {
-		t.Errorf("read after close: got %v, want fs.ErrClosed", err)
-	}
+	for _, codec := range codecs {
+		s := newSealer(t, codec)
+		p, err := s.Pack(bytes.NewReader(plain), int64(len(plain)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left, err := os.ReadDir(s.TempDir); len(left) > 0 || err != nil {
+			t.Errorf("%s: the temp file has a name: %v, %v", codec, left, err)
+		}
+		o, err := p.Seal(someHeader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, got, err := opened(o); err != nil || !bytes.Equal(got, plain) {
+			t.Errorf("%s: got %d bytes, %v", codec, len(got), err)
+		}
+		if _, err := o.Seek(0, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Close(); err != nil {
+			t.Errorf("%s: close: %v", codec, err)
+		}
+		if _, err := o.Read(make([]byte, 1<<20)); !errors.Is(err, fs.ErrClosed) {
+			t.Errorf("%s: read after close: got %v, want fs.ErrClosed", codec, err)
+		}
 
-	s.TempDir = filepath.Join(s.TempDir, "missing")
-	if _, err := s.Pack(bytes.NewReader(plain), int64(len(plain))); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("no temp folder: got %v, want fs.ErrNotExist", err)
+		s.TempDir = filepath.Join(s.TempDir, "missing")
+		if _, err := s.Pack(bytes.NewReader(plain), int64(len(plain))); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: no temp folder: got %v, want fs.ErrNotExist", codec, err)
+		}
 	}
 }
 

@@ -74,8 +74,9 @@ func (m *memory) Close() error {
 }
 
 // file is a spool in a temp file that has no name: it is gone when it is closed, or the process dies.
+// The os.File is not embedded, because it has more ways to be written than the one that is counted.
 type file struct {
-	*os.File
+	f    *os.File
 	size int64
 }
 
@@ -87,13 +88,15 @@ func newFile(dir string) (*file, error) {
 	if err := os.Remove(f.Name()); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &file{File: f}, nil
+	return &file{f: f}, nil
 }
 
 func (f *file) Write(p []byte) (int, error) {
-	n, err := f.File.Write(p)
+	n, err := f.f.Write(p)
 	f.size += int64(n)
 	return n, err
 }
 
-func (f *file) Size() int64 { return f.size }
+func (f *file) ReadAt(p []byte, off int64) (int, error) { return f.f.ReadAt(p, off) }
+func (f *file) Size() int64                             { return f.size }
+func (f *file) Close() error                            { return f.f.Close() }

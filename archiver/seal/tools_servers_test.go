@@ -1,0 +1,73 @@
+//go:build servers
+
+package seal
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Debian's tools open every object that is not encrypted, from a file and from a pipe, and find nothing
+// wrong with it. They must be installed (packages zstd and lz4).
+func TestToolsOpenObjects(t *testing.T) {
+	large := append(walLike(3<<20), make([]byte, memoryMax)...) // goes through the temp file
+	for _, codec := range codecs {
+		tool := "lz4"
+		if codec == Zstd {
+			tool = "zstd"
+		}
+		for _, plain := range [][]byte{nil, []byte("1\t0/3000000\tno recovery target specified\n"), walLike(16 << 20), large} {
+			object := filepath.Join(t.TempDir(), "object")
+			if err := os.WriteFile(object, sealed(t, codec, plain), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			run(t, nil, tool, "-q", "-t", object)
+			if codec == Zstd {
+				run(t, nil, tool, "-q", "-d", object, "-o", object+".plain")
+			} else {
+				run(t, nil, tool, "-q", "-d", object, object+".plain")
+			}
+			got, err := os.ReadFile(object + ".plain")
+			if err != nil || !bytes.Equal(got, plain) {
+				t.Errorf("%s -d of %d bytes with codec %s: got %d bytes, %v", tool, len(plain), codec, len(got), err)
+			}
+			bytesOf, err := os.ReadFile(object)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := run(t, bytesOf, tool, "-q", "-d", "-c"); !bytes.Equal(got, plain) {
+				t.Errorf("%s -dc of %d bytes with codec %s from a pipe: got %d bytes", tool, len(plain), codec, len(got))
+			}
+		}
+	}
+}
+
+// zstd says what is inside without opening it: one skippable frame, one frame, the size, a checksum.
+func TestZstdLists(t *testing.T) {
+	object := filepath.Join(t.TempDir(), "object")
+	if err := os.WriteFile(object, sealed(t, Zstd, walLike(16<<20)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := string(run(t, nil, "zstd", "-l", "-v", object))
+	for _, want := range []string{"Zstandard Frames: 1", "Skippable Frames: 1", "16777216 B", "XXH64"} {
+		if !strings.Contains(strings.ReplaceAll(got, "# ", ""), want) {
+			t.Errorf("zstd -lv: got\n%s\nwant %q in it", got, want)
+		}
+	}
+}
+
+func run(t *testing.T, stdin []byte, name string, args ...string) []byte {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Stdin = bytes.NewReader(stdin)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, errs.Bytes())
+	}
+	return out.Bytes()
+}
