@@ -409,16 +409,18 @@ func (c *Checker) finish() Report {
 		c.page(c.buf[:])
 	}
 	short := fmt.Sprintf("the file has %d bytes of %d", have, size)
+	if have < size && c.phase == following {
+		c.stop(c.before(), short)
+	}
 	r := c.rep
 	if c.commits {
 		r.FirstCommit, r.LastCommit = postgresTime(c.earliest), postgresTime(c.latest)
 	}
-	if have < size && c.phase == following {
-		c.stop(c.before(), short)
-		r.End = c.rep.End
+	if r.End > c.seg.Start()+LSN(have) {
+		r.End = c.seg.Start() // the rest of a record, which the file does not even have
 	}
 	switch {
-	case have == 0 || c.phase == following && c.pages == 0:
+	case have < longHeader:
 		r.State, r.Why = Foreign, short
 	case c.worse != "":
 		r.State, r.Why = Damaged, c.worse

@@ -2,7 +2,6 @@ package wal
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -172,24 +171,23 @@ func parseName(s string, size SegmentSize) (n Name, why string) {
 		return n, "the segment size " + strconv.Itoa(int(size)) + " is not a power of two from 1 MiB to 1 GiB"
 	}
 	base, suffix, dotted := strings.Cut(s, ".")
-	if len(base) == 8 && suffix == "history" {
-		t, err := ParseTimeline(base)
-		if err != nil {
-			return n, errors.Unwrap(err).Error()
-		}
-		return HistoryName(t), ""
-	}
-	if len(base) != 24 {
+	history := len(base) == 8 && suffix == "history"
+	if len(base) != 24 && !history {
 		return n, "it has neither 24 digits nor 8 and .history"
 	}
 	t, ok := parseDigits(base[:8])
-	id, ok1 := parseDigits(base[8:16])
-	seg, ok2 := parseDigits(base[16:])
+	id, ok1, seg, ok2 := uint32(0), true, uint32(0), true
+	if !history {
+		id, ok1 = parseDigits(base[8:16])
+		seg, ok2 = parseDigits(base[16:])
+	}
 	switch {
 	case !ok || !ok1 || !ok2:
 		return n, "it has something else than the digits 0-9 and A-F"
 	case t == 0:
 		return n, "there is no timeline 0"
+	case history:
+		return HistoryName(Timeline(t)), ""
 	case uint64(seg) >= size.perID():
 		return n, fmt.Sprintf("the last field is above %08X, the highest for segments of %d MiB", size.perID()-1, size>>20)
 	}

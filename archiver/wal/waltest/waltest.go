@@ -159,24 +159,22 @@ func (w *Writer) Raw(rmid, info byte, body []byte) wal.LSN {
 // Pad writes records until exactly room bytes of the present segment are left, which must be a multiple of 8 and
 // less than a page.
 func (w *Writer) Pad(room int) {
-	for {
-		left := int(w.Current().End()-w.pos) - room
+	end := w.Current().End() - wal.LSN(room)
+	for w.pos != end {
+		left := int(end - w.pos)
 		switch {
-		case left == 0:
-			return
+		case w.pos > end:
+			panic(fmt.Sprintf("waltest: the WAL is at %v, after %v", w.pos, end))
 		case left > 3*pageSize:
 			w.Record(pageSize)
 		case left > 2000:
 			w.Record(800)
 		default:
-			// The last page, or little before it: one page header may come in between.
-			if w.pos%pageSize+wal.LSN(left) > pageSize {
+			// One page header may come in between.
+			if off := w.pos % pageSize; off == 0 || off+wal.LSN(left) > pageSize {
 				left -= header
 			}
 			w.Record(left - header - 5)
-			if got := int(w.Current().End() - w.pos); got != room {
-				panic(fmt.Sprintf("waltest: %d bytes are left, not %d", got, room))
-			}
 		}
 	}
 }
