@@ -1,0 +1,192 @@
+package main
+
+import (
+	"os"
+	"runtime/debug"
+	"strconv"
+)
+
+const defaultSocket = "/run/walbaton/walbaton.sock"
+
+const help = `walbaton-wal moves one WAL file between PostgreSQL and the walbaton sidecar.
+
+Usage:
+  walbaton-wal push [--socket PATH] %p         for archive_command
+  walbaton-wal fetch [--socket PATH] %f %p     for restore_command
+  walbaton-wal version
+
+postgresql.conf:
+  archive_command = 'walbaton-wal push %p'
+  restore_command = 'walbaton-wal fetch %f %p'
+
+The socket is ` + defaultSocket + ` unless --socket or WALBATON_SOCKET names
+another one. fetch also takes --config, --patroni-config and --archive: where no
+sidecar runs it executes "walbaton fetch" with them.
+
+Exit codes:
+  push   0 stored, 1 not stored yet (PostgreSQL tries again)
+  fetch  0 restored, 1 not in the archive, 200 cannot say (recovery stops, and
+         can be resumed)
+`
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+// run does what the words of the command line say, and gives the exit code.
+func run(args []string) int {
+	verb := ""
+	if len(args) > 0 {
+		verb = args[0]
+		args = args[1:]
+	}
+	switch verb {
+	case "push":
+		return push(args)
+	case "fetch":
+		return fetch(args)
+	case "version", "--version":
+		print(os.Stdout, "walbaton-wal "+version()+"\n")
+		return 0
+	case "help", "--help", "-h":
+		print(os.Stdout, help)
+		return 0
+	case "":
+		print(os.Stderr, help)
+		return 1
+	}
+	complain("unknown command " + strconv.Quote(verb) + `: use "push %p" or "fetch %f %p"`)
+	return 1
+}
+
+func push(args []string) int {
+	a, err := parse(args)
+	if err == "" && len(a.words) != 1 {
+		err = "push takes one path"
+	}
+	if err != "" {
+		complain(err + `: use archive_command = 'walbaton-wal push %p'`)
+		return 1
+	}
+	path := a.words[0]
+	got, err := ask(a.socket, "push", path)
+	if err != "" {
+		complain("push " + path + ": " + err + ": start \"walbaton sidecar\", or name its socket with --socket or WALBATON_SOCKET")
+		return 1
+	}
+	complain(got.message)
+	if got.code == 0 {
+		return 0
+	}
+	return 1 // never what the sidecar made of it: above 125 PostgreSQL's archiver would die
+}
+
+func fetch(args []string) int {
+	a, err := parse(args)
+	if err == "" && len(a.words) != 2 {
+		err = "fetch takes a name and a path"
+	}
+	if err != "" {
+		complain(err + `: use restore_command = 'walbaton-wal fetch %f %p'`)
+		return cannotSay()
+	}
+	got, err := ask(a.socket, "fetch", a.words...)
+	if err == "" && got.code >= 0 && got.code <= 255 {
+		complain(got.message)
+		return got.code
+	}
+	// The sidecar may be alive and unable to answer; then its reason is worth a line.
+	complain(got.message)
+	why := become("walbaton", append([]string{"walbaton", "fetch"}, append(a.passed, a.words...)...))
+	if err == "" {
+		err = "the sidecar cannot answer"
+	}
+	code := cannotSay()
+	complain("fetch " + a.words[0] + ": " + err + ", and walbaton cannot be executed (" + why + "), so nobody knows whether the archive has it: " +
+		"start \"walbaton sidecar\", or install walbaton beside walbaton-wal")
+	return code
+}
+
+// cannotSay is the exit code for "nobody knows whether the archive has this file". PostgreSQL
+// runs restore_command in its data directory.
+func cannotSay() int {
+	if exists("recovery.signal") && !exists("standby.signal") {
+		return 200
+	}
+	return 1
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// arguments are the words after the verb.
+type arguments struct {
+	socket string
+	passed []string // flags for walbaton fetch
+	words  []string
+}
+
+// parse takes flags before the words, and `--` between them. The second result says what is
+// wrong, "" when nothing is.
+func parse(args []string) (arguments, string) {
+	a := arguments{socket: os.Getenv("WALBATON_SOCKET")}
+	if a.socket == "" {
+		a.socket = defaultSocket
+	}
+	for len(args) > 0 && len(args[0]) > 1 && args[0][0] == '-' {
+		name, value, given := cut(args[0])
+		args = args[1:]
+		switch name {
+		case "--":
+			a.words = args
+			return a, ""
+		case "--socket", "--config", "--patroni-config", "--archive":
+		default:
+			return a, "unknown flag " + name
+		}
+		if !given {
+			if len(args) == 0 {
+				return a, name + " needs a value"
+			}
+			value, args = args[0], args[1:]
+		}
+		if name == "--socket" {
+			a.socket = value
+		} else {
+			a.passed = append(a.passed, name, value)
+		}
+	}
+	a.words = args
+	return a, ""
+}
+
+// cut splits --flag=value.
+func cut(s string) (name, value string, given bool) {
+	for i := range len(s) {
+		if s[i] == '=' {
+			return s[:i], s[i+1:], true
+		}
+	}
+	return s, "", false
+}
+
+// complain writes one line for PostgreSQL's log, unless there is nothing to say.
+func complain(message string) {
+	if message != "" {
+		print(os.Stderr, "walbaton-wal: "+message+"\n")
+	}
+}
+
+func print(f *os.File, s string) {
+	_, _ = f.WriteString(s) // nobody is left to tell
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(unknown)"
+	}
+	return info.Main.Version
+}
