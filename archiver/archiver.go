@@ -1,0 +1,383 @@
+package archiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/walbaton/walbaton/archiver/queue"
+	"github.com/walbaton/walbaton/archiver/seal"
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// Options are what an Archiver is told once.
+type Options struct {
+	Member       string // our member name in Patroni
+	Workers      int    // segments shipped at the same time
+	Codec        seal.Codec
+	Limits       Limits
+	StallTimeout time.Duration // a file that waits longer raises an alarm
+	Grace        time.Duration // uploads that run when a term ends get this long
+	KeepDir      string        // where row 7 sets files aside; "" sets none aside
+	Log          *slog.Logger
+	Metrics      prometheus.Registerer // nil: none
+	Now          func() time.Time      // nil: time.Now
+}
+
+// Archiver moves the WAL of one PostgreSQL into one archive. Lead ships inside a term; Tend does
+// all that needs no term; Push answers archive_command. They share what is known of pg_wal and of
+// the archive, and wake each other.
+type Archiver struct {
+	o       Options
+	archive *Archive
+	scope   Scope
+	server  func() Server
+	local   *local
+	keep    *local // files set aside; nil when there is no keep_dir
+	sealer  *seal.Sealer
+	cover   *coverage
+	bell    *bell
+	m       *metrics
+	log     *slog.Logger
+
+	mu       sync.Mutex
+	busy     map[wal.Name]bool
+	failed   map[wal.Name]failure // files that could not be shipped, and why
+	alarms   map[string]Alarm
+	put      putState
+	term     uint64 // 0 outside a term
+	errand   Set
+	lacks    Set
+	timeline wal.Timeline // of our server, to notice when it changes
+	orphaned map[wal.Name]seal.Digest
+
+	stoppingSince, stoppedSince time.Time // PostgreSQL, as pushes found it
+}
+
+// failure is why a file was not shipped the last time, and when to try again.
+type failure struct {
+	err   error
+	why   string
+	since time.Time
+	next  time.Time
+	wait  time.Duration
+}
+
+// putState is how the last put ended.
+type putState struct {
+	failing bool
+	why     string
+	taken   time.Time // when the archive last took a file of ours
+}
+
+// Alarm is something that no waiting ends.
+type Alarm struct {
+	Row   string    `json:"row"`
+	Name  string    `json:"name"`
+	Why   string    `json:"why"`
+	Since time.Time `json:"since"`
+}
+
+// New makes an Archiver for the WAL in q, whose cluster has the archive's system identifier.
+func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Options) (*Archiver, error) {
+	sealer, err := seal.New(o.Codec)
+	if err != nil {
+		return nil, err
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	o.Workers = max(o.Workers, 1)
+	r := &Archiver{
+		o: o, archive: a, scope: scope, server: server, sealer: sealer,
+		local: newLocal(q, a.SegmentSize(), a.Identity().SystemID),
+		cover: newCoverage(), bell: newBell(), m: newMetrics(o.Metrics), log: o.Log,
+		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{},
+	}
+	r.put.taken = o.Now()
+	return r, r.openKeep()
+}
+
+// Archive is where this Archiver ships to.
+func (a *Archiver) Archive() *Archive { return a.archive }
+
+// Wake says that something outside changed: the cluster, the server, the folder.
+func (a *Archiver) Wake() { a.bell.ring() }
+
+// Changed gives a channel that is closed when something changes from now on.
+func (a *Archiver) Changed() <-chan struct{} { return a.bell.wait() }
+
+// Rescan reads pg_wal once more, and forgets what it read when the server went to another
+// timeline: after a rewind or a clone the same names may be other files.
+func (a *Archiver) Rescan() error {
+	srv := a.server()
+	a.mu.Lock()
+	moved := a.timeline != 0 && srv.Timeline != 0 && srv.Timeline != a.timeline
+	if srv.Timeline != 0 {
+		a.timeline = srv.Timeline
+	}
+	a.mu.Unlock()
+	if moved {
+		a.local.forget()
+	}
+	return a.local.scan()
+}
+
+// List reads from the archive which names it has, of all timelines of the line and of those in
+// pg_wal, from the oldest segment on that this node or a live other one has.
+func (a *Archiver) List(ctx context.Context) error {
+	if err := a.cover.listHistories(ctx, a.archive); err != nil {
+		a.note(err)
+		return err
+	}
+	oldest := map[wal.Timeline]uint64{}
+	lower := func(t wal.Timeline, no uint64) {
+		if old, ok := oldest[t]; !ok || no < old {
+			oldest[t] = no
+		}
+	}
+	for _, k := range a.local.names() {
+		if k.name.Kind != wal.KindHistory {
+			lower(k.name.Segment.Timeline, k.name.Segment.No)
+		}
+	}
+	others := a.scope.Last().Others
+	for _, p := range others.Spans() {
+		lower(p.Timeline, p.First)
+	}
+	for t, no := range oldest {
+		if err := a.cover.list(ctx, a.archive, t, no); err != nil {
+			a.note(err)
+			return err
+		}
+	}
+	a.bell.ring()
+	return nil
+}
+
+// own gives the history of our own server's timeline.
+func (a *Archiver) own(srv Server) wal.History {
+	if srv.Timeline == 0 {
+		return wal.History{}
+	}
+	if srv.Timeline > 1 {
+		if h, _, err := a.local.q.History(srv.Timeline); err == nil {
+			return h
+		}
+	}
+	return wal.History{Timeline: srv.Timeline}
+}
+
+// permit asks whether this node may put n now. A put that opens a timeline needs a linearizable
+// read of the leader, made here.
+func (a *Archiver) permit(ctx context.Context, n wal.Name) permit {
+	r := a.request(n, a.scope.Last())
+	p := mayPut(r)
+	if !p.ok || !p.opens || r.cluster.NoDCS {
+		return p
+	}
+	// Somebody else may have opened it since we listed.
+	open, err := a.archive.Opened(ctx, n.Segment.Timeline)
+	if err != nil {
+		a.note(err)
+		return refuse("the archive does not answer")
+	}
+	if open {
+		a.cover.mu.Lock()
+		a.cover.open[n.Segment.Timeline] = true
+		a.cover.mu.Unlock()
+		return mayPut(a.request(n, r.cluster))
+	}
+	c, err := a.scope.Read(ctx)
+	if err != nil {
+		return refuse("the DCS does not answer, and no timeline is opened without it")
+	}
+	return mayPut(a.request(n, c))
+}
+
+func (a *Archiver) request(n wal.Name, c Cluster) request {
+	srv := a.server()
+	open, vouched := a.cover.timeline(n.Segment.Timeline)
+	c.Line = a.line(c)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return request{name: n, cluster: c, server: srv, own: a.own(srv), baton: a.term != 0, open: open, vouched: vouched}
+}
+
+// line is the line as this node knows it: the leader's, or without a DCS our own primary's.
+func (a *Archiver) line(c Cluster) wal.History {
+	if c.Line.Timeline != 0 {
+		return c.Line
+	}
+	if srv := a.server(); srv.State == ServerPrimary && (c.NoDCS || !c.Answered) {
+		return a.own(srv)
+	}
+	return wal.History{}
+}
+
+// claim takes n for one worker, or says that another one has it.
+func (a *Archiver) claim(n wal.Name) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.busy[n] {
+		return false
+	}
+	a.busy[n] = true
+	return true
+}
+
+func (a *Archiver) unclaim(n wal.Name) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.busy, n)
+}
+
+// fail notes why n could not be shipped, and puts the next try off, at most half a minute.
+func (a *Archiver) fail(n wal.Name, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.o.Now()
+	f, ok := a.failed[n]
+	if !ok {
+		f.since = now
+	}
+	f.wait = min(max(2*f.wait, 250*time.Millisecond), 30*time.Second)
+	f.next = now.Add(f.wait)
+	if f.why != err.Error() && !errors.Is(err, errNotOurs) {
+		a.log.Warn("file not shipped", "file", n.String(), "why", err)
+	}
+	f.err, f.why = err, err.Error()
+	a.failed[n] = f
+}
+
+// resting says whether n failed a moment ago and is not to be tried yet.
+func (a *Archiver) resting(n wal.Name) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f, ok := a.failed[n]
+	return ok && a.o.Now().Before(f.next)
+}
+
+// stored notes that the archive has our content of n: from now on a push of it is answered.
+func (a *Archiver) stored(l *local, n wal.Name, c *content, put bool) {
+	l.cover(n, c)
+	a.cover.add(n)
+	if n.Kind == wal.KindSegment {
+		a.cover.vouch(n.Segment.Timeline)
+	}
+	a.mu.Lock()
+	delete(a.failed, n)
+	if n.Kind == wal.KindSegment {
+		a.errand.Remove(n.Segment)
+	}
+	if put {
+		a.put = putState{taken: a.o.Now()}
+	}
+	for k, al := range a.alarms {
+		if al.Name == n.String() {
+			delete(a.alarms, k)
+		}
+	}
+	a.mu.Unlock()
+	a.bell.ring()
+}
+
+// note keeps the health of the store: an error that is an answer of the store is none.
+func (a *Archiver) note(err error) {
+	if err == nil || errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, context.Canceled) {
+		return
+	}
+	a.mu.Lock()
+	was := a.put.failing
+	a.put.failing, a.put.why = true, err.Error()
+	a.mu.Unlock()
+	if !was {
+		a.log.Warn("the archive does not answer", "archive", a.archive.String(), "why", err)
+		a.bell.ring()
+	}
+}
+
+// alarm raises an alarm, once.
+func (a *Archiver) alarm(row string, n wal.Name, why string) {
+	a.mu.Lock()
+	key := row + " " + n.String()
+	_, known := a.alarms[key]
+	if !known {
+		a.alarms[key] = Alarm{Row: row, Name: n.String(), Why: why, Since: a.o.Now()}
+	}
+	a.mu.Unlock()
+	if !known {
+		a.log.Error("this needs a person", "file", n.String(), "row", row, "why", why)
+	}
+}
+
+// StoreAnswers says whether the last put succeeded, and if not, why.
+func (a *Archiver) StoreAnswers() (bool, string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.put.failing, a.put.why
+}
+
+// Alarms gives what needs a person, oldest first.
+func (a *Archiver) Alarms() []Alarm {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make([]Alarm, 0, len(a.alarms))
+	for _, al := range a.alarms {
+		out = append(out, al)
+	}
+	slices.SortFunc(out, func(x, y Alarm) int { return x.Since.Compare(y.Since) })
+	return out
+}
+
+// Probe asks a store that failed whether it takes files again: it puts and removes a small object.
+func (a *Archiver) Probe(ctx context.Context) error {
+	if ok, _ := a.StoreAnswers(); ok {
+		return nil
+	}
+	key := a.archive.root + "/probe/" + a.o.Member
+	if err := a.archive.store.Delete(ctx, key); err != nil {
+		return fmt.Errorf("probe the archive: %w", err)
+	}
+	if err := a.archive.store.Put(ctx, key, Bytes([]byte("walbaton\n"))); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("probe the archive: %w", err)
+	}
+	a.mu.Lock()
+	a.put.failing, a.put.why = false, ""
+	clear(a.failed)
+	a.mu.Unlock()
+	a.log.Info("the archive answers again", "archive", a.archive.String())
+	a.bell.ring()
+	return a.archive.store.Delete(ctx, key)
+}
+
+// bell wakes everybody who waits.
+type bell struct {
+	mu sync.Mutex
+	ch chan struct{}
+}
+
+func newBell() *bell { return &bell{ch: make(chan struct{})} }
+
+func (b *bell) wait() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ch
+}
+
+func (b *bell) ring() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	close(b.ch)
+	b.ch = make(chan struct{})
+}

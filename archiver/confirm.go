@@ -1,0 +1,229 @@
+package archiver
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/walbaton/walbaton/archiver/queue"
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// lookAfter is how long a file may wait for the holder's mark before the archive is asked directly.
+const lookAfter = 5 * time.Second
+
+// Tend does all that needs no term, until ctx ends: it reads pg_wal, checks what is new, compares
+// with the archive what the holder has shipped, puts the files that only this node has, ships
+// where DESIGN section 6 lets a node without the baton ship, and keeps the status files right.
+func (a *Archiver) Tend(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.watch(ctx) })
+	g.Go(func() error { return a.confirmUntil(ctx) })
+	g.Go(func() error { return a.shipUntil(ctx, a.shippableAlone) })
+	return g.Wait()
+}
+
+// watch reads pg_wal when it changes, at most every 200 ms, and every ten seconds anyway: an
+// event may be lost, and a folder may be replaced.
+func (a *Archiver) watch(ctx context.Context) error {
+	changed := make(chan struct{}, 1)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return a.local.q.Watch(ctx, func() {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		})
+	})
+	g.Go(func() error {
+		for {
+			if err := a.Rescan(); err != nil {
+				return err
+			}
+			a.bell.ring()
+			if !sleep(ctx, 200*time.Millisecond) {
+				return nil
+			}
+			select {
+			case <-changed:
+			case <-time.After(10 * time.Second):
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// confirmUntil runs passes, woken by the bell, until ctx ends.
+func (a *Archiver) confirmUntil(ctx context.Context) error {
+	var listed time.Time
+	for {
+		woken := a.bell.wait()
+		if ok, _ := a.StoreAnswers(); !ok {
+			if err := a.Probe(ctx); err != nil {
+				a.note(err)
+			}
+		}
+		if ok, _ := a.StoreAnswers(); ok && (listed.IsZero() || a.unlisted() && time.Since(listed) > time.Second) {
+			if err := a.List(ctx); err == nil {
+				listed = time.Now()
+			}
+		}
+		if !listed.IsZero() {
+			a.Confirm(ctx)
+			if err := a.CheckLacks(ctx); err != nil {
+				a.log.Debug("what the archive lacks is not known", "why", err)
+			}
+			a.releaseKept(ctx)
+		}
+		if !sleep(ctx, 50*time.Millisecond) {
+			return nil
+		}
+		select {
+		case <-woken:
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// unlisted says whether pg_wal has a timeline, or WAL older than any, that no listing reached.
+func (a *Archiver) unlisted() bool {
+	for _, k := range a.local.names() {
+		if k.name.Kind == wal.KindSegment && !k.sealed && !a.cover.listed(k.name.Segment.Timeline, k.name.Segment.No) {
+			return true
+		}
+	}
+	return false
+}
+
+// Confirm is one pass over the files of pg_wal.
+func (a *Archiver) Confirm(ctx context.Context) {
+	c := a.scope.Last()
+	line := a.line(c)
+	srv := a.server()
+	below := a.completeBelow()
+	inTerm := a.Term() != 0
+	for _, k := range a.local.names() {
+		if ctx.Err() != nil {
+			return
+		}
+		n := k.name
+		if k.sealed {
+			a.settle(srv, k)
+			continue
+		}
+		if n.Kind != wal.KindSegment {
+			a.confirmSmall(ctx, k)
+			continue
+		}
+		if !line.Holds(n.Segment) || a.archive.BelowFloor(n) || !below(k) {
+			continue
+		}
+		shipped := a.cover.has(n) || n.Segment.No < c.Marks[n.Segment.Timeline]
+		switch {
+		case shipped && k.status == queue.Ready && !a.resting(n):
+			a.confirm(ctx, n)
+		case shipped, inTerm:
+			// Nobody waits for it, or the shipper reads it anyway.
+		default:
+			if k.read == nil && !a.resting(n) {
+				if _, err := a.local.check(n); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					a.fail(n, err)
+				}
+			}
+			a.protect(k)
+		}
+	}
+}
+
+// confirm compares one segment with the archive's.
+func (a *Archiver) confirm(ctx context.Context, n wal.Name) {
+	if !a.claim(n) {
+		return
+	}
+	defer a.unclaim(n)
+	content, err := a.local.check(n)
+	if err != nil {
+		return
+	}
+	same, err := a.compare(ctx, a.local, n, content)
+	if err == nil && !same {
+		err = errDiffers
+	}
+	if err != nil {
+		a.fail(n, err)
+	}
+	a.bell.ring()
+}
+
+// confirmSmall puts or compares histories, backup labels and partial segments.
+func (a *Archiver) confirmSmall(ctx context.Context, k known) {
+	if a.cover.has(k.name) && k.status != queue.Ready || a.resting(k.name) {
+		return
+	}
+	if k.name.Kind != wal.KindHistory && a.archive.BelowFloor(k.name) {
+		return
+	}
+	if a.cover.has(k.name) {
+		a.confirm(ctx, k.name)
+		return
+	}
+	a.ship(ctx, k.name)
+}
+
+// protect asks PostgreSQL to keep a segment that the archive lacks: a status .done, which a standby
+// and a clone get without any archive, goes back to .ready. In recovery the server ignores it; the
+// end of recovery honours it, so there is no race with the promotion checkpoint.
+func (a *Archiver) protect(k known) {
+	c, _ := a.local.check(k.name)
+	if k.status != queue.Done || c == nil || !c.good {
+		return
+	}
+	if err := a.local.q.MarkReady(k.name); err == nil {
+		a.m.protected.Inc()
+	}
+}
+
+// settle lets go, on a standby whose archiver does not run, of what the archive has.
+func (a *Archiver) settle(srv Server, k known) {
+	if k.status != queue.Ready || srv.State != ServerStandby || srv.ArchiveMode == "always" {
+		return
+	}
+	if err := a.local.q.MarkDone(k.name); err == nil {
+		a.m.settled.Inc()
+	}
+}
+
+// shippableAlone gives what this node may ship without the baton: the first segment of a timeline
+// that it leads, everything where there is no DCS, and what it can while the DCS does not answer.
+func (a *Archiver) shippableAlone() []wal.Name {
+	c := a.scope.Last()
+	if a.Term() != 0 || !a.cover.anyListing() {
+		return nil
+	}
+	var out []wal.Name
+	for _, n := range a.shippable() {
+		if n.Kind != wal.KindSegment && n.Kind != wal.KindHistory {
+			continue
+		}
+		open, _ := a.cover.timeline(n.Segment.Timeline)
+		if c.NoDCS || !c.Answered || !open && c.IsLeader() {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// Term is the number of the term this node is in, 0 when it is in none.
+func (a *Archiver) Term() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.term
+}

@@ -1,0 +1,143 @@
+package archiver
+
+import (
+	"context"
+	"sync"
+
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// coverage is which names the archive has, as far as this node listed it, wrote it, or compared
+// with it. It only ever grows: nothing but expire deletes, and that below the floor.
+type coverage struct {
+	mu       sync.Mutex
+	segments Set
+	small    map[wal.Name]bool       // histories, backup labels, partial segments
+	from     map[wal.Timeline]uint64 // a listing of the timeline reached down to this number
+	open     map[wal.Timeline]bool
+	vouched  map[wal.Timeline]bool // one of our segments compared equal with the archive's
+}
+
+func newCoverage() *coverage {
+	return &coverage{
+		small:   map[wal.Name]bool{},
+		from:    map[wal.Timeline]uint64{},
+		open:    map[wal.Timeline]bool{},
+		vouched: map[wal.Timeline]bool{},
+	}
+}
+
+// add notes that the archive has n.
+func (c *coverage) add(n wal.Name) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch n.Kind {
+	case wal.KindSegment:
+		c.segments.Add(n.Segment)
+		c.open[n.Segment.Timeline] = true
+	case wal.KindHistory:
+		c.open[n.Segment.Timeline] = true
+		c.small[n] = true
+	default:
+		c.small[n] = true
+	}
+}
+
+// vouch notes that one of our segments of t is the archive's.
+func (c *coverage) vouch(t wal.Timeline) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.vouched[t] = true
+}
+
+// has says whether the archive is known to have the name n.
+func (c *coverage) has(n wal.Name) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n.Kind == wal.KindSegment {
+		return c.segments.Has(n.Segment)
+	}
+	return c.small[n]
+}
+
+func (c *coverage) timeline(t wal.Timeline) (open, vouched bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.open[t], c.vouched[t]
+}
+
+// archived gives the segments the archive is known to have.
+func (c *coverage) archived() Set {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.segments.Clone()
+}
+
+// listed says whether a listing of t reached down to number no.
+func (c *coverage) listed(t wal.Timeline, no uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	from, ok := c.from[t]
+	return ok && from <= no
+}
+
+// list reads the names of timeline t from number `from` on: one request for each 1,000 of them.
+func (c *coverage) list(ctx context.Context, a *Archive, t wal.Timeline, from uint64) error {
+	for o, err := range a.List(ctx, t, from) {
+		if err != nil {
+			return err
+		}
+		c.add(o.Name)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if old, ok := c.from[t]; !ok || from < old {
+		c.from[t] = from
+	}
+	return nil
+}
+
+// listHistories reads which histories the archive has.
+func (c *coverage) listHistories(ctx context.Context, a *Archive) error {
+	for o, err := range a.Histories(ctx) {
+		if err != nil {
+			return err
+		}
+		c.add(o.Name)
+	}
+	return nil
+}
+
+// anyListing says whether the archive was listed since the start: before that nothing is known
+// to be missing from it.
+func (c *coverage) anyListing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.from) > 0
+}
+
+// listedAbove gives the first LSN, not below from, from which on every timeline of the line that
+// reaches above it was listed.
+func (c *coverage) listedAbove(line wal.History, z wal.SegmentSize, from wal.LSN) wal.LSN {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	timelines := []wal.Timeline{line.Timeline}
+	for _, f := range line.Forks {
+		timelines = append(timelines, f.Timeline)
+	}
+	for _, t := range timelines {
+		end, _ := line.End(t)
+		begin, _ := line.Begin(t)
+		if end <= from {
+			continue
+		}
+		no, ok := c.from[t]
+		switch start := (wal.Segment{Timeline: t, Size: z, No: no}).Start(); {
+		case !ok && end != wal.MaxLSN:
+			from = max(from, end)
+		case ok && start > max(begin, from):
+			from = start
+		}
+	}
+	return from
+}

@@ -1,0 +1,165 @@
+package archiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/walbaton/walbaton/archiver/durable"
+	"github.com/walbaton/walbaton/archiver/queue"
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// patience says how long PostgreSQL has been stopping without the archive taking a file, and how
+// long pushes have found it stopped (rows 10 and 7). Both count across calls.
+func (a *Archiver) patience(s ServerState) (storeIdle, stopped time.Duration) {
+	now := a.o.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s != ServerStopped {
+		a.stoppedSince = time.Time{}
+	} else if a.stoppedSince.IsZero() {
+		a.stoppedSince = now
+	}
+	if s != ServerStopping {
+		a.stoppingSince = time.Time{}
+	} else if a.stoppingSince.IsZero() {
+		a.stoppingSince = now
+	}
+	if !a.stoppingSince.IsZero() {
+		from := a.stoppingSince
+		if a.put.taken.After(from) {
+			from = a.put.taken
+		}
+		storeIdle = now.Sub(from)
+	}
+	if !a.stoppedSince.IsZero() {
+		stopped = now.Sub(a.stoppedSince)
+	}
+	return storeIdle, stopped
+}
+
+// setAside copies a file of a stopped PostgreSQL out of PGDATA (row 7): what comes next may be
+// pg_rewind, which deletes what only this node has. The leader's live record is believed when it
+// lists the segment as good.
+func (a *Archiver) setAside(ctx context.Context, n wal.Name, c *content) error {
+	last := a.scope.Last()
+	if n.Kind == wal.KindSegment && last.LeaderLive && last.LeaderHas.Has(n.Segment) {
+		return nil
+	}
+	if a.o.KeepDir == "" {
+		return errors.New("no keep_dir is configured")
+	}
+	if c != nil && c.state == wal.Foreign {
+		return nil // not WAL of this name at all
+	}
+	root, err := os.OpenRoot(a.o.KeepDir)
+	if err != nil {
+		return fmt.Errorf("open keep_dir: %w", err)
+	}
+	defer root.Close()
+	f, _, err := a.local.q.Open(n)
+	if err != nil {
+		return fmt.Errorf("open %v: %w", n, err)
+	}
+	defer f.Close()
+	if err := durable.Create(root, n.String(), f, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("copy %v to keep_dir: %w", n, err)
+	}
+	a.log.Warn("set aside in keep_dir", "file", n.String(), "keep_dir", a.o.KeepDir)
+	return nil
+}
+
+// openKeep makes the files set aside known, if there are any.
+func (a *Archiver) openKeep() error {
+	if a.o.KeepDir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(a.o.KeepDir, 0o700); err != nil {
+		return fmt.Errorf("make keep_dir: %w", err)
+	}
+	q, err := queue.Open(a.o.KeepDir, a.archive.SegmentSize())
+	if err != nil {
+		return fmt.Errorf("open keep_dir: %w", err)
+	}
+	a.keep = newLocal(q, a.archive.SegmentSize(), a.archive.id.SystemID)
+	return a.keep.scan()
+}
+
+// source is the folder that has n: pg_wal, else the files set aside.
+func (a *Archiver) source(n wal.Name) *local {
+	if a.keep == nil {
+		return a.local
+	}
+	if _, err := a.local.q.Ident(n); err == nil {
+		return a.local
+	}
+	if _, err := a.keep.q.Ident(n); err == nil {
+		return a.keep
+	}
+	return a.local
+}
+
+// names gives the files of pg_wal and, of those set aside, the ones that pg_wal lacks.
+func (a *Archiver) names() []known {
+	out := a.local.names()
+	if a.keep == nil {
+		return out
+	}
+	have := make(map[wal.Name]bool, len(out))
+	for _, k := range out {
+		have[k.name] = true
+	}
+	for _, k := range a.keep.names() {
+		if !have[k.name] {
+			k.kept = true
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// releaseKept removes what was set aside and is safe now: the archive has the same content, or
+// it lies on a branch and a copy is in orphans/.
+func (a *Archiver) releaseKept(ctx context.Context) {
+	if a.keep == nil {
+		return
+	}
+	if err := a.keep.scan(); err != nil {
+		a.log.Warn("keep_dir not read", "why", err)
+		return
+	}
+	for _, k := range a.keep.names() {
+		n := k.name
+		if a.resting(n) {
+			continue
+		}
+		safe := k.sealed || a.archive.BelowFloor(n)
+		if !safe && a.cover.has(n) {
+			if c, err := a.keep.check(n); err == nil {
+				same, err := a.compare(ctx, a.keep, n, c)
+				safe = err == nil && (same || a.orphan(ctx, n) == nil)
+			}
+		} else if !safe && n.Kind == wal.KindSegment && a.scope.Last().PlaceOf(n.Segment) == OnBranch {
+			c, err := a.scope.Read(ctx)
+			safe = err == nil && c.LeaderLive && c.PlaceOf(n.Segment) == OnBranch && a.orphan(ctx, n) == nil
+		}
+		if safe {
+			a.dropKept(n)
+		}
+	}
+}
+
+func (a *Archiver) dropKept(n wal.Name) {
+	root, err := os.OpenRoot(a.o.KeepDir)
+	if err != nil {
+		return
+	}
+	defer root.Close()
+	if err := root.Remove(n.String()); err == nil {
+		a.log.Info("released from keep_dir", "file", n.String())
+	}
+}

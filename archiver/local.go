@@ -1,0 +1,292 @@
+package archiver
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"sync"
+
+	"github.com/walbaton/walbaton/archiver/queue"
+	"github.com/walbaton/walbaton/archiver/seal"
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// maxSmall bounds histories and backup labels; PostgreSQL's own are a few hundred bytes.
+const maxSmall = 1 << 20
+
+// errRecycled means that PostgreSQL replaced the file while we read it: read it again.
+var errRecycled = errors.New("file was replaced while it was read")
+
+// local is what this node has in one folder: pg_wal, or the folder of files set aside. It
+// remembers what it read, and believes its memory only while the file is the very same one.
+type local struct {
+	q        *queue.Queue
+	size     wal.SegmentSize
+	systemID uint64
+
+	mu    sync.Mutex
+	files map[wal.Name]*localFile
+}
+
+// localFile is one file as the last scan and the last read saw it.
+type localFile struct {
+	status queue.Status
+	read   *content // nil until the file was read
+	sealed bool     // the archive has this content (covered)
+}
+
+// content is what reading a file to its end said about it.
+type content struct {
+	ident  queue.Ident
+	digest seal.Digest
+	size   int64
+	good   bool // may be shipped under this name
+	state  wal.State
+	end    wal.LSN // of the good records
+	why    string  // when it is not good
+	report wal.Report
+}
+
+func newLocal(q *queue.Queue, size wal.SegmentSize, systemID uint64) *local {
+	return &local{q: q, size: size, systemID: systemID, files: map[wal.Name]*localFile{}}
+}
+
+// scan reads the folder once. What is gone is forgotten.
+func (l *local) scan() error {
+	found, err := l.q.Scan()
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	seen := make(map[wal.Name]bool, len(found))
+	for _, f := range found {
+		if f.Gone {
+			continue
+		}
+		seen[f.Name] = true
+		e := l.files[f.Name]
+		if e == nil {
+			e = &localFile{}
+			l.files[f.Name] = e
+		}
+		e.status = f.Status
+	}
+	for n := range l.files {
+		if !seen[n] {
+			delete(l.files, n)
+		}
+	}
+	return nil
+}
+
+// forget drops all that was read: after a rewind or a clone the same names are other files.
+func (l *local) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.files)
+}
+
+// touch makes a name known before the next scan finds it, and says whether its file is there.
+func (l *local) touch(n wal.Name) (queue.Ident, error) {
+	id, err := l.q.Ident(n)
+	if err != nil {
+		return queue.Ident{}, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.files[n] == nil {
+		l.files[n] = &localFile{}
+	}
+	return id, nil
+}
+
+// known is one file of a snapshot.
+type known struct {
+	name   wal.Name
+	status queue.Status
+	read   *content
+	sealed bool
+	kept   bool // set aside, not in pg_wal
+}
+
+// names gives every known file, histories first, then in the order of the WAL.
+func (l *local) names() []known {
+	l.mu.Lock()
+	out := make([]known, 0, len(l.files))
+	for n, f := range l.files {
+		out = append(out, known{name: n, status: f.status, read: f.read, sealed: f.sealed})
+	}
+	l.mu.Unlock()
+	slices.SortFunc(out, func(a, b known) int { return walOrder(a.name, b.name) })
+	return out
+}
+
+// walOrder is the order in which things are shipped: histories, then the oldest WAL, and of one
+// segment number the lower timeline first.
+func walOrder(a, b wal.Name) int {
+	ah, bh := a.Kind == wal.KindHistory, b.Kind == wal.KindHistory
+	switch {
+	case ah != bh && ah:
+		return -1
+	case ah != bh:
+		return 1
+	case a.Segment.No != b.Segment.No:
+		if a.Segment.No < b.Segment.No {
+			return -1
+		}
+		return 1
+	}
+	return a.Compare(b)
+}
+
+// recall gives what was read of n, if the file is still the very same.
+func (l *local) recall(n wal.Name, id queue.Ident) (c *content, sealed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.files[n]
+	if f == nil || f.read == nil || f.read.ident != id {
+		return nil, false
+	}
+	return f.read, f.sealed
+}
+
+// cover notes that the archive has this very content of n.
+func (l *local) cover(n wal.Name, c *content) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f := l.files[n]; f != nil && f.read != nil && f.read.ident == c.ident {
+		f.sealed = true
+	}
+}
+
+// check reads n unless memory holds, and says what it is.
+func (l *local) check(n wal.Name) (*content, error) {
+	id, err := l.touch(n)
+	if err != nil {
+		return nil, fmt.Errorf("look at %v: %w", n, err)
+	}
+	if c, _ := l.recall(n, id); c != nil {
+		return c, nil
+	}
+	d := seal.NewDigest()
+	return l.read(n, func(r io.Reader, _ int64) (seal.Digest, error) {
+		_, err := io.Copy(d, r)
+		return d.Sum(), err
+	})
+}
+
+// load reads n, checks it and packs it for shipping in the same pass over its bytes.
+func (l *local) load(n wal.Name, s *seal.Sealer) (*content, *seal.Packed, error) {
+	if _, err := l.touch(n); err != nil {
+		return nil, nil, fmt.Errorf("look at %v: %w", n, err)
+	}
+	var packed *seal.Packed
+	c, err := l.read(n, func(r io.Reader, size int64) (seal.Digest, error) {
+		p, err := s.Pack(r, size)
+		if err != nil {
+			return seal.Digest{}, err
+		}
+		packed = p
+		return p.Digest(), nil
+	})
+	if err != nil && packed != nil {
+		packed.Close()
+		packed = nil
+	}
+	return c, packed, err
+}
+
+// read passes the file once through the check and through eat, which digests it.
+func (l *local) read(n wal.Name, eat func(io.Reader, int64) (seal.Digest, error)) (*content, error) {
+	f, id, err := l.q.Open(n)
+	if err != nil {
+		return nil, fmt.Errorf("open %v: %w", n, err)
+	}
+	defer f.Close()
+	c := &content{ident: id, size: id.Size}
+	judge := newInspector(n, l.systemID, id.Size)
+	if c.digest, err = eat(io.TeeReader(f, judge), id.Size); err != nil {
+		return nil, fmt.Errorf("read %v: %w", n, err)
+	}
+	// The name is looked at again: PostgreSQL recycles a segment by renaming its inode, and
+	// what we read may by now be the beginning of another segment.
+	now, err := l.q.Ident(n)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("look at %v again: %w", n, err)
+	}
+	if err != nil || now != id {
+		return nil, fmt.Errorf("read %v: %w", n, errRecycled)
+	}
+	judge.conclude(c)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.files[n]
+	if e == nil {
+		e = &localFile{}
+		l.files[n] = e
+	}
+	if e.read == nil || e.read.ident != c.ident {
+		e.sealed = false
+	}
+	e.read = c
+	return c, nil
+}
+
+// inspector says whether a file is what its name says, from the bytes written to it (promise P3).
+type inspector struct {
+	name    wal.Name
+	size    int64
+	checker *wal.Checker // segments and partial segments
+	small   bytes.Buffer // histories and backup labels
+}
+
+func newInspector(n wal.Name, systemID uint64, size int64) *inspector {
+	i := &inspector{name: n, size: size}
+	if n.Kind == wal.KindSegment || n.Kind == wal.KindPartial {
+		i.checker = wal.NewChecker(n.Segment, systemID)
+	}
+	return i
+}
+
+// Write takes the next bytes. It never fails.
+func (i *inspector) Write(p []byte) (int, error) {
+	if i.checker != nil {
+		return i.checker.Write(p)
+	}
+	if room := maxSmall + 1 - i.small.Len(); room > 0 {
+		i.small.Write(p[:min(room, len(p))])
+	}
+	return len(p), nil
+}
+
+// conclude fills in what the bytes said.
+func (i *inspector) conclude(c *content) {
+	c.state = wal.Complete
+	switch i.name.Kind {
+	case wal.KindSegment, wal.KindPartial:
+		c.report = i.checker.Report()
+		c.state, c.end, c.why = c.report.State, c.report.End, c.report.Why
+		c.good = c.state == wal.Complete || i.name.Kind == wal.KindPartial && c.state == wal.Cut
+		if !c.good && c.why == "" {
+			c.why = c.state.String()
+		}
+	case wal.KindHistory:
+		_, err := wal.ParseHistory(i.name.Segment.Timeline, bytes.NewReader(i.small.Bytes()))
+		c.good = err == nil && i.size <= maxSmall && i.size > 0
+		if err != nil {
+			c.why = err.Error()
+		}
+	case wal.KindBackup:
+		c.good = i.size <= maxSmall && bytes.Contains(i.small.Bytes(), []byte("START WAL LOCATION"))
+	}
+	if !c.good && c.state == wal.Complete {
+		c.state = wal.Damaged
+		if c.why == "" {
+			c.why = "not a " + i.name.Kind.String() + " file"
+		}
+	}
+}

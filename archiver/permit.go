@@ -1,0 +1,94 @@
+package archiver
+
+import (
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// request is all that "may this node put this file now?" depends on (DESIGN section 6).
+type request struct {
+	name    wal.Name
+	cluster Cluster
+	server  Server      // the PostgreSQL beside us
+	own     wal.History // of our own server's timeline
+	baton   bool        // inside a term
+	open    bool        // the archive has the timeline's history or one of its segments
+	vouched bool        // one of our segments of this timeline compared equal with the archive's
+}
+
+// permit is the answer; why says what is missing when it is no.
+type permit struct {
+	ok    bool
+	opens bool // the put opens the timeline, so it needs the fresh read
+	vouch bool // a comparison of another segment of this timeline may change the answer
+	why   string
+}
+
+func allow() permit            { return permit{ok: true} }
+func refuse(why string) permit { return permit{why: why} }
+
+// speaksFor says whether this node's copy of timeline t is the leader's: it is the leader and has
+// t in its own history, or it streams t, or a timeline that grew from t, from the leader's server.
+func (r request) speaksFor(t wal.Timeline) bool {
+	if _, ok := r.own.End(t); !ok {
+		return false
+	}
+	switch {
+	case r.cluster.NoDCS:
+		return r.server.State == ServerPrimary
+	case r.cluster.IsLeader():
+		return true
+	}
+	rc := r.server.Receiver
+	return rc.Streaming && r.cluster.Leader != "" && rc.Port == r.cluster.LeaderPort && rc.Host == r.cluster.LeaderHost
+}
+
+// mayPut decides about segments and histories. Backup labels and partial segments need no leave.
+func mayPut(r request) permit {
+	t := r.name.Segment.Timeline
+	switch r.name.Kind {
+	case wal.KindBackup, wal.KindPartial:
+		return allow()
+	case wal.KindHistory:
+		if t < r.cluster.Line.Timeline || r.open {
+			return allow()
+		}
+		return mayOpen(r, t)
+	}
+	if place := r.cluster.PlaceOf(r.name.Segment); place == OnBranch {
+		return refuse("it lies on a branch")
+	}
+	if !r.open {
+		return mayOpen(r, t)
+	}
+	switch {
+	case r.cluster.NoDCS:
+		if r.server.State == ServerPrimary {
+			return allow()
+		}
+		return refuse("only a running primary ships where there is no DCS")
+	case !r.cluster.Answered && (r.server.State == ServerPrimary || r.cluster.IsLeader()):
+		return allow() // P4's case without the DCS
+	case !r.baton:
+		return refuse("another node has the baton")
+	case r.speaksFor(t) || r.vouched:
+		return allow()
+	}
+	return permit{vouch: true, why: "no segment of this timeline here was compared with the archive yet"}
+}
+
+// mayOpen decides about the first object of a timeline: two nodes can promote to the same number,
+// and the dead one must not win.
+func mayOpen(r request, t wal.Timeline) permit {
+	p := permit{opens: true}
+	switch {
+	case !r.cluster.NoDCS && !r.cluster.Answered:
+		p.why = "the DCS does not answer, and no timeline is opened without it"
+	case !r.speaksFor(t):
+		p.why = "its timeline is opened by Patroni's leader"
+	case !r.cluster.NoDCS && !r.cluster.IsLeader() && !r.baton:
+		p.why = "its timeline is opened by Patroni's leader or the baton's holder"
+	default:
+		p.ok = true
+	}
+	return p
+}

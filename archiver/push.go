@@ -1,0 +1,279 @@
+package archiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/walbaton/walbaton/archiver/seal"
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// errBusy means that somebody else works on the file just now, and rings when that is done.
+var errBusy = errors.New("the file is being worked on")
+
+// Reply is the answer to one archive_command.
+type Reply struct {
+	Code int    // 0: stored, or nothing is left to store. 1: not yet, keep the file
+	Row  string // of DESIGN section 7, for people and metrics
+	Why  string // one clause, empty when Code is 0
+}
+
+// Push answers `walbaton-wal push` for one file of pg_wal. It waits at most Limits.PushWait, and
+// returns 1 when ctx ends. Nothing but the file asked about decides the answer.
+func (a *Archiver) Push(ctx context.Context, n wal.Name) Reply {
+	call := a.NewCall(n)
+	for {
+		woken := a.bell.wait()
+		r, done := call.Step(ctx)
+		if done {
+			a.m.answer(r)
+			return r
+		}
+		select {
+		case <-woken:
+		case <-time.After(500 * time.Millisecond): // PostgreSQL may begin to stop; limits run out
+		case <-ctx.Done():
+			return Reply{Code: 1, Row: "13", Why: "the caller went away"}
+		}
+	}
+}
+
+// Call is one push that is being answered, step by step.
+type Call struct {
+	a       *Archiver
+	n       wal.Name
+	began   time.Time
+	looked  time.Time // the last direct look at the archive
+	fresh   time.Time // the last read of the leader
+	cluster Cluster   // from that read
+	isFresh bool
+}
+
+// NewCall begins to answer a push of n.
+func (a *Archiver) NewCall(n wal.Name) *Call {
+	return &Call{a: a, n: n, began: a.o.Now()}
+}
+
+// Step gathers the facts once, judges them, and acts. done says that the reply is final.
+func (c *Call) Step(ctx context.Context) (r Reply, done bool) {
+	a := c.a
+	id, err := a.local.touch(c.n)
+	if err != nil {
+		return Reply{1, "13", fmt.Sprintf("look at the file: %v", err)}, true
+	}
+	read, sealed := a.local.recall(c.n, id)
+	f := Facts{Name: c.n, Server: a.server().State, Waited: a.o.Now().Sub(c.began), Limits: a.o.Limits}
+	f.BelowFloor = a.archive.BelowFloor(c.n)
+	if sealed {
+		f.Archive = Same
+	}
+	if !f.BelowFloor && !sealed {
+		if read, err = c.gather(ctx, &f); err != nil {
+			return Reply{1, "13", err.Error()}, !errors.Is(err, errRecycled)
+		}
+	}
+	v := Judge(f)
+	return c.act(ctx, v, f, read)
+}
+
+// gather finds the facts that cost something, the cheapest first and none that no row needs.
+func (c *Call) gather(ctx context.Context, f *Facts) (*content, error) {
+	a := c.a
+	last := a.scope.Last()
+	f.Ours = a.Term() != 0
+	f.Place = last.PlaceOf(c.n.Segment)
+	f.StoreIdle, f.Stopped = a.patience(f.Server)
+	shipped := a.cover.has(c.n) || c.n.Kind == wal.KindSegment && c.n.Segment.No < last.Marks[c.n.Segment.Timeline]
+	shipping := f.Ours && f.Place == OnLine && !shipped
+	look := shipped || !shipping && c.n.Kind != wal.KindSegment || f.Place == OnBranch || !shipping && f.Waited > lookAfter || f.Server == ServerStopped
+	if !look {
+		// The holder is to ship it, here or elsewhere: reading the file is part of that.
+		f.Permit = shipping
+		if shipping {
+			f.Permit = mayPut(a.request(c.n, last)).ok
+		}
+		if why, ok := a.whyNot(c.n); ok {
+			f.Permit = false
+			if errors.Is(why, errBadCopy) {
+				return c.readCopy(f)
+			}
+		}
+		if !shipping {
+			return c.readCopy(f)
+		}
+		return nil, nil
+	}
+	read, err := c.readCopy(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.ask(ctx, f, read, shipped); err != nil {
+		return read, nil // the store is silent: rows 2 to 6 do not fit
+	}
+	if f.Place == OnBranch || f.Archive == Different {
+		c.freshen(ctx, f)
+	}
+	f.Permit = mayPut(a.request(c.n, last)).ok
+	return read, nil
+}
+
+// readCopy reads our copy, or remembers it.
+func (c *Call) readCopy(f *Facts) (*content, error) {
+	read, err := c.a.local.check(c.n)
+	if err != nil {
+		return nil, err
+	}
+	f.Read, f.State, f.End = true, read.state, read.end
+	return read, nil
+}
+
+// ask looks into the archive, at most once in five seconds unless somebody said it is there.
+func (c *Call) ask(ctx context.Context, f *Facts, read *content, shipped bool) error {
+	a := c.a
+	now := a.o.Now()
+	if !c.looked.IsZero() && now.Sub(c.looked) < lookAfter && !shipped {
+		f.Archive = Absent
+		return nil
+	}
+	if !a.claim(c.n) {
+		return errBusy
+	}
+	defer a.unclaim(c.n)
+	c.looked = now
+	same, err := a.compare(ctx, a.local, c.n, read)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		f.Archive = Absent
+		return nil
+	case err != nil:
+		return err
+	case same:
+		f.Archive = Same
+		return nil
+	}
+	f.Archive = Different
+	if c.n.Kind == wal.KindSegment {
+		f.Contrast, err = a.contrast(ctx, c.n, read)
+	}
+	return err
+}
+
+// freshen reads the leader for this call, at most once a second, and places the file on the line.
+func (c *Call) freshen(ctx context.Context, f *Facts) {
+	a := c.a
+	if now := a.o.Now(); now.Sub(c.fresh) >= time.Second {
+		c.fresh = now
+		got, err := a.scope.Read(ctx)
+		c.cluster, c.isFresh = got, err == nil && got.Leader != "" && got.Line.Timeline != 0
+	}
+	if !c.isFresh {
+		f.Place = PlaceUnknown
+		return
+	}
+	t := c.n.Segment.Timeline
+	f.Fresh, f.Place = true, c.cluster.PlaceOf(c.n.Segment)
+	if f.Place == OnBranch && a.ahead(c.cluster, t) {
+		// The leader's record is a moment behind its server: a timeline that we run on, or
+		// stream, above the leader's last known one is not off the line.
+		f.Fresh, f.Place = false, PlaceUnknown
+		return
+	}
+	if fork, ok := c.cluster.Line.End(t); ok {
+		f.OnHistory = true
+		if fork != wal.MaxLSN {
+			f.Fork = fork
+			f.ChildKept = a.childKept(ctx, c.n.Segment, c.cluster.Line, fork)
+		}
+	}
+}
+
+// ahead says whether our own running server is on timeline t, and t is above what the leader is known to be on.
+func (a *Archiver) ahead(c Cluster, t wal.Timeline) bool {
+	srv := a.server()
+	return t > c.Line.Timeline && srv.State.Running() && srv.Timeline == t
+}
+
+// childKept says whether what s holds up to the fork is in the archive under another name: its
+// .partial, or the first segment of the timeline that forked off inside it.
+func (a *Archiver) childKept(ctx context.Context, s wal.Segment, line wal.History, fork wal.LSN) bool {
+	if fork < s.Start() || fork > s.End() {
+		return fork < s.Start() // it lies behind the fork, nothing of it is on the line
+	}
+	child := s.On(line.TimelineAt(fork))
+	for _, n := range []wal.Name{{Kind: wal.KindPartial, Segment: s}, wal.SegmentName(child)} {
+		if a.cover.has(n) {
+			return true
+		}
+		if _, err := a.archive.store.Head(ctx, a.archive.Key(n)); err == nil {
+			a.cover.add(n)
+			return true
+		}
+	}
+	return false
+}
+
+// act does what the verdict says.
+func (c *Call) act(ctx context.Context, v Verdict, f Facts, read *content) (Reply, bool) {
+	a := c.a
+	r := Reply{v.Code, v.Row, v.Why}
+	if v.Alarm || v.Row == "8" && a.o.Now().Sub(c.began) > a.o.StallTimeout {
+		a.alarm(v.Row, c.n, v.Why)
+	}
+	switch v.Act {
+	case Answer:
+		return r, true
+	case Put:
+		if err := a.ship(ctx, c.n); err != nil {
+			r.Why = err.Error()
+		}
+		return r, f.Waited >= a.o.Limits.PushWait
+	case Orphan:
+		if err := a.orphan(ctx, c.n); err != nil {
+			return Reply{1, v.Row, fmt.Sprintf("keep a copy in orphans/: %v", err)}, true
+		}
+		return r, true
+	case Keep:
+		if err := a.setAside(ctx, c.n, read); err != nil {
+			r.Why += "; it could not be set aside: " + err.Error()
+		}
+		return r, true
+	}
+	if why, ok := a.whyNot(c.n); ok && v.Row != "8" {
+		r.Why = why.Error()
+	}
+	return r, false
+}
+
+// contrast fetches the archive's copy of a segment that has another digest than ours.
+func (a *Archiver) contrast(ctx context.Context, n wal.Name, ours *content) (Contrast, error) {
+	_, r, err := a.archive.Open(ctx, a.archive.Key(n))
+	var theirs wal.Report
+	if err == nil {
+		defer r.Close()
+		theirs, err = wal.Check(r, n.Segment, a.local.systemID)
+	}
+	damaged := errors.Is(err, seal.ErrFormat) || errors.Is(err, seal.ErrDamaged)
+	if err != nil && !damaged {
+		a.note(err)
+		return NotCompared, err
+	}
+	switch {
+	case ours.state == wal.Damaged:
+		return TheirsHolds, nil
+	case damaged || theirs.State != wal.Complete:
+		if ours.good {
+			return TheirsDamaged, nil
+		}
+		return NotCompared, nil
+	case ours.good:
+		return BothWhole, nil
+	}
+	same, err := a.samePrefix(ctx, n, ours.end)
+	if err != nil || !same {
+		return NotCompared, err
+	}
+	return TheirsHolds, nil
+}

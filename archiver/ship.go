@@ -1,0 +1,255 @@
+package archiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+
+	"github.com/walbaton/walbaton/archiver/queue"
+	"github.com/walbaton/walbaton/archiver/seal"
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// batch is how many files are dispatched before the work is looked at anew: a history that
+// appears waits for this many segments at most, and a long backlog is not sorted for every one.
+const batch = 64
+
+// errBadCopy means that our copy is not what its name says, so it is not shipped (P3).
+var errBadCopy = errors.New("our copy is not good")
+
+// errNotOurs means that this node may not put the file now.
+var errNotOurs = errors.New("not ours to put now")
+
+// errDiffers means that the archive has other content under this name.
+var errDiffers = errors.New("the archive has other content under this name")
+
+// Lead ships inside a term, until ctx ends; all uploads have ended when it returns. The errand are
+// the segments this node took the baton for.
+func (a *Archiver) Lead(ctx context.Context, term uint64, errand Set) error {
+	a.mu.Lock()
+	a.term, a.errand = term, errand.Clone()
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		a.term, a.errand = 0, Set{}
+		a.mu.Unlock()
+		a.bell.ring()
+	}()
+	// What others shipped in their terms is not shipped again. A store that does not answer makes
+	// this term useless; the elector hears so from the record, and gives the baton away.
+	for first := true; ; first = false {
+		err := a.Rescan()
+		if err == nil {
+			err = a.List(ctx)
+		}
+		if err == nil {
+			break
+		}
+		if first {
+			a.log.Warn("the term waits for a listing of the archive", "why", err)
+		}
+		if !sleep(ctx, time.Second) {
+			return nil
+		}
+	}
+	if err := a.adoptOrphans(ctx); err != nil {
+		a.log.Warn("orphans not read", "why", err)
+	}
+	return a.shipUntil(ctx, a.shippable)
+}
+
+// shipUntil hands the files that next gives to the workers, until ctx ends. Uploads that run then
+// get the grace, and are cancelled after it.
+func (a *Archiver) shipUntil(ctx context.Context, next func() []wal.Name) error {
+	uploads, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(a.o.Grace, cancel) })()
+	slots := make(chan struct{}, a.o.Workers)
+	for {
+		woken := a.bell.wait()
+		for _, n := range next() {
+			if n.Kind == wal.KindHistory {
+				a.ship(uploads, n) // before any segment of its timeline
+				continue
+			}
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				return nil
+			}
+			workers.Go(func() {
+				defer func() { <-slots }()
+				a.ship(uploads, n)
+			})
+		}
+		select {
+		case <-woken:
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// shippable gives the next files this node has and the archive lacks, that belong to the line and
+// are not below the floor: histories first, then the oldest. Whether they may be put is asked for
+// each by ship.
+func (a *Archiver) shippable() []wal.Name {
+	var out []wal.Name
+	line := a.line(a.scope.Last())
+	below := a.completeBelow()
+	for _, k := range a.names() {
+		if len(out) == batch {
+			break
+		}
+		switch {
+		case k.sealed || a.cover.has(k.name) || a.archive.BelowFloor(k.name) || a.resting(k.name):
+			continue
+		case k.name.Kind == wal.KindSegment && (!line.Holds(k.name.Segment) || !k.kept && !below(k)):
+			continue
+		case k.name.Kind == wal.KindHistory && k.name.Segment.Timeline > line.Timeline:
+			continue
+		}
+		out = append(out, k.name)
+	}
+	return out
+}
+
+// completeBelow says which segments may be complete: PostgreSQL said so by a status file, or its
+// flushed WAL is past them. Others are being written, or were made for later. When PostgreSQL
+// itself cannot be asked, after a crash say, every file is looked at: its content decides.
+func (a *Archiver) completeBelow() func(known) bool {
+	srv := a.server()
+	return func(k known) bool {
+		return !srv.SQL || k.status != queue.None || k.name.Segment.End() <= srv.Flush
+	}
+}
+
+// ship puts n, if this node may: one read of the file, one PUT. What it finds out is kept for the
+// pushes that wait; the error is kept too.
+func (a *Archiver) ship(ctx context.Context, n wal.Name) error {
+	if !a.claim(n) {
+		return nil
+	}
+	defer a.unclaim(n)
+	p := a.permit(ctx, n)
+	if p.vouch && a.vouchFor(ctx, n.Segment.Timeline) {
+		p = a.permit(ctx, n)
+	}
+	if !p.ok {
+		err := fmt.Errorf("%w: %s", errNotOurs, p.why)
+		a.fail(n, err)
+		return err
+	}
+	err := a.putFile(ctx, a.source(n), n)
+	switch {
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, fs.ErrNotExist):
+		return err
+	case errors.Is(err, errBadCopy), errors.Is(err, errDiffers), errors.Is(err, errRecycled):
+	default:
+		a.note(err)
+	}
+	a.fail(n, err)
+	a.bell.ring()
+	return err
+}
+
+// putFile reads, checks, seals and puts n from l, and compares when the archive has the name.
+func (a *Archiver) putFile(ctx context.Context, l *local, n wal.Name) error {
+	c, packed, err := l.load(n, a.sealer)
+	for try := 0; errors.Is(err, errRecycled) && try < 3; try++ {
+		c, packed, err = l.load(n, a.sealer)
+	}
+	if err != nil {
+		return err
+	}
+	defer packed.Close()
+	if !c.good {
+		return fmt.Errorf("%w: %s", errBadCopy, c.why)
+	}
+	sealed, err := packed.Seal(a.header(n, c))
+	if err != nil {
+		return fmt.Errorf("seal %v: %w", n, err)
+	}
+	defer sealed.Close()
+	start := a.o.Now()
+	err = a.archive.Put(ctx, a.archive.Key(n), sealed)
+	a.m.put(n.Kind, err, a.o.Now().Sub(start), sealed.Size())
+	if errors.Is(err, fs.ErrExist) {
+		same, err := a.compare(ctx, l, n, c)
+		if err == nil && !same {
+			err = errDiffers
+		}
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("put %v: %w", n, err)
+	}
+	a.log.Debug("shipped", "file", n.String(), "bytes", sealed.Size())
+	a.stored(l, n, c, true)
+	return nil
+}
+
+// compare asks the archive for the digest of its copy: one small ranged read.
+func (a *Archiver) compare(ctx context.Context, l *local, n wal.Name, c *content) (same bool, err error) {
+	h, err := a.archive.Header(ctx, a.archive.Key(n))
+	a.note(err)
+	switch {
+	case errors.Is(err, seal.ErrFormat), errors.Is(err, seal.ErrDamaged):
+		a.cover.add(n)
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	a.cover.add(n)
+	if h.Digest != c.digest || h.Size != c.size {
+		return false, nil
+	}
+	a.stored(l, n, c, false)
+	return true, nil
+}
+
+// vouchFor compares the newest of our segments of t that the archive has a name of, so that we know
+// that our t is the archive's t.
+func (a *Archiver) vouchFor(ctx context.Context, t wal.Timeline) bool {
+	names := a.local.names()
+	for i := len(names) - 1; i >= 0; i-- {
+		n := names[i].name
+		if n.Kind != wal.KindSegment || n.Segment.Timeline != t || !a.cover.has(n) {
+			continue
+		}
+		c, err := a.local.check(n)
+		if err != nil || !c.good {
+			continue
+		}
+		same, err := a.compare(ctx, a.local, n, c)
+		return err == nil && same
+	}
+	return false
+}
+
+func (a *Archiver) header(n wal.Name, c *content) seal.Header {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return seal.Header{
+		Name: n.String(), SystemID: a.archive.id.SystemID, Member: a.o.Member, Term: a.term,
+		FirstCommit: c.report.FirstCommit, LastCommit: c.report.LastCommit,
+	}
+}
+
+// sleep waits, and says whether ctx still runs.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,181 @@
+package archiver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// State is what this node knows at one moment: for its record in the DCS, for status and metrics.
+type State struct {
+	Has    Set // good complete segments of the line here
+	Misses Set // of those, the ones the archive is not known to have
+	Marks  map[wal.Timeline]uint64
+	Lacks  Set // holder only: what the archive lacks, and we have no good copy of
+	Errand Set
+	Term   uint64
+
+	StoreAnswers bool
+	StoreWhy     string
+	LastTaken    time.Time // when the archive last took a file of ours
+
+	Frontier     wal.LSN // 0 when no line is known
+	FrontierFrom wal.LSN // from where on the frontier was followed
+	Waiting      int     // files with .ready, or missing
+	Oldest       string  // the first of Misses, "" when none
+	Kept         int     // files set aside
+	Alarms       []Alarm
+	Failed       map[string]string // file to the reason it was not shipped the last time
+}
+
+// State looks at everything once, without any request.
+func (a *Archiver) State() State {
+	line := a.line(a.scope.Last())
+	archived := a.cover.archived()
+	below := a.completeBelow()
+	s := State{Marks: map[wal.Timeline]uint64{}, Alarms: a.Alarms(), Failed: map[string]string{}}
+	pending := map[wal.Timeline]uint64{}
+	for _, k := range a.names() {
+		n := k.name
+		if k.kept {
+			s.Kept++
+		}
+		if n.Kind != wal.KindSegment || !line.Holds(n.Segment) || !k.kept && !below(k) {
+			continue
+		}
+		good := k.read != nil && k.read.good || k.sealed || k.read == nil && archived.Has(n.Segment)
+		if good {
+			s.Has.Add(n.Segment)
+		}
+		if archived.Has(n.Segment) || a.archive.BelowFloor(n) || k.read != nil && !k.read.good {
+			continue
+		}
+		s.Waiting++
+		if good {
+			s.Misses.Add(n.Segment)
+			if s.Oldest == "" {
+				s.Oldest = n.String()
+			}
+		}
+		if no, ok := pending[n.Segment.Timeline]; !ok || n.Segment.No < no {
+			pending[n.Segment.Timeline] = n.Segment.No
+		}
+	}
+	for _, p := range archived.Spans() {
+		s.Marks[p.Timeline] = p.Last + 1 // spans ascend, the last one stays
+	}
+	for t, no := range pending {
+		s.Marks[t] = no
+	}
+	s.Frontier, s.FrontierFrom = a.frontier(line, archived)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s.Term, s.Errand = a.term, a.errand.Minus(archived)
+	s.Lacks = a.lacks.Minus(archived)
+	s.StoreAnswers, s.StoreWhy, s.LastTaken = !a.put.failing, a.put.why, a.put.taken
+	for n, f := range a.failed {
+		s.Failed[n.String()] = f.why
+	}
+	return s
+}
+
+// frontier follows the line from the highest floor that was listed to the first hole. Only what
+// was listed or written in this run of the sidecar is known, so it may begin above the floor.
+func (a *Archiver) frontier(line wal.History, archived Set) (end, from wal.LSN) {
+	if line.Timeline == 0 {
+		return 0, 0
+	}
+	z := a.archive.SegmentSize()
+	for _, f := range a.archive.Floors() {
+		from = max(from, f.LSN)
+	}
+	if a.cover.listedAbove(line, z, from) > from {
+		from = a.cover.listedAbove(line, z, from)
+	}
+	end = from
+	for {
+		s := z.At(1, end)
+		s = s.On(line.TimelineAt(s.End() - 1))
+		next := archived.Next(s.Timeline, s.No)
+		if next == s.No {
+			return end, from
+		}
+		// A run of the parent may go past the fork; the line does not.
+		for s.No < next && line.Holds(s) {
+			s = s.Next()
+		}
+		if s.Start() == end {
+			return end, from
+		}
+		end = s.Start()
+	}
+}
+
+// CheckLacks finds, inside a term, the segments of the line that other live nodes have, the
+// archive lacks, and of which this node has no good copy. A listing made now confirms them.
+func (a *Archiver) CheckLacks(ctx context.Context) error {
+	if a.Term() == 0 {
+		a.setLacks(Set{})
+		return nil
+	}
+	c := a.scope.Last()
+	candidates := a.lackCandidates(c)
+	a.mu.Lock()
+	fresh := candidates.Minus(a.lacks)
+	a.mu.Unlock()
+	if fresh.Empty() {
+		a.setLacks(candidates)
+		return nil
+	}
+	for _, p := range fresh.Spans() {
+		if err := a.cover.list(ctx, a.archive, p.Timeline, p.First); err != nil {
+			a.note(err)
+			return err
+		}
+	}
+	a.setLacks(a.lackCandidates(c))
+	return nil
+}
+
+func (a *Archiver) lackCandidates(c Cluster) Set {
+	line := a.line(c)
+	flush := a.server().Flush
+	rest := c.Others.Minus(a.cover.archived())
+	var ours Set
+	for _, k := range a.names() {
+		if k.name.Kind == wal.KindSegment && (k.read == nil || k.read.good) {
+			ours.Add(k.name.Segment)
+		}
+	}
+	rest = rest.Minus(ours)
+	var out Set
+	for _, p := range rest.Spans() {
+		for no := p.First; no <= p.Last; no++ {
+			s := wal.Segment{Timeline: p.Timeline, Size: a.archive.SegmentSize(), No: no}
+			if line.Holds(s) && s.End() <= flush && !a.archive.BelowFloor(wal.SegmentName(s)) {
+				out.Add(s)
+			}
+		}
+	}
+	return out
+}
+
+func (a *Archiver) setLacks(s Set) {
+	a.mu.Lock()
+	changed := !a.lacks.equal(s)
+	a.lacks = s
+	a.mu.Unlock()
+	if changed {
+		a.bell.ring()
+	}
+}
+
+// whyNot gives why n was not shipped the last time it was tried.
+func (a *Archiver) whyNot(n wal.Name) (error, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f, ok := a.failed[n]
+	return f.err, ok && !errors.Is(f.err, errNotOurs)
+}
