@@ -11,8 +11,9 @@
 //
 // One client serves all endpoints that are configured. The member list is never asked for
 // (etcd 3.4.42, 3.5.28 and 3.6.9 refuse it without root), so endpoints do not follow the
-// cluster's membership. Calls go round the endpoints; one that hangs costs a call its
-// context once in a while, until gRPC's own keepalive (13 s) takes it out.
+// cluster's membership. Where there are several, a request that gets no answer for a second
+// goes to the next one; a watch on a server that hangs is moved by gRPC's keepalive, after
+// 13 s.
 //
 // With user and password every new stream logs in, which costs the server a bcrypt
 // round and a raft write. So leases are renewed over one stream each that is kept, and one
@@ -39,6 +40,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	"github.com/walbaton/walbaton/leader/dcs"
 )
@@ -116,6 +118,9 @@ func New(c Config) (*Client, error) {
 		DialKeepAliveTimeout: keepaliveTimeout,
 		Logger:               zap.NewNop(), // errors come back from the calls
 	}
+	if len(c.Endpoints) > 1 {
+		cfg.DialOptions = []grpc.DialOption{grpc.WithChainUnaryInterceptor(goRound)}
+	}
 	if secure > 0 {
 		t, err := tlsConfig(c)
 		if err != nil {
@@ -128,9 +133,30 @@ func New(c Config) (*Client, error) {
 		prefix:    c.Prefix,
 		name:      "etcd " + strings.Join(names, ",") + c.Prefix,
 		sem:       make(chan struct{}, 1),
-		claims:    claims{keeper: newKeeper()},
-		announced: announced{sem: make(chan struct{}, 1), keeper: newKeeper()},
+		claims:    claims{keeper: newKeeper(len(c.Endpoints))},
+		announced: announced{sem: make(chan struct{}, 1), keeper: newKeeper(len(c.Endpoints))},
 	}, nil
+}
+
+// goRound gives a request that is not answered another chance on the next endpoint. All
+// that this package sends may be carried out twice: transactions have conditions, and a
+// lease that is granted twice runs out.
+func goRound(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	return attempts(ctx, func(ctx context.Context) error { return invoke(ctx, method, req, reply, cc, opts...) })
+}
+
+// attempts calls f with contexts of 1 s, 2 s, 4 s, ... until one is enough or ctx ends. They
+// grow, so that a slow server is not taken for a hung one for ever.
+func attempts(ctx context.Context, f func(ctx context.Context) error) error {
+	for d := time.Second; ; d *= 2 {
+		one, cancel := context.WithTimeout(ctx, d)
+		err := f(one)
+		late := one.Err() != nil && ctx.Err() == nil
+		cancel()
+		if err == nil || !late {
+			return err
+		}
+	}
 }
 
 func tlsConfig(c Config) (*tls.Config, error) {

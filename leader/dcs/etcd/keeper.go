@@ -16,11 +16,14 @@ import (
 // itself, which only the election may decide.
 type keeper struct {
 	sem    chan struct{} // a mutex that ends with a context
+	round  bool          // there are other endpoints to try
 	stream etcdserverpb.Lease_LeaseKeepAliveClient
 	cancel context.CancelFunc
 }
 
-func newKeeper() *keeper { return &keeper{sem: make(chan struct{}, 1)} }
+func newKeeper(endpoints int) *keeper {
+	return &keeper{sem: make(chan struct{}, 1), round: endpoints > 1}
+}
 
 // renew extends a lease to its TTL from now; dcs.ErrLost when the server does not have it.
 func (k *keeper) renew(ctx context.Context, client *clientv3.Client, id clientv3.LeaseID) error {
@@ -30,10 +33,20 @@ func (k *keeper) renew(ctx context.Context, client *clientv3.Client, id clientv3
 		return fmt.Errorf("renew lease: %w", ctx.Err())
 	}
 	defer func() { <-k.sem }()
-	kept := k.stream != nil
-	ttl, err := k.once(ctx, client, id)
-	if err != nil && kept && ctx.Err() == nil { // the stream had died since its last use
+	var ttl int64
+	once := func(ctx context.Context) (err error) {
+		kept := k.stream != nil
 		ttl, err = k.once(ctx, client, id)
+		if err != nil && kept && ctx.Err() == nil { // the stream had died since its last use
+			ttl, err = k.once(ctx, client, id)
+		}
+		return err
+	}
+	var err error
+	if k.round {
+		err = attempts(ctx, once)
+	} else {
+		err = once(ctx)
 	}
 	switch {
 	case err != nil:

@@ -127,7 +127,7 @@ func (a *announced) keep(ctx context.Context, client *clientv3.Client, key strin
 	}
 	now.value, now.sure = want.value, false
 	a.set(now) // should the answer be lost
-	written, err := put(ctx, client, key, now)
+	written, err := putRecord(ctx, client, key, now)
 	if err != nil {
 		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			now.lease = 0
@@ -140,9 +140,9 @@ func (a *announced) keep(ctx context.Context, client *clientv3.Client, key strin
 	return nil
 }
 
-// put writes on condition of the revision it knows: a write whose answer was lost, and that
+// putRecord writes on condition of the revision it knows: a write whose answer was lost, and that
 // is carried out late, must not undo a newer one.
-func put(ctx context.Context, client *clientv3.Client, key string, r record) (int64, error) {
+func putRecord(ctx context.Context, client *clientv3.Client, key string, r record) (int64, error) {
 	for range 3 {
 		resp, err := client.Txn(ctx).
 			If(clientv3.Compare(clientv3.ModRevision(key), "=", r.written)).

@@ -1,0 +1,56 @@
+//go:build servers
+
+package etcd
+
+import (
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/walbaton/walbaton/leader/dcs"
+	"github.com/walbaton/walbaton/leader/dcs/dcstest"
+)
+
+// on runs suites in scopes of one server.
+func on(s *server, raw *clientv3.Client) dcstest.Runner {
+	return func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) { test(t, scope(t, s, raw)) }
+}
+
+func scope(t *testing.T, s *server, raw *clientv3.Client) dcstest.Scope {
+	prefix := prefixOf(t)
+	return dcstest.Scope{
+		Client: func(t *testing.T) dcs.DCS {
+			return open(t, Config{Endpoints: []string{s.url}, Prefix: prefix})
+		},
+		Put: func(t *testing.T, key, value string) { put(t, raw, prefix+key, value) },
+		Delete: func(t *testing.T, key string) {
+			if _, err := raw.Delete(soon(t), prefix+key); err != nil {
+				t.Fatal(err)
+			}
+		},
+		TTL:    time.Second,
+		Slack:  2 * time.Second, // the server looks for ended leases twice a second
+		Server: s,
+	}
+}
+
+func TestReader(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, nil)
+	dcstest.Reader(t, on(s, s.raw(t)))
+}
+
+func TestLease(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, nil)
+	dcstest.Lease(t, on(s, s.raw(t)))
+}
+
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	dcstest.Outage(t, func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) {
+		s := startServer(t, nil)
+		test(t, scope(t, s, s.raw(t)))
+	})
+}
