@@ -37,7 +37,7 @@ func expect(t *testing.T, w *waltest.Writer, s wal.Segment, state wal.State, end
 }
 
 func TestCompleteInEverySize(t *testing.T) {
-	for size := wal.MinSegmentSize; size <= 64*mib; size *= 4 {
+	for size := wal.MinSegmentSize; size <= 16*mib; size *= 4 {
 		w := waltest.New(cluster, size)
 		w.Fill(2)
 		full := w.Full()

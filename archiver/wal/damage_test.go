@@ -1,0 +1,319 @@
+package wal_test
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/walbaton/walbaton/archiver/wal"
+	"github.com/walbaton/walbaton/archiver/wal/waltest"
+)
+
+// dense is a full segment, of which one record ends at its very end.
+type dense struct {
+	segment     wal.Segment
+	bytes       []byte
+	starts, end []int // of each record: offsets of its first byte, and of the byte after its last
+	old         [][]byte
+}
+
+func newDense(timeline wal.Timeline) dense {
+	w := waltest.NewAt(cluster, wal.Segment{Timeline: 1, Size: mib, No: 0xFFE})
+	w.Fill(1)
+	w.Commit(time.Unix(1e9, 0))
+	w.Switch()
+	old := [][]byte{make([]byte, mib), w.Segment(w.Full()[0]), w.Segment(w.Full()[1])}
+	parent := w
+	if timeline > 1 {
+		w = w.Fork(timeline)
+		parent.Fill(1)
+		old = append(old, parent.Segment(w.Current().On(1)))
+	}
+	d := dense{segment: w.Current(), old: old}
+	note := func(at wal.LSN) {
+		d.starts = append(d.starts, int(at-d.segment.Start()))
+		d.end = append(d.end, int(w.Pos()-d.segment.Start()))
+	}
+	r := rand.New(rand.NewPCG(1, uint64(timeline)))
+	for d.segment.End()-w.Pos() > 40000 {
+		if r.IntN(4) == 0 {
+			note(w.Commit(time.Unix(1e9+r.Int64N(1e6), 0)))
+		} else {
+			note(w.Record(r.IntN(8)*r.IntN(3000) + 1))
+		}
+	}
+	w.Pad(0)
+	d.bytes = w.Segment(d.segment)
+	return d
+}
+
+// offsets are places all over a segment, and every one around two page boundaries.
+func offsets(limit int) []int {
+	var all []int
+	for i := range limit {
+		if i%4093 == 0 || i > 5*pageSize-80 && i < 5*pageSize+80 || i < 100 {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// A file that is written up to any byte is cut after the last record that is whole, whatever an older
+// life of the file left behind that byte.
+func TestEveryCut(t *testing.T) {
+	for timeline := wal.Timeline(1); timeline <= 2; timeline++ {
+		d := newDense(timeline)
+		if r := check(t, d.bytes, d.segment, cluster); r.State != wal.Complete || r.Continues || r.End != d.segment.End() {
+			t.Fatalf("%+v", r)
+		}
+		for i, old := range d.old {
+			for _, off := range offsets(d.end[len(d.end)-1]) {
+				if in := off % pageSize; in > 0 && in < 24 || off > 0 && off < 48 {
+					// No write ends inside a page's header. One that ends right behind the first leaves an old
+					// record whose link nobody can judge; the next one is judged.
+					continue
+				}
+				b := waltest.Over(old, d.bytes, off)
+				r := check(t, b, d.segment, cluster)
+				if off == 0 {
+					// A recycled file of the parent is whole in itself, as History.Explains knows.
+					if r.State != wal.Foreign && i < 3 {
+						t.Fatalf("old file %d alone: %v, %s", i, r.State, r.Why)
+					}
+					continue
+				}
+				// Where the old file and the new one have the same bytes, more of it is written.
+				same := off
+				for same < len(b) && b[same] == d.bytes[same] {
+					same++
+				}
+				want, n := d.segment.Start(), 0
+				for n < len(d.end) && d.end[n] <= same+7 && length(d, n) <= same {
+					want = d.segment.Start() + wal.LSN(d.end[n])
+					n++
+				}
+				if i == 3 && off%pageSize != 0 && r.State == wal.Damaged {
+					continue // records do not tell their timeline: in one page, the parent's look like ours
+				}
+				if r.State != wal.Cut || r.End != want && n > 0 || r.Records != n {
+					t.Fatalf("timeline %d, over old file %d from %d: %v up to %v with %d records (%s), want a cut at %v with %d",
+						timeline, i, off, r.State, r.End, r.Records, r.Why, want, n)
+				}
+			}
+		}
+	}
+}
+
+// length returns the offset of the byte after record n, before it is rounded up.
+func length(d dense, n int) int {
+	total, at := int(le32(d.bytes[d.starts[n]:])), d.starts[n]
+	for total > 0 {
+		if at%pageSize == 0 {
+			at += 24
+		}
+		k := min(total, pageSize-at%pageSize)
+		total, at = total-k, at+k
+	}
+	return at
+}
+
+func le32(b []byte) uint32 {
+	return uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
+}
+
+// A bit that changed anywhere is seen, but for the bytes that mean nothing.
+func TestEveryFlip(t *testing.T) {
+	d := newDense(1)
+	last := d.end[len(d.end)-1]
+	var padding []int
+	for n := range d.starts {
+		for i := length(d, n); i < d.end[n]; i++ {
+			padding = append(padding, i)
+		}
+	}
+	for _, off := range offsets(last) {
+		r := check(t, waltest.Flip(d.bytes, off), d.segment, cluster)
+		in := off % pageSize
+		unseen := in >= 20 && in < 24 || // the page header's own padding
+			in == 2 || // the flag "full page images may be dropped"
+			slices.Contains(padding, off)
+		switch {
+		case unseen && r.State != wal.Complete:
+			t.Errorf("a bit at %d means nothing, and yet: %v, %s", off, r.State, r.Why)
+		case !unseen && off >= 4 && off < 40 && r.State != wal.Foreign && r.State != wal.Damaged:
+			t.Errorf("a bit of the first header, at %d: %v, %s", off, r.State, r.Why)
+		case !unseen && (off < 4 || off >= 40) && r.State != wal.Damaged:
+			t.Errorf("a bit at %d: %v, %s", off, r.State, r.Why)
+		}
+	}
+}
+
+// Behind a switch every byte is zero.
+func TestEveryFlipBehindASwitch(t *testing.T) {
+	w := waltest.New(cluster, mib)
+	w.Commit(time.Unix(1e9, 0))
+	s := w.Current()
+	w.Switch()
+	b := w.Segment(s)
+	for _, off := range offsets(mib) {
+		if off < 40+40+24 {
+			continue
+		}
+		if r := check(t, waltest.Flip(b, off), s, cluster); r.State != wal.Damaged && (off >= pageSize || r.State != wal.Cut) {
+			t.Errorf("a bit at %d: %v, %s", off, r.State, r.Why)
+		}
+	}
+}
+
+// Damage in the last page that is used has no good page behind it, but good records.
+func TestDamageInTheLastPage(t *testing.T) {
+	w := waltest.New(cluster, mib)
+	var starts []wal.LSN
+	for range 20 {
+		starts = append(starts, w.Record(200))
+	}
+	w.Switch()
+	s := w.Full()[0]
+	for i, at := range starts {
+		r := check(t, waltest.Flip(w.Segment(s), int(at-s.Start())+50), s, cluster)
+		if r.State != wal.Damaged || r.End != at || r.Records != i {
+			t.Errorf("record %d: got %v up to %v with %d records, want damaged up to %v", i, r.State, r.End, r.Records, at)
+		}
+	}
+}
+
+func TestWrongPages(t *testing.T) {
+	w := waltest.New(cluster, mib)
+	w.Fill(2)
+	s := w.Full()[0]
+	b, other := w.Segment(s), w.Segment(w.Full()[1])
+	child := w.Fork(2)
+	child.Fill(2)
+	c := child.Full()[3]
+	last := mib/pageSize - 1
+	replace := func(b []byte, page int, with []byte) []byte {
+		b = slices.Clone(b)
+		copy(b[page*pageSize:], with)
+		return b
+	}
+	timeline := func(b []byte, page int, t byte) []byte {
+		return replace(b, page, []byte{b[page*pageSize], b[page*pageSize+1], b[page*pageSize+2], 0, t, 0, 0, 0})
+	}
+	for name, v := range map[string]struct {
+		bytes   []byte
+		segment wal.Segment
+		state   wal.State
+	}{
+		"a zero page in between":            {replace(b, 20, make([]byte, pageSize)), s, wal.Damaged},
+		"another's page in between":         {replace(b, 20, other[20*pageSize:21*pageSize]), s, wal.Damaged},
+		"a page twice":                      {replace(b, 20, b[19*pageSize:20*pageSize]), s, wal.Damaged},
+		"text in between":                   {replace(b, 20, []byte("walbaton")), s, wal.Damaged},
+		"text in the last page":             {replace(b, last, []byte("walbaton")), s, wal.Damaged},
+		"a later timeline in between":       {timeline(b, 20, 2), s, wal.Damaged},
+		"a later timeline in the last page": {timeline(b, last, 2), s, wal.Damaged},
+		"no timeline in the last page":      {timeline(b, last, 0), s, wal.Damaged},
+		"an earlier timeline in between":    {timeline(child.Segment(c), 20, 1), c, wal.Damaged},
+		"another version in the last page":  {replace(b, last, []byte{0x13, 0xD1}), s, wal.Damaged},
+		"the last page is zero":             {replace(b, last, make([]byte, pageSize)), s, wal.Cut},
+		"the last page is old":              {replace(b, last, other[last*pageSize:]), s, wal.Cut},
+	} {
+		r := check(t, v.bytes, v.segment, cluster)
+		if r.State != v.state || r.Why == "" {
+			t.Errorf("%s: got %v, %s, want %v", name, r.State, r.Why, v.state)
+		}
+	}
+}
+
+// chunks writes b in pieces of random length and asks for a report in between.
+func chunks(t testing.TB, b []byte, s wal.Segment, seed uint64) wal.Report {
+	t.Helper()
+	r := rand.New(rand.NewPCG(seed, 0))
+	c := wal.NewChecker(s, cluster)
+	for sent := 0; len(b) > 0; {
+		n := min(len(b), 1+r.IntN([]int{3, 40, 9000, 70000}[r.IntN(4)]))
+		if sent > 20*pageSize {
+			n = min(len(b), n+100_000) // there are enough small ones
+		}
+		if got, err := c.Write(b[:n]); got != n || err != nil {
+			t.Fatalf("wrote %d of %d: %v", got, n, err)
+		}
+		b, sent = b[n:], sent+n
+		if r.IntN(8) == 0 {
+			c.Report()
+		}
+	}
+	return c.Report()
+}
+
+// seeds are segments of every kind.
+func seeds() (segments []wal.Segment, files [][]byte) {
+	add := func(w *waltest.Writer) {
+		for _, s := range w.Full() {
+			segments, files = append(segments, s), append(files, w.Segment(s))
+		}
+		if s := w.Current(); w.Segment(s) != nil {
+			segments, files = append(segments, s), append(files, w.Segment(s))
+		}
+	}
+	w := waltest.New(cluster, mib)
+	w.Record(20000)
+	w.Commit(time.Unix(1e9, 0))
+	w.Switch()
+	w.Fill(1)
+	w.Crash(50000)
+	w.Record(2 * mib)
+	w.Commit(time.Unix(2e9, 0))
+	c := w.Fork(2)
+	add(w)
+	c.Fill(1)
+	c.Pad(16)
+	c.Switch()
+	add(c)
+	d := newDense(2)
+	return append(segments, d.segment), append(files, waltest.Over(d.old[3], d.bytes, mib/2))
+}
+
+func TestChunks(t *testing.T) {
+	segments, files := seeds()
+	for i, s := range segments {
+		for _, b := range [][]byte{files[i], files[i][:mib/3], waltest.Zero(files[i], mib/4)} {
+			want := check(t, b, s, cluster)
+			for seed := range uint64(5) {
+				if got := chunks(t, b, s, seed); got != want {
+					t.Errorf("%v in chunks: got %+v, want %+v", s, got, want)
+				}
+			}
+		}
+	}
+}
+
+func FuzzChecker(f *testing.F) {
+	segments, files := seeds()
+	f.Add(uint8(0), uint32(0), []byte(nil), uint32(mib))
+	f.Add(uint8(1), uint32(8), []byte{0}, uint32(mib))
+	f.Add(uint8(2), uint32(5*pageSize), []byte{0x10, 0xD1, 8, 0}, uint32(mib+1))
+	f.Add(uint8(3), uint32(40), []byte{7, 0, 0, 0}, uint32(mib))
+	f.Add(uint8(4), uint32(pageSize-8), []byte{20, 0, 0, 0, 0, 0, 0, 0}, uint32(mib))
+	f.Add(uint8(5), uint32(pageSize-16), []byte{255, 255, 255, 255, 0, 0, 0, 0}, uint32(9000))
+	f.Fuzz(func(t *testing.T, which uint8, at uint32, patch []byte, length uint32) {
+		i := int(which) % len(segments)
+		s, b := segments[i], append(slices.Clone(files[i]), bytes.Repeat([]byte{1}, pageSize)...)
+		copy(b[at%mib:], patch)
+		b = b[:length%uint32(len(b)+1)]
+		c := wal.NewChecker(s, cluster)
+		if _, err := c.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		r := c.Report()
+		if r.End < s.Start() || r.End > s.End() || (r.State == wal.Complete) != (r.Why == "") ||
+			r.State == wal.Complete && (len(b) != mib || r.End != s.End()) ||
+			r.Records == 0 != (r.First == 0) || r.First > r.Last {
+			t.Errorf("%+v", r)
+		}
+		if got := chunks(t, b, s, uint64(at)); got != r {
+			t.Errorf("in chunks: got %+v, want %+v", got, r)
+		}
+	})
+}
