@@ -53,7 +53,7 @@ var ErrNoRoot = errors.New("no such root")
 type Store interface {
 	// Put stores all of b under key, durably, unless the key is taken: then it returns
 	// fs.ErrExist and changes nothing. It rewinds b first. A b that is shorter or longer than
-	// its Size stores nothing and is an error.
+	// its Size stores nothing and is an error. Once Put has returned, b is not touched any more.
 	//
 	// fs.ErrExist does not say whose object is there. Any other error does not say that
 	// nothing is there: the request may have arrived, or may arrive later. So a caller that
