@@ -107,7 +107,7 @@ func (v View) errand(able []string, pick string) (Choice, bool) {
 	left := rec.Holder.Errand.Intersect(rec.Has)
 	if !left.Empty() && slices.Contains(able, holder) {
 		return Choice{Member: holder, Rule: RuleErrand, Errand: left,
-			Why: fmt.Sprintf("it still has to ship %d segments that others lack", left.Count())}, true
+			Why: fmt.Sprintf("it still has to ship %s of its errand", segments(left))}, true
 	}
 	lacks := rec.Holder.Lacks.Subtract(rec.Has)
 	var best Choice
@@ -119,7 +119,7 @@ func (v View) errand(able []string, pick string) (Choice, bool) {
 		}
 		if best.Member == "" || earlier(has, best.Errand) || member == pick && !earlier(best.Errand, has) {
 			best = Choice{Member: member, Rule: RuleErrand, Errand: has,
-				Why: fmt.Sprintf("it has %d segments that %s lacks", has.Count(), holder)}
+				Why: fmt.Sprintf("it has %s that %s lacks", segments(has), holder)}
 		}
 	}
 	return best, best.Member != ""
@@ -198,6 +198,14 @@ func (v View) streams(member string, maxLag uint64) bool {
 	}
 	head := max(v.Cluster.Members[v.Cluster.Leader].LSN, v.Cluster.Optime)
 	return head > 0 && m.LSN > 0 && (m.LSN >= head || head-m.LSN <= maxLag)
+}
+
+// segments counts a set in words.
+func segments(s Ranges) string {
+	if n := s.Count(); n != 1 {
+		return fmt.Sprintf("%d segments", n)
+	}
+	return "1 segment"
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

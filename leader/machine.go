@@ -109,20 +109,23 @@ type holding struct {
 
 // announcing is our record and what the DCS has of it.
 type announcing struct {
-	mine      Record
-	given     bool // Announce was called
-	part      *Holder
-	errand    Ranges // the errand the present term began with
-	tried     Ranges
-	triedTill time.Time
-	written   string    // the value that the DCS has, as far as we know
-	sending   string    // the value under way
-	wroteAt   time.Time // when the last changed value was sent
-	keptAt    time.Time // when the last good announcement was sent
-	retryAt   time.Time // after a failed one
-	absent    bool      // a reading did not have it
-	withdrawn bool
-	failed    bool // the last announcement failed
+	mine       Record
+	given      bool // Announce was called
+	part       *Holder
+	errand     Ranges // the errand the present term began with
+	tried      Ranges
+	triedTill  time.Time
+	encoded    string    // the record, as value gives it
+	stale      bool      // it is to be encoded anew
+	showsTried bool      // with Tried in it
+	written    string    // the value that the DCS has, as far as we know
+	sending    string    // the value under way
+	wroteAt    time.Time // when the last changed value was sent
+	keptAt     time.Time // when the last good announcement was sent
+	retryAt    time.Time // after a failed one
+	absent     bool      // a reading did not have it
+	withdrawn  bool
+	failed     bool // the last announcement failed
 }
 
 const (
@@ -142,7 +145,7 @@ func NewMachine(o Options) (*Machine, error) {
 
 // Announce sets our record. Without one we are not alive to the others and take no baton.
 func (m *Machine) Announce(r Record) {
-	m.mine, m.given = r, true
+	m.mine, m.given, m.stale = r, true, true
 }
 
 // Stop begins the end: the term ends, the lease is released when the work has returned, the
@@ -206,7 +209,7 @@ func (m *Machine) verdict(now time.Time) error {
 		return ErrStopped
 	case m.choice.Member == m.o.Self:
 		return nil
-	case m.claim.Rule == RuleFree && m.choice.Member == m.passed && m.choice.Rule != RuleNobody &&
+	case m.claim.Rule == RuleFree && m.choice.Member == m.passed && m.passed != "" &&
 		now.Before(m.began.Add(passedHold)) && !m.mine.Misses.Empty():
 		return nil // it left the baton free before, and there is work
 	case m.claim.Rule == RuleErrand && m.part.Errand.Empty():
@@ -252,7 +255,10 @@ func (m *Machine) stepLock(now time.Time) (Action, bool) {
 func (m *Machine) beginTerm(now time.Time) {
 	m.leading, m.began, m.ended, m.lost = true, now, nil, false
 	m.errand = m.claim.Errand
-	m.part = &Holder{Term: m.lease.Epoch, Rule: m.claim.Rule, Errand: m.errand}
+	if m.claim.Rule == RuleFree {
+		m.choice, m.candidacy = m.claim, false // what the rules said while it was free is settled
+	}
+	m.part, m.stale = &Holder{Term: m.lease.Epoch, Rule: m.claim.Rule, Errand: m.errand}, true
 }
 
 // drop forgets the lease.
@@ -283,7 +289,7 @@ func (m *Machine) wants(now time.Time) bool {
 	}
 	m.passed = m.choice.Member
 	m.claim = Choice{Member: m.o.Self, Rule: RuleFree,
-		Why: fmt.Sprintf("it was free for %v and we miss %d segments in the archive", m.freeFor.Round(time.Second), m.mine.Misses.Count())}
+		Why: fmt.Sprintf("it was free for %v and the archive lacks %s that we have", m.freeFor.Round(time.Second), segments(m.mine.Misses))}
 	return true
 }
 

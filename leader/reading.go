@@ -87,7 +87,7 @@ func (m *Machine) dropPart(v View) {
 		newer = newer || member != m.o.Self && r.Holder != nil && r.Holder.Term > m.part.Term
 	}
 	if newer {
-		m.part = nil
+		m.part, m.stale = nil, true
 	}
 }
 
@@ -102,7 +102,7 @@ func (m *Machine) rememberErrand(now time.Time, cause error) {
 		m.tried = nil
 	}
 	m.tried, m.triedTill = m.tried.Union(m.errand), now.Add(retryErrand)
-	m.errand = nil
+	m.errand, m.stale = nil, true
 }
 
 // compose gives our record as it is to stand in the DCS.
@@ -122,11 +122,21 @@ func (m *Machine) compose(now time.Time) Record {
 	return r
 }
 
-// dirty says whether the DCS has another record than we want there.
-func (m *Machine) dirty(now time.Time) bool {
-	value, err := m.compose(now).Encode()
-	return m.given && err == nil && value != m.written
+// value is our record as it is to stand in the DCS, encoded once for each change.
+func (m *Machine) value(now time.Time) string {
+	tried := now.Before(m.triedTill)
+	if m.stale || tried != m.showsTried {
+		text, err := m.compose(now).Encode()
+		if err != nil {
+			return m.written // cannot happen: a Record has nothing that JSON refuses
+		}
+		m.encoded, m.showsTried, m.stale = text, tried, false
+	}
+	return m.encoded
 }
+
+// dirty says whether the DCS has another record than we want there.
+func (m *Machine) dirty(now time.Time) bool { return m.given && m.value(now) != m.written }
 
 // recordDue is when the next announcement is to be made.
 func (m *Machine) recordDue(now time.Time) time.Time {
@@ -158,10 +168,7 @@ func (m *Machine) stepRecord(now time.Time) (Action, bool) {
 	if now.Before(m.recordDue(now)) {
 		return Action{}, false
 	}
-	value, err := m.compose(now).Encode()
-	if err != nil {
-		value = m.written // cannot happen: a Record has nothing that JSON refuses
-	}
+	value := m.value(now)
 	if value != m.written {
 		m.wroteAt = now
 	}
