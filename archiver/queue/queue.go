@@ -1,0 +1,299 @@
+package queue
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// ErrReplaced says that pg_wal is no longer the folder that was opened. It is never fs.ErrNotExist.
+var ErrReplaced = errors.New("pg_wal is no longer the folder that was opened")
+
+const (
+	statusDir   = "archive_status"
+	readySuffix = ".ready"
+	doneSuffix  = ".done"
+
+	// chunk is how many directory entries are held at a time.
+	chunk = 1024
+	// historyMax is more than any history: a line of the file has some 50 bytes.
+	historyMax = 1 << 20
+)
+
+// Queue is an open pg_wal. Its methods may be called concurrently.
+type Queue struct {
+	dir  string // absolute, of pg_wal as it was given
+	size wal.SegmentSize
+	root *os.Root
+	self fs.FileInfo // of root
+
+	tick, rescan time.Duration // of Watch and Poll
+}
+
+// Open opens pg_wal, a folder or a symlink to one. size decides what is a segment's name.
+func Open(dir string, size wal.SegmentSize) (*Queue, error) {
+	if !size.Valid() {
+		return nil, fmt.Errorf("open %s: segment size %d is not a power of two from 1 MiB to 1 GiB", dir, size)
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open pg_wal: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open pg_wal: %w", err)
+	}
+	self, err := root.Stat(".")
+	if err != nil {
+		root.Close()
+		return nil, fmt.Errorf("open pg_wal: %w", err)
+	}
+	return &Queue{dir: dir, size: size, root: root, self: self, tick: time.Second, rescan: RescanEvery}, nil
+}
+
+// Close lets go of the folder. Everything fails afterwards; files that were opened stay open.
+func (q *Queue) Close() error { return q.root.Close() }
+
+// Check returns nil while the folder that was opened is the one that its path leads to, else ErrReplaced.
+func (q *Queue) Check() error {
+	now, err := os.Stat(q.dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %s is gone", ErrReplaced, q.dir)
+	case err != nil:
+		return fmt.Errorf("check pg_wal: %w", err)
+	case !os.SameFile(now, q.self):
+		return fmt.Errorf("%w: %s leads to another one", ErrReplaced, q.dir)
+	}
+	return nil
+}
+
+// Status is what archive_status says about a file.
+type Status uint8
+
+const (
+	None  Status = iota // no status file
+	Ready               // .ready: PostgreSQL waits for it to be archived
+	Done                // .done: it may be removed; wins over .ready, as in PostgreSQL
+)
+
+func (s Status) String() string {
+	switch s {
+	case None:
+		return "none"
+	case Ready:
+		return "ready"
+	case Done:
+		return "done"
+	}
+	return fmt.Sprintf("status %d", s)
+}
+
+// File is a WAL file, or a status file whose WAL file is gone.
+type File struct {
+	Name   wal.Name
+	Status Status
+	Gone   bool // there is a status file and no WAL file
+}
+
+// Scan reads both folders once and returns their files, sorted by Name.Compare. It holds one File for each
+// file and each status file, and nothing else that grows.
+func (q *Queue) Scan() ([]File, error) {
+	files, err := q.scan()
+	// A folder that was removed reads as an empty one, or as missing.
+	if replaced := q.Check(); replaced != nil {
+		return nil, replaced
+	}
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(files, func(a, b File) int { return a.Name.Compare(b.Name) })
+	return merge(files), nil
+}
+
+// scan returns the status files and then the WAL files, so that a name may be there three times.
+func (q *Queue) scan() ([]File, error) {
+	files, err := q.scanDir(nil, statusDir, func(base string) (File, bool) {
+		n, s, ok := q.parseStatus(base)
+		return File{Name: n, Status: s, Gone: true}, ok
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("scan %s: %w", statusDir, err)
+	}
+	files, err = q.scanDir(files, ".", func(base string) (File, bool) {
+		n, err := wal.ParseName(base, q.size)
+		return File{Name: n}, err == nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("scan pg_wal: %w", err)
+	}
+	return files, nil
+}
+
+// merge makes one of all neighbours with the same name, in place.
+func merge(files []File) []File {
+	out := files[:0]
+	for _, f := range files {
+		if n := len(out); n > 0 && out[n-1].Name == f.Name {
+			out[n-1].Status = max(out[n-1].Status, f.Status)
+			out[n-1].Gone = out[n-1].Gone && f.Gone
+			continue
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+// scanDir appends what parse takes of the regular files in a folder.
+func (q *Queue) scanDir(files []File, dir string, parse func(base string) (File, bool)) ([]File, error) {
+	d, err := q.root.Open(dir)
+	if err != nil {
+		return files, err
+	}
+	defer d.Close()
+	for {
+		entries, err := d.ReadDir(chunk)
+		for _, e := range entries {
+			if f, ok := parse(e.Name()); ok && e.Type().IsRegular() {
+				files = append(files, f)
+			}
+		}
+		if err == io.EOF {
+			return files, nil
+		} else if err != nil {
+			return files, err
+		}
+	}
+}
+
+// parseStatus reads the name of a status file.
+func (q *Queue) parseStatus(base string) (wal.Name, Status, bool) {
+	status := Ready
+	name, ok := strings.CutSuffix(base, readySuffix)
+	if !ok {
+		status = Done
+		name, ok = strings.CutSuffix(base, doneSuffix)
+	}
+	if !ok {
+		return wal.Name{}, None, false
+	}
+	n, err := wal.ParseName(name, q.size)
+	return n, status, err == nil
+}
+
+// Ident tells one content of a name from another: PostgreSQL recycles a segment by giving its file another
+// name and overwriting it. It is comparable.
+type Ident struct {
+	Dev, Inode   uint64
+	Size         int64 // bytes
+	Mtime, Ctime int64 // ns since 1970
+}
+
+func identOf(info fs.FileInfo) (Ident, error) {
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return Ident{}, errors.New("no inode number")
+	}
+	if !info.Mode().IsRegular() {
+		return Ident{}, fmt.Errorf("not a regular file: %s", info.Mode())
+	}
+	return Ident{Dev: s.Dev, Inode: s.Ino, Size: s.Size, Mtime: s.Mtim.Nano(), Ctime: s.Ctim.Nano()}, nil
+}
+
+// Ident looks at the file that has the name now. It is fs.ErrNotExist when there is none.
+func (q *Queue) Ident(n wal.Name) (Ident, error) {
+	info, err := q.root.Lstat(n.String())
+	if err != nil {
+		return Ident{}, q.missing("look at", n, err)
+	}
+	id, err := identOf(info)
+	if err != nil {
+		return Ident{}, fmt.Errorf("look at %s: %w", n, err)
+	}
+	return id, nil
+}
+
+// Open opens the file for reading and says what it is. It opens regular files only and follows no symlink.
+// It is fs.ErrNotExist when there is none.
+func (q *Queue) Open(n wal.Name) (*os.File, Ident, error) {
+	// An os.Root follows symlinks inside itself, whatever the flags say. One that is put there between these
+	// two calls gets the Ident of its target, which the name never has.
+	if _, err := q.Ident(n); err != nil {
+		return nil, Ident{}, err
+	}
+	// O_NONBLOCK: opening a pipe would wait for its writer.
+	f, err := q.root.OpenFile(n.String(), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, Ident{}, q.missing("open", n, err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, Ident{}, fmt.Errorf("open %s: %w", n, err)
+	}
+	id, err := identOf(info)
+	if err != nil {
+		f.Close()
+		return nil, Ident{}, fmt.Errorf("open %s: %w", n, err)
+	}
+	return f, id, nil
+}
+
+// MarkReady renames the .done file of n to .ready; a .ready file that is there as well is replaced.
+// It is fs.ErrNotExist when there is no .done file. The rename is not fsynced: after a power loss it may be
+// undone, and the next Scan sees it.
+func (q *Queue) MarkReady(n wal.Name) error { return q.mark(n, doneSuffix, readySuffix) }
+
+// MarkDone renames the .ready file of n to .done, like MarkReady. What is lost in a power loss is archived
+// once more.
+func (q *Queue) MarkDone(n wal.Name) error { return q.mark(n, readySuffix, doneSuffix) }
+
+func (q *Queue) mark(n wal.Name, from, to string) error {
+	base := statusDir + "/" + n.String()
+	if err := q.root.Rename(base+from, base+to); err != nil {
+		return q.missing("mark "+to[1:], n, err)
+	}
+	return nil
+}
+
+// History reads pg_wal/<t>.history. It is fs.ErrNotExist when there is none.
+func (q *Queue) History(t wal.Timeline) (wal.History, []byte, error) {
+	n := wal.HistoryName(t)
+	f, _, err := q.Open(n)
+	if err != nil {
+		return wal.History{}, nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, historyMax+1))
+	if err != nil {
+		return wal.History{}, nil, fmt.Errorf("read %s: %w", n, err)
+	}
+	if len(raw) > historyMax {
+		return wal.History{}, nil, fmt.Errorf("read %s: more than %d bytes", n, historyMax)
+	}
+	h, err := wal.ParseHistory(t, bytes.NewReader(raw))
+	if err != nil {
+		return wal.History{}, nil, fmt.Errorf("read %s: %w", n, err)
+	}
+	return h, raw, nil
+}
+
+// missing says what err means for n: that a name is not there is believed only if the folder still is.
+func (q *Queue) missing(verb string, n wal.Name, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		if replaced := q.Check(); replaced != nil {
+			err = replaced
+		}
+	}
+	return fmt.Errorf("%s %s: %w", verb, n, err)
+}
