@@ -1,0 +1,256 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/walbaton/walbaton/leader"
+	"github.com/walbaton/walbaton/leader/patroni"
+)
+
+// Config is everything the program is told: walbaton.yml, WALBATON_*, flags, and Patroni's own
+// configuration.
+type Config struct {
+	Archive       ArchiveConfig
+	RestoreFrom   []string // URLs of other archives that fetch may read
+	PatroniConfig string   // file or folder
+	Socket        string
+	Listen        string // host:port for the web server
+	Policy        string // primary or replica: who ships (DESIGN section 6)
+	MaxLag        int64  // bytes that a shipping replica may lag behind
+	PushWait      time.Duration
+	ShutdownWait  time.Duration
+	StoppedWait   time.Duration
+	StallTimeout  time.Duration
+	KeepDir       string // where a stopped server's WAL is copied to; outside the data directory
+	Workers       int
+	TTL           time.Duration // of the baton
+	Renewal       time.Duration // between its extensions
+	Margin        time.Duration // before its end at which a term is over
+	DCS           DCSChoice
+	Postgres      PostgresConfig
+	Log           string // level: debug, info, warn, error
+
+	// Scope and Name are the cluster's and this member's; where Patroni's configuration is
+	// read they come from there.
+	Scope, Name string
+
+	Patroni   patroni.Config // zero without Patroni
+	noPatroni error          // why it is zero, where it should not be
+}
+
+// ArchiveConfig is where the WAL goes.
+type ArchiveConfig struct {
+	URL             string // file:///folder, s3://bucket/prefix?...
+	Codec           string // zstd, lz4, none
+	AccessKeyID     string // of S3, where neither the environment nor a role gives it
+	SecretAccessKey string
+}
+
+// DCSChoice says how sidecars find each other.
+type DCSChoice struct {
+	Kind string // "": as Patroni's configuration says; "static": a single PostgreSQL without Patroni
+}
+
+// PostgresConfig adds to what Patroni's configuration says about the local server.
+type PostgresConfig struct {
+	DSN     string // libpq's; "" makes one from Patroni's configuration
+	DataDir string
+}
+
+// static says that there is no Patroni, only one PostgreSQL.
+func (c Config) static() bool { return c.DCS.Kind == "static" }
+
+// settings is every key of walbaton.yml with its default: the only place for defaults. Each key
+// is also an environment variable, and each but the secrets a flag.
+func settings() []setting {
+	return []setting{
+		{key: "archive.url", flag: "archive", help: "`URL` of the archive: file:///folder or s3://bucket/prefix", set: text(func(c *Config) *string { return &c.Archive.URL })},
+		{key: "archive.codec", value: "zstd", help: "how segments are compressed: `zstd`, lz4 or none", set: oneOf(func(c *Config) *string { return &c.Archive.Codec }, "zstd", "lz4", "none")},
+		{key: "archive.access_key_id", secret: true, set: text(func(c *Config) *string { return &c.Archive.AccessKeyID })},
+		{key: "archive.secret_access_key", secret: true, set: text(func(c *Config) *string { return &c.Archive.SecretAccessKey })},
+		{key: "restore_from", list: true, help: "`URLs` of other archives that fetch may read, with commas between", set: func(c *Config, v []string) error { c.RestoreFrom = v; return nil }},
+		{key: "patroni_config", help: "Patroni's configuration `file` or folder", set: text(func(c *Config) *string { return &c.PatroniConfig })},
+		{key: "scope", help: "`name` of the cluster; Patroni's when it has one", set: text(func(c *Config) *string { return &c.Scope })},
+		{key: "name", help: "`name` of this member; Patroni's when it has one, or else the host's", set: text(func(c *Config) *string { return &c.Name })},
+		{key: "socket", value: "/run/walbaton/walbaton.sock", help: "`path` of the socket that walbaton-wal calls", set: text(func(c *Config) *string { return &c.Socket })},
+		{key: "listen", value: ":9847", help: "`address` for /metrics, /livez, /readyz and /status.json", set: text(func(c *Config) *string { return &c.Listen })},
+		{key: "policy", value: "primary", help: "who ships while nobody lacks anything: `primary` or replica", set: oneOf(func(c *Config) *string { return &c.Policy }, "primary", "replica")},
+		{key: "max_lag", value: "128MB", help: "how far a shipping replica may lag behind, a `size`", set: size(func(c *Config) *int64 { return &c.MaxLag })},
+		{key: "push_wait", value: "60s", help: "how much `time` push waits for a file to be stored", set: duration(func(c *Config) *time.Duration { return &c.PushWait })},
+		{key: "shutdown_wait", value: "5s", help: "how much `time` push holds up a shutdown while the archive takes nothing", set: duration(func(c *Config) *time.Duration { return &c.ShutdownWait })},
+		{key: "stopped_wait", value: "30s", help: "how much `time` push waits while PostgreSQL is stopped", set: duration(func(c *Config) *time.Duration { return &c.StoppedWait })},
+		{key: "stall_timeout", value: "60s", help: "after how much `time` without progress there is an alarm", set: duration(func(c *Config) *time.Duration { return &c.StallTimeout })},
+		{key: "keep_dir", help: "`folder` for WAL of a stopped server that is not stored yet (default <data directory>-walbaton)", set: text(func(c *Config) *string { return &c.KeepDir })},
+		{key: "workers", value: "4", help: "the `number` of segments that are shipped at the same time", set: count(func(c *Config) *int { return &c.Workers })},
+		{key: "ttl", value: "15s", help: "how much `time` the baton lasts without renewal", set: duration(func(c *Config) *time.Duration { return &c.TTL })},
+		{key: "renewal", value: "5s", help: "the `time` between renewals of the baton", set: duration(func(c *Config) *time.Duration { return &c.Renewal })},
+		{key: "margin", value: "3s", help: "how much `time` before the end of the baton shipping stops", set: duration(func(c *Config) *time.Duration { return &c.Margin })},
+		{key: "dcs.kind", help: "`static`: a single PostgreSQL without Patroni; otherwise Patroni's configuration says it", set: oneOf(func(c *Config) *string { return &c.DCS.Kind }, "", "static")},
+		{key: "postgres.dsn", secret: true, set: text(func(c *Config) *string { return &c.Postgres.DSN })},
+		{key: "postgres.data_dir", help: "PostgreSQL's data `directory`, where it differs from Patroni's configuration", set: text(func(c *Config) *string { return &c.Postgres.DataDir })},
+		{key: "log", value: "info", help: "least `level` that is logged: debug, info, warn or error", set: oneOf(func(c *Config) *string { return &c.Log }, "debug", "info", "warn", "error")},
+	}
+}
+
+// defaultConfigFile is read when it exists and no other is named.
+const defaultConfigFile = "/etc/walbaton/walbaton.yml"
+
+// sources are where a configuration comes from, besides the files.
+type sources struct {
+	getenv func(string) string
+	flags  map[string]string // by name, those that were given
+}
+
+// loadConfig puts the configuration together: a flag beats the environment, that beats the file, and
+// that the default. What a verb needs of it is checked by needArchive and needServer.
+func loadConfig(src sources) (Config, error) {
+	var c Config
+	all := settings()
+	for _, s := range all {
+		if s.value != "" {
+			if err := s.set(&c, []string{s.value}); err != nil {
+				return Config{}, fmt.Errorf("set default of %s: %w", s.key, err)
+			}
+		}
+	}
+	if err := loadFile(&c, all, src); err != nil {
+		return Config{}, err
+	}
+	for _, s := range all {
+		if v := src.getenv(s.envName()); v != "" {
+			if err := s.set(&c, s.split(v)); err != nil {
+				return Config{}, configError(s.envName(), "%w", err)
+			}
+		}
+	}
+	for _, s := range all {
+		if v, ok := src.flags[s.flagName()]; ok {
+			if err := s.set(&c, s.split(v)); err != nil {
+				return Config{}, configError("--"+s.flagName(), "%w", err)
+			}
+		}
+	}
+	if err := c.readPatroni(src.getenv); err != nil {
+		return Config{}, err
+	}
+	return c, c.check()
+}
+
+func loadFile(c *Config, all []setting, src sources) error {
+	path, named := src.flags["config"]
+	if !named {
+		path = src.getenv("WALBATON_CONFIG")
+		named = path != ""
+	}
+	if !named {
+		path = defaultConfigFile
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) && !named {
+			return nil
+		}
+		return withHint(configError("", "%w", err), "name walbaton's own file with --config; Patroni's goes to --patroni-config")
+	}
+	return readFile(c, all, path, b, src.getenv)
+}
+
+func (c *Config) readPatroni(getenv func(string) string) error {
+	if c.static() && c.PatroniConfig == "" {
+		if c.Name == "" {
+			c.Name, _ = os.Hostname() // "" is refused where a name is needed
+		}
+		return nil
+	}
+	p, err := patroni.ReadConfig(c.PatroniConfig, getenv)
+	if err != nil {
+		if c.PatroniConfig == "" {
+			c.noPatroni = err // many verbs do without; needServer asks for it
+			return nil
+		}
+		return withHint(configError("patroni_config", "%w", err), "--patroni-config takes the file or folder that Patroni itself is started with")
+	}
+	c.Patroni = p
+	if p.Scope != "" {
+		if c.Scope != "" && c.Scope != p.Scope {
+			return configError("scope", "it is %q here and %q in Patroni's configuration: leave it out here", c.Scope, p.Scope)
+		}
+		c.Scope = p.Scope
+	}
+	if p.Name != "" {
+		c.Name = p.Name
+	}
+	if c.Postgres.DataDir == "" {
+		c.Postgres.DataDir = p.PostgreSQL.DataDir
+	}
+	return nil
+}
+
+// check refuses values that cannot work together, whatever the verb.
+func (c *Config) check() error {
+	if c.Margin <= leader.UploadGrace {
+		return configError("margin", "%v is not above %v, which uploads get after the end of a term", c.Margin, leader.UploadGrace)
+	}
+	if c.Renewal+c.Margin >= c.TTL {
+		return withHint(configError("ttl", "renewal %v and margin %v leave no time within ttl %v", c.Renewal, c.Margin, c.TTL),
+			"ttl must be longer than renewal and margin together; the defaults are 15s, 5s and 3s")
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		return withHint(configError("listen", "%w", err), "give an address with a port, as in --listen :9847 or 127.0.0.1:9847")
+	}
+	if !filepath.IsAbs(c.Socket) {
+		return withHint(configError("socket", "%q is relative", c.Socket), "give an absolute path: PostgreSQL and the sidecar have different working directories")
+	}
+	if c.Postgres.DataDir != "" {
+		c.Postgres.DataDir = filepath.Clean(c.Postgres.DataDir)
+		if c.KeepDir == "" {
+			c.KeepDir = c.Postgres.DataDir + "-walbaton"
+		}
+		if rel, err := filepath.Rel(c.Postgres.DataDir, c.KeepDir); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
+			return withHint(configError("keep_dir", "%s lies in the data directory %s", c.KeepDir, c.Postgres.DataDir),
+				"choose a folder beside it, on the same file system: Patroni may empty the data directory")
+		}
+	}
+	return nil
+}
+
+// needArchive checks what every verb needs that reads the archive.
+func (c Config) needArchive() error {
+	if c.Archive.URL == "" {
+		return withHint(configError("archive.url", "no archive is configured"),
+			"give --archive file:///folder or s3://bucket/prefix, or write to "+defaultConfigFile+":\n  archive: {url: s3://bucket/prefix}")
+	}
+	if c.Scope == "" {
+		return withHint(configError("scope", "the name of the cluster is unknown"),
+			"give --patroni-config with Patroni's file, or --scope with the cluster's name")
+	}
+	return nil
+}
+
+// needServer checks what the sidecar needs: the archive, a member's name and its data directory.
+func (c Config) needServer() error {
+	if err := c.needArchive(); err != nil {
+		return err
+	}
+	if !c.static() && c.Patroni.Scope == "" {
+		return withHint(configError("patroni_config", "no file is named, and the environment does not make one up: %w", c.noPatroni),
+			"give --patroni-config /etc/patroni/config.yml; for a single PostgreSQL without Patroni: --dcs-kind static --scope NAME --postgres-data-dir DIR")
+	}
+	if c.Name == "" {
+		return withHint(configError("name", "the name of this member is unknown"), "give --name, the same as Patroni's name for this node")
+	}
+	if c.Postgres.DataDir == "" {
+		return withHint(configError("postgres.data_dir", "PostgreSQL's data directory is unknown"), "give --postgres-data-dir")
+	}
+	if !filepath.IsAbs(c.Postgres.DataDir) {
+		return withHint(configError("postgres.data_dir", "%q is relative to Patroni's working directory, which is not known here", c.Postgres.DataDir),
+			"give --postgres-data-dir with the absolute path")
+	}
+	return nil
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// The exit codes of walbaton. Those of fetch are PostgreSQL's (package walbaton-wal).
+const (
+	exitOK        = 0
+	exitFailed    = 1   // it did not work; for fetch: proven not to be there
+	exitUsage     = 2   // the command line or the configuration is wrong
+	exitFound     = 3   // it worked, and what it looked at is not in order
+	exitCannotSay = 200 // fetch alone: nobody knows whether the archive has the file
+	exitSignal    = 143 // ended by SIGTERM or SIGINT before it was done
+)
+
+// codeError carries the exit code for an error.
+type codeError struct {
+	code int
+	err  error
+}
+
+func (e *codeError) Error() string { return e.err.Error() }
+func (e *codeError) Unwrap() error { return e.err }
+
+// withCode says which code to exit with; an error that says nothing exits with 1.
+func withCode(code int, err error) error { return &codeError{code, err} }
+
+// exitCode is the one place where an error becomes an exit code.
+func exitCode(err error) int {
+	var c *codeError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &c):
+		return c.code
+	case errors.Is(err, context.Canceled):
+		return exitSignal
+	}
+	return exitFailed
+}
+
+// hintError adds what to type next. Only the program has hints; libraries say what happened and why.
+type hintError struct {
+	err  error
+	hint string
+}
+
+func (e *hintError) Error() string { return e.err.Error() }
+func (e *hintError) Unwrap() error { return e.err }
+
+func withHint(err error, hint string) error { return &hintError{err, hint} }
+
+// explainError is what the user reads: one line that says what happened and why, and below it what
+// to type next.
+func explainError(err error) string {
+	s := "walbaton: " + err.Error() + "\n"
+	var h *hintError
+	if errors.As(err, &h) {
+		s += "  " + h.hint + "\n"
+	}
+	return s
+}
+
+// configError is an error at a place in the configuration: a key, a flag, file:line, or "".
+func configError(place, format string, args ...any) error {
+	if place != "" {
+		place += ": "
+	}
+	return withCode(exitUsage, fmt.Errorf("read configuration: %s%w", place, fmt.Errorf(format, args...)))
+}

@@ -1,0 +1,301 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// answerer says what walbaton-wal is told. Both methods return soon after ctx ends, which it
+// does when the client is gone or the sidecar stops.
+type answerer interface {
+	// Push answers archive_command for the file at path, which is absolute.
+	Push(ctx context.Context, path string) Answer
+	// Fetch answers restore_command: put the file called name at dest, which is absolute.
+	Fetch(ctx context.Context, name, dest string) Answer
+}
+
+// Answer is an exit code for walbaton-wal and a line for PostgreSQL's log, or "". A code below
+// zero means that this sidecar cannot answer: push then exits 1, and fetch asks the archive
+// itself, since 1 would say that the file is proven not to be there.
+type Answer struct {
+	Code    int
+	Message string
+}
+
+const (
+	socketBeat    = time.Second     // one dot; the client gives up after five seconds without any
+	socketWrite   = 5 * time.Second // how long the client may not read
+	socketRequest = 5 * time.Second // how long it may take to ask
+	maxRequest    = 16 << 10        // bytes
+)
+
+// socketServer answers walbaton-wal; the conversation is described in the comment of its package.
+type socketServer struct {
+	listener *net.UnixListener
+	lock     *os.File // held as long as we listen
+	log      *slog.Logger
+}
+
+// listenSocket listens at path and makes its folder. A socket that nobody answers is left from a
+// sidecar that died, and is replaced; a second sidecar at the same path is an error.
+func listenSocket(path string, log *slog.Logger) (*socketServer, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
+	}
+	// The lock keeps two sidecars that start at once from each removing the other's socket.
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("listen on socket %s: another sidecar holds its lock: %w", path, err)
+	}
+	listener, err := listenUnix(path)
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
+	}
+	return &socketServer{listener: listener, lock: lock, log: log}, nil
+}
+
+func listenUnix(path string) (*net.UnixListener, error) {
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	// Until here the umask decided; the check of the peer makes the moment harmless.
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != os.ModeSocket:
+		return errors.New("something that is not a socket is in the way")
+	}
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		c.Close()
+		return errors.New("another program answers there")
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// Close removes the socket where Serve was not called.
+func (s *socketServer) Close() error { return errors.Join(s.listener.Close(), s.lock.Close()) }
+
+// Serve answers until ctx ends, then ends every call, waits for all of them and removes the socket.
+func (s *socketServer) Serve(ctx context.Context, a answerer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var calls sync.WaitGroup
+	defer s.lock.Close()
+	defer calls.Wait()
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { s.listener.Close() })
+	defer stop()
+	defer s.listener.Close()
+	for {
+		c, err := s.listener.AcceptUnix()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				c.Close()
+			}
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accept on socket: %w", err)
+		case err != nil: // out of file descriptors, most likely
+			s.log.Warn("cannot accept a call on the socket", "error", err)
+			if sleep(ctx, time.Second) != nil {
+				return nil
+			}
+			continue
+		}
+		calls.Go(func() {
+			defer c.Close()
+			s.call(ctx, c, a)
+		})
+	}
+}
+
+// call answers one client.
+func (s *socketServer) call(ctx context.Context, c *net.UnixConn, a answerer) {
+	if err := checkPeer(c); err != nil {
+		s.log.Warn("refused a call on the socket", "error", err)
+		reply(c, Answer{-1, err.Error()})
+		return
+	}
+	_ = c.SetReadDeadline(time.Now().Add(socketRequest)) // fails only on a closed connection, and so does the read
+	r := bufio.NewReader(io.LimitReader(c, maxRequest))
+	line, err := r.ReadString('\n')
+	if err != nil {
+		return // it went away, or it is none of ours
+	}
+	verb, words, err := parseRequest(line)
+	if err != nil {
+		s.log.Warn("did not understand a call on the socket", "error", err)
+		reply(c, Answer{-1, err.Error()})
+		return
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	reply(c, s.answer(ctx, c, verb, words, a))
+}
+
+// answer runs the verb, sends a dot every second meanwhile, and cancels it when the client goes away.
+func (s *socketServer) answer(ctx context.Context, c *net.UnixConn, verb string, words []string, a answerer) Answer {
+	ctx, cancel := context.WithCancel(ctx)
+	answers := make(chan Answer, 1)
+	var helpers sync.WaitGroup
+	helpers.Go(func() {
+		defer cancel()
+		_, _ = c.Read(make([]byte, 1)) // clients say no more: it returns when they are gone
+	})
+	helpers.Go(func() {
+		if verb == "push" {
+			answers <- a.Push(ctx, words[0])
+		} else {
+			answers <- a.Fetch(ctx, words[0], words[1])
+		}
+	})
+	defer helpers.Wait()
+	defer c.CloseRead() //nolint // ends the Read above; a failure means that it has ended
+	defer cancel()
+	beat := time.NewTicker(socketBeat)
+	defer beat.Stop()
+	for {
+		select {
+		case got := <-answers:
+			// Whatever a fetch that was cut short came to, it is no proof that the file is not there.
+			if verb == "fetch" && got.Code != 0 && ctx.Err() != nil {
+				got.Code = -1
+			}
+			return got
+		case <-beat.C:
+			if err := write(c, "."); err != nil {
+				cancel()
+			}
+		}
+	}
+}
+
+func reply(c *net.UnixConn, a Answer) {
+	_ = write(c, strconv.Itoa(a.Code)+" "+strconv.Quote(a.Message)+"\n") // a client that is gone asks again
+}
+
+func write(c *net.UnixConn, s string) error {
+	if err := c.SetWriteDeadline(time.Now().Add(socketWrite)); err != nil {
+		return err
+	}
+	_, err := io.WriteString(c, s)
+	return err
+}
+
+// checkPeer lets our own user and root in: whoever may ask for a push may also make files
+// disappear from this server, and whoever may ask for a fetch may have files written.
+func checkPeer(c *net.UnixConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("check peer: %w", err)
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return fmt.Errorf("check peer: %w", err)
+	}
+	if credErr != nil {
+		return fmt.Errorf("check peer: %w", credErr)
+	}
+	return checkUID(cred.Uid, uint32(os.Geteuid()))
+}
+
+func checkUID(peer, own uint32) error {
+	if peer != 0 && peer != own {
+		return fmt.Errorf("this sidecar answers user %d and root only, and user %d asked: run walbaton as the user that runs PostgreSQL", own, peer)
+	}
+	return nil
+}
+
+// parseRequest takes a request line apart. Paths come back absolute.
+func parseRequest(line string) (verb string, words []string, err error) {
+	rest := strings.TrimSuffix(line, "\n")
+	for len(words) == 0 || rest != "" {
+		q, err := strconv.QuotedPrefix(rest)
+		if err != nil {
+			return "", nil, fmt.Errorf("read request %q: a word is not in quotes", line)
+		}
+		w, err := strconv.Unquote(q)
+		if err != nil {
+			return "", nil, fmt.Errorf("read request %q: %w", line, err)
+		}
+		words = append(words, w)
+		rest = strings.TrimPrefix(rest[len(q):], " ")
+	}
+	if words[0] != "walbaton/1" {
+		return "", nil, fmt.Errorf("read request %q: this sidecar speaks walbaton/1: install walbaton-wal of the same version", line)
+	}
+	switch {
+	case len(words) == 4 && words[1] == "push":
+		path, err := absolute(words[2], words[3])
+		return "push", []string{path}, err
+	case len(words) == 5 && words[1] == "fetch":
+		dest, err := absolute(words[3], words[4])
+		return "fetch", []string{words[2], dest}, err
+	}
+	return "", nil, fmt.Errorf("read request %q: neither a push nor a fetch", line)
+}
+
+func absolute(path, dir string) (string, error) {
+	if path == "" {
+		return "", errors.New("read request: the path is empty")
+	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	if !filepath.IsAbs(path) {
+		return "", fmt.Errorf("read request: path %q is relative, and so is the working directory %q", path, dir)
+	}
+	return filepath.Clean(path), nil
+}
+
+// sleep waits for d, or returns the context's error.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
