@@ -381,3 +381,14 @@ func (b *bell) ring() {
 	close(b.ch)
 	b.ch = make(chan struct{})
 }
+
+// Close lets go of the folder of files set aside. Nothing may run any more.
+func (a *Archiver) Close() error {
+	if a.keep == nil {
+		return nil
+	}
+	return a.keep.q.Close()
+}
+
+// OwnHistory is the history of the timeline that our server is on; zero when it is not known.
+func (a *Archiver) OwnHistory() wal.History { return a.own(a.server()) }

@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	dto "github.com/prometheus/client_model/go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/store"
+	"github.com/walbaton/walbaton/leader"
+)
+
+// app is the running sidecar: the only place that knows both leader and archiver.
+//
+//	postgres ─┐                          ┌─▶ elector.Announce (our record)
+//	elector ──┴─▶ scope ─▶ archiver ─────┤
+//	                 ▲                   └─▶ socket, web
+//	elector.Run ── lead ── archiver.Lead
+type app struct {
+	cfg      Config
+	log      *slog.Logger
+	registry *prometheus.Registry // of what lives as long as the program
+	store    store.Store
+	elector  *leader.Elector
+	scope    *scope
+	pg       *postgres
+	web      *webServer
+	socket   *socketServer
+
+	mu      sync.Mutex
+	site    *site         // nil while the archive is not open
+	waiting string        // why it is not
+	changed chan struct{} // closed and replaced when the server or the site is another one
+}
+
+func runSidecar(ctx context.Context, cfg Config, log *slog.Logger) error {
+	a, closers, err := newApp(ctx, cfg, log)
+	defer closeAll(closers, log)
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
+}
+
+// closeAll closes in the opposite order of opening.
+func closeAll(closers []func() error, log *slog.Logger) {
+	for i := len(closers) - 1; i >= 0; i-- {
+		if err := closers[i](); err != nil {
+			log.Debug("close", "error", err)
+		}
+	}
+}
+
+// newApp opens all that can fail at once: what does is wrong in the configuration, and fatal.
+func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers []func() error, err error) {
+	a = &app{cfg: cfg, log: log, registry: prometheus.NewRegistry(), waiting: "the sidecar has just started", changed: make(chan struct{})}
+	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+	if a.web, err = listenWeb(ctx, cfg.Listen, log); err != nil {
+		return nil, closers, err
+	}
+	closers = append(closers, func() error { a.web.Close(); return nil })
+	if a.socket, err = listenSocket(cfg.Socket, log); err != nil {
+		return nil, closers, err
+	}
+	if a.store, err = openStore(ctx, cfg.Archive.URL, cfg, store.NewMetrics(a.registry), log); err != nil {
+		return nil, closers, err
+	}
+	d, err := openDCS(cfg)
+	if err != nil {
+		return nil, closers, err
+	}
+	if c, ok := d.(io.Closer); ok {
+		closers = append(closers, c.Close)
+	}
+	a.elector, err = leader.New(d, leader.Options{Self: cfg.Name, TTL: cfg.TTL, Every: cfg.Renewal, Margin: cfg.Margin,
+		Policy: leader.Policy(cfg.Policy), MaxLag: uint64(cfg.MaxLag), Log: log, Metrics: a.registry})
+	if err != nil {
+		return nil, closers, err
+	}
+	a.scope = &scope{elector: a.elector, noDCS: cfg.static()}
+	a.pg = newPostgres(cfg, log, a.serverChanged)
+	a.registry.MustRegister(newStateCollector(a))
+	return a, closers, nil
+}
+
+// Run works until ctx ends; everything it started has returned then.
+func (a *app) Run(ctx context.Context) error {
+	n := notifier{a.log}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return a.web.Serve(ctx, webSources{Gatherer: prometheus.GathererFunc(a.gather), Ready: a.ready, Status: func() any { return a.Status() }})
+	})
+	g.Go(func() error { return a.socket.Serve(ctx, a) })
+	g.Go(func() error { a.pg.Run(ctx); return nil })
+	g.Go(func() error { return a.elector.Run(ctx, a.lead) })
+	g.Go(func() error { return a.announce(ctx) })
+	g.Go(func() error { return a.tendSites(ctx) })
+	g.Go(func() error { n.Watch(ctx, a.alive); return nil })
+	a.log.Info("the sidecar runs", "member", a.cfg.Name, "scope", a.cfg.Scope, "archive", a.store.String(), "socket", a.cfg.Socket, "listen", a.web.Address())
+	n.Ready()
+	<-ctx.Done()
+	n.Stopping()
+	a.log.Info("the sidecar stops")
+	return g.Wait()
+}
+
+// alive says that no lock is stuck: it returns at all.
+func (a *app) alive() bool {
+	a.current()
+	return true
+}
+
+// current gives the site of the cluster this server belongs to, or why there is none.
+func (a *app) current() (*site, string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.site, a.waiting
+}
+
+// wait gives a channel that is closed at the next change of server or site.
+func (a *app) wait() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.changed
+}
+
+// ring wakes those who wait. The caller holds mu.
+func (a *app) ring() {
+	close(a.changed)
+	a.changed = make(chan struct{})
+}
+
+// serverChanged is called after a reading of the local PostgreSQL that differs from the one before.
+func (a *app) serverChanged() {
+	a.mu.Lock()
+	a.ring()
+	s := a.site
+	a.mu.Unlock()
+	if s != nil {
+		s.archiver.Wake()
+	}
+}
+
+// lead is the work of a term: the meeting point of leader and archiver.
+func (a *app) lead(ctx context.Context, t leader.Term) error {
+	for {
+		changed := a.wait()
+		if s, _ := a.current(); s != nil {
+			within, cancel := s.bound(ctx)
+			err := s.archiver.Lead(within, t.Epoch, setOf(t.Choice.Errand))
+			cancel()
+			if ctx.Err() != nil || err != nil {
+				return err
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// announce keeps our record true, looking at most five times a second.
+func (a *app) announce(ctx context.Context) error {
+	for {
+		changed, elected := a.wait(), a.elector.Changed()
+		var moved <-chan struct{}
+		if s, _ := a.current(); s != nil {
+			moved = s.archiver.Changed()
+		}
+		a.elector.Announce(a.record())
+		if sleep(ctx, 200*time.Millisecond) != nil {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-elected:
+			if s, _ := a.current(); s != nil {
+				s.archiver.Wake()
+			}
+		case <-moved:
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// record is what the others are told.
+func (a *app) record() leader.Record {
+	srv := a.pg.Server()
+	r := leader.Record{
+		Version: leader.RecordVersion, Member: a.cfg.Name, Policy: leader.Policy(a.cfg.Policy), MaxLag: uint64(a.cfg.MaxLag),
+		Software: version(), Address: a.web.Address(), SystemID: srv.SystemID, SegmentSize: uint32(srv.SegmentSize),
+		Role: roleOf(srv.State), Timeline: uint32(srv.Timeline), ArchiveMode: srv.ArchiveMode,
+	}
+	if tag, ok := a.cfg.Patroni.Tags[leader.TagKey].(string); ok {
+		r.Tag = leader.Tag(tag)
+	}
+	s, _ := a.current()
+	if s == nil {
+		return r
+	}
+	st := s.archiver.State()
+	r.History = forksOf(s.archiver.OwnHistory())
+	r.Has, r.Misses, r.Store = rangesOf(st.Has), rangesOf(st.Misses), st.StoreAnswers
+	if st.Term != 0 {
+		h := &leader.Holder{Term: st.Term, Lacks: rangesOf(st.Lacks), Errand: rangesOf(st.Errand)}
+		for t, next := range st.Marks {
+			h.Mark = append(h.Mark, leader.Mark{Timeline: uint32(t), Next: next})
+		}
+		sortMarks(h.Mark)
+		if len(st.Alarms) > 0 {
+			h.Alarm = st.Alarms[0].Name + ": " + st.Alarms[0].Why
+		}
+		r.Holder = h
+	}
+	return r
+}
+
+func roleOf(s archiver.ServerState) leader.Role {
+	switch s {
+	case archiver.ServerPrimary:
+		return leader.RolePrimary
+	case archiver.ServerStandby:
+		return leader.RoleReplica
+	case archiver.ServerUnknown:
+		return leader.RoleUnknown
+	}
+	return leader.RoleStopped
+}
+
+// gather joins the metrics of the program with those of the present site.
+func (a *app) gather() ([]*dto.MetricFamily, error) {
+	all := prometheus.Gatherers{a.registry}
+	if s, _ := a.current(); s != nil {
+		all = append(all, s.registry)
+	}
+	return all.Gather()
+}
+
+// ready says in one sentence why a push would not be answered well just now.
+func (a *app) ready() error {
+	s, why := a.current()
+	if s == nil {
+		return errors.New(why)
+	}
+	if ok, why := s.archiver.StoreAnswers(); !ok {
+		return errors.New("the archive does not answer: " + why)
+	}
+	if st := a.elector.Status(); !a.scope.noDCS && st.Silent {
+		return errors.New("the DCS does not answer: " + st.Error)
+	}
+	return nil
+}
+
+func (a *app) pgWAL() string { return filepath.Join(a.cfg.Postgres.DataDir, "pg_wal") }

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/wal"
+	"github.com/walbaton/walbaton/leader"
+)
+
+// Status is /status.json: what one sidecar knows of itself and of the whole cluster.
+type Status struct {
+	Version  string    `json:"version"`
+	Time     time.Time `json:"time"`
+	Member   string    `json:"member"`
+	Scope    string    `json:"scope"`
+	SystemID uint64    `json:"system_identifier,string,omitempty"`
+	Ready    bool      `json:"ready"`
+	Why      string    `json:"why,omitempty"` // why it is not ready
+
+	Postgres PostgresStatus `json:"postgres"`
+	DCS      DCSStatus      `json:"dcs"`
+	Baton    BatonStatus    `json:"baton"`
+	Archive  ArchiveStatus  `json:"archive"`
+	Members  []MemberStatus `json:"members"`
+
+	Alarms []archiver.Alarm  `json:"alarms"`
+	Failed map[string]string `json:"failed,omitempty"` // file: why it was not shipped when it was tried last
+}
+
+// PostgresStatus is the server beside this sidecar.
+type PostgresStatus struct {
+	State       string `json:"state"`
+	Timeline    uint32 `json:"timeline,omitempty"`
+	Flush       string `json:"flush_lsn,omitempty"`
+	ArchiveMode string `json:"archive_mode,omitempty"`
+}
+
+// DCSStatus is how this sidecar reaches the DCS.
+type DCSStatus struct {
+	Answers  bool      `json:"answers"`
+	Error    string    `json:"error,omitempty"`
+	ReadAt   time.Time `json:"read_at,omitzero"`
+	Warnings []string  `json:"warnings,omitempty"`
+}
+
+// BatonStatus says who ships.
+type BatonStatus struct {
+	Holder string    `json:"holder,omitempty"`
+	Term   uint64    `json:"term,omitempty"`
+	Rule   string    `json:"rule,omitempty"`
+	Why    string    `json:"why,omitempty"`
+	Since  time.Time `json:"since,omitzero"` // known to the holder only
+}
+
+// ArchiveStatus is the archive as this node knows it.
+type ArchiveStatus struct {
+	URL       string    `json:"url"`
+	Open      bool      `json:"open"`
+	Answers   bool      `json:"answers"`
+	Why       string    `json:"why,omitempty"`
+	LastTaken time.Time `json:"last_taken,omitzero"` // when it last took a file from this node
+	Floor     string    `json:"floor_lsn,omitempty"`
+	Timeline  uint32    `json:"line_timeline,omitempty"`
+	From      string    `json:"frontier_from_lsn,omitempty"` // the frontier was followed from here
+	Frontier  string    `json:"frontier_lsn,omitempty"`
+	Segment   string    `json:"frontier_segment,omitempty"` // the last one before the first hole
+	Waiting   int       `json:"waiting"`                    // segments here that the archive is not known to have
+	Oldest    string    `json:"oldest_missing,omitempty"`
+	Lacks     int       `json:"lacks"` // segments that other nodes have to ship; known to the holder only
+	Kept      int       `json:"kept"`  // files set aside in keep_dir
+}
+
+// MemberStatus is one Patroni member and its sidecar.
+type MemberStatus struct {
+	Name        string `json:"name"`
+	Role        string `json:"role"`  // Patroni's word
+	State       string `json:"state"` // Patroni's word
+	Timeline    uint32 `json:"timeline,omitempty"`
+	Leader      bool   `json:"leader"`
+	Baton       bool   `json:"baton"`
+	Sidecar     bool   `json:"sidecar"` // its sidecar is alive
+	Version     string `json:"version,omitempty"`
+	Store       bool   `json:"store_answers"`
+	ArchiveMode string `json:"archive_mode,omitempty"`
+	Has         uint64 `json:"has"`    // good segments in its pg_wal
+	Misses      uint64 `json:"misses"` // of those, not known to be in the archive
+	Address     string `json:"address,omitempty"`
+}
+
+// Status looks at everything this sidecar knows, without any request.
+func (a *app) Status() Status {
+	srv := a.pg.Server()
+	st := Status{
+		Version: version(), Time: time.Now().UTC(), Member: a.cfg.Name, Scope: a.cfg.Scope, SystemID: srv.SystemID, Ready: true,
+		Postgres: PostgresStatus{State: string(srv.State), Timeline: uint32(srv.Timeline), ArchiveMode: srv.ArchiveMode},
+		Archive:  ArchiveStatus{URL: a.store.String()}, Alarms: []archiver.Alarm{}, Members: []MemberStatus{},
+	}
+	if srv.Flush != 0 {
+		st.Postgres.Flush = srv.Flush.String()
+	}
+	if err := a.ready(); err != nil {
+		st.Ready, st.Why = false, err.Error()
+	}
+	if s, why := a.current(); s != nil {
+		a.reportArchive(&st, s)
+	} else {
+		st.Archive.Why = why
+	}
+	a.reportCluster(&st)
+	return st
+}
+
+func (a *app) reportArchive(st *Status, s *site) {
+	ar := s.archiver.Archive()
+	got := s.archiver.State()
+	st.Archive = ArchiveStatus{
+		URL: ar.String(), Open: true, Answers: got.StoreAnswers, Why: got.StoreWhy, LastTaken: got.LastTaken.UTC(),
+		Floor: ar.Identity().Floor.LSN.String(), Waiting: got.Waiting, Oldest: got.Oldest, Lacks: got.Lacks.Len(), Kept: got.Kept,
+	}
+	if line := a.scope.Last().Line; line.Timeline != 0 {
+		st.Archive.Timeline = uint32(line.Timeline)
+		st.Archive.Frontier, st.Archive.From = got.Frontier.String(), got.FrontierFrom.String()
+		if got.Frontier > got.FrontierFrom {
+			st.Archive.Segment = ar.SegmentSize().Before(line.TimelineAt(got.Frontier-1), got.Frontier).String()
+		}
+	}
+	st.Alarms, st.Failed = got.Alarms, got.Failed
+}
+
+func (a *app) reportCluster(st *Status) {
+	es := a.elector.Status()
+	st.DCS = DCSStatus{Answers: a.scope.noDCS || !es.Silent, Error: es.Error, ReadAt: es.ReadAt.UTC()}
+	st.Baton = BatonStatus{Holder: es.Holder, Rule: string(es.Choice.Rule), Why: es.Choice.Why}
+	if es.Holding {
+		st.Baton.Term, st.Baton.Rule, st.Baton.Since = es.Epoch, string(es.Rule), es.Since.UTC()
+	}
+	v, ok := a.elector.View()
+	if !ok {
+		return
+	}
+	st.DCS.Warnings = v.Warnings
+	if st.Baton.Term == 0 {
+		st.Baton.Term = v.Baton.Epoch
+	}
+	names := map[string]bool{}
+	for name := range v.Cluster.Members {
+		names[name] = true
+	}
+	for name := range v.Records {
+		names[name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		st.Members = append(st.Members, memberStatus(v, name))
+	}
+}
+
+func memberStatus(v leader.View, name string) MemberStatus {
+	p := v.Cluster.Members[name]
+	m := MemberStatus{Name: name, Role: p.Role, State: p.State, Timeline: p.Timeline, Leader: v.Cluster.Leader == name, Baton: v.Baton.Held() && v.Baton.Holder == name}
+	r, live := v.Records[name]
+	if !live {
+		return m
+	}
+	m.Sidecar, m.Version, m.Store, m.ArchiveMode, m.Address = true, r.Software, r.Store, r.ArchiveMode, r.Address
+	m.Has, m.Misses = r.Has.Count(), r.Misses.Count()
+	if r.Timeline > m.Timeline {
+		m.Timeline = r.Timeline
+	}
+	if m.Role == "" {
+		m.Role = string(r.Role)
+	}
+	return m
+}
+
+// stateCollector turns the state into metrics when they are asked for.
+type stateCollector struct {
+	a *app
+
+	open, storeUp, missing, lacks, kept, alarms, frontier, lastTaken, timeline *prometheus.Desc
+}
+
+func newStateCollector(a *app) *stateCollector {
+	d := func(name, help string) *prometheus.Desc { return prometheus.NewDesc("walbaton_"+name, help, nil, nil) }
+	return &stateCollector{
+		a:         a,
+		open:      d("archive_open", "1 when the archive is open: proven, identified, ready to take files."),
+		storeUp:   d("store_up", "1 when the last put succeeded, or the store answered since."),
+		missing:   d("missing_segments", "Segments of the line in this pg_wal that the archive is not known to have."),
+		lacks:     d("lacking_segments", "Segments that the archive lacks and only other nodes have; known to the holder of the baton."),
+		kept:      d("kept_files", "Files of a stopped PostgreSQL set aside in keep_dir."),
+		alarms:    d("alarms", "Files that need a person."),
+		frontier:  d("frontier_lsn_bytes", "End of the last segment up to which the line has no hole, as this node knows it."),
+		lastTaken: d("archive_last_taken_timestamp_seconds", "When the archive last took a file from this node."),
+		timeline:  d("line_timeline", "Timeline that the cluster is on."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.open, c.storeUp, c.missing, c.lacks, c.kept, c.alarms, c.frontier, c.lastTaken, c.timeline} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
+	yes := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	s, _ := c.a.current()
+	gauge(c.open, yes(s != nil))
+	var line wal.Timeline
+	var st archiver.State
+	if s != nil {
+		st, line = s.archiver.State(), c.a.scope.Last().Line.Timeline
+	}
+	gauge(c.storeUp, yes(st.StoreAnswers))
+	gauge(c.missing, float64(st.Misses.Len()))
+	gauge(c.lacks, float64(st.Lacks.Len()))
+	gauge(c.kept, float64(st.Kept))
+	gauge(c.alarms, float64(len(st.Alarms)))
+	gauge(c.frontier, float64(st.Frontier))
+	gauge(c.timeline, float64(line))
+	if s != nil {
+		gauge(c.lastTaken, float64(st.LastTaken.Unix()))
+	}
+}
+
+// buildInfo is the usual metric that carries the version.
+func buildInfo() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "walbaton_build_info", Help: "1, with the version.",
+		ConstLabels: prometheus.Labels{"version": version()}}, func() float64 { return 1 })
+}

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/queue"
+	"github.com/walbaton/walbaton/archiver/seal"
+	"github.com/walbaton/walbaton/archiver/store"
+	"github.com/walbaton/walbaton/archiver/wal"
+	"github.com/walbaton/walbaton/leader"
+)
+
+// site is one data directory and its archive. A re-clone, or another cluster in the same place,
+// makes a new one.
+type site struct {
+	archiver *archiver.Archiver
+	registry *prometheus.Registry
+	ctx      context.Context // ends with the site
+}
+
+// bound gives a context that ends with the site too.
+func (s *site) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// tendSites opens the archive and works on it, again and again: a data directory may not be there
+// yet, be replaced, or belong to another cluster tomorrow.
+func (a *app) tendSites(ctx context.Context) error {
+	proven := false
+	for {
+		err := a.tendSite(ctx, &proven)
+		if ctx.Err() != nil {
+			a.leaveSite("the sidecar stops")
+			return nil
+		}
+		why := "the data directory was replaced"
+		if err != nil {
+			why = err.Error()
+		}
+		if _, was := a.current(); was != why {
+			a.log.Warn("the archive is not open", "why", why)
+		}
+		a.leaveSite(why)
+		if sleep(ctx, time.Second) != nil {
+			return nil
+		}
+	}
+}
+
+func (a *app) leaveSite(why string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.site != nil || a.waiting != why {
+		a.site, a.waiting = nil, why
+		a.ring()
+	}
+}
+
+// tendSite works on one site until it is another one, or ctx ends.
+func (a *app) tendSite(ctx context.Context, proven *bool) error {
+	srv := a.pg.Server()
+	if srv.SystemID == 0 || !srv.SegmentSize.Valid() {
+		return fmt.Errorf("PostgreSQL's data directory %s cannot be read yet", a.cfg.Postgres.DataDir)
+	}
+	if !*proven {
+		largest := int64(srv.SegmentSize) + int64(srv.SegmentSize)/8 + seal.HeaderRange
+		if err := store.Prove(ctx, a.store, path.Join(a.cfg.Scope, "probe", a.cfg.Name), largest); err != nil {
+			return err
+		}
+		*proven = true
+		a.log.Info("the archive keeps the first writer's object: proven", "archive", a.store.String())
+	}
+	q, err := queue.Open(a.pgWAL(), srv.SegmentSize)
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	id := archiver.Identity{Scope: a.cfg.Scope, Member: a.cfg.Name, Software: version()}
+	opened, err := archiver.Prepare(ctx, a.store, id, srv, q, a.scope)
+	if err != nil {
+		return err
+	}
+	s := &site{registry: prometheus.NewRegistry()}
+	s.archiver, err = archiver.New(opened, q, a.scope, a.pg.Server, archiver.Options{
+		Member: a.cfg.Name, Workers: a.cfg.Workers, Codec: seal.Codec(a.cfg.Archive.Codec),
+		Limits:       archiver.Limits{PushWait: a.cfg.PushWait, ShutdownWait: a.cfg.ShutdownWait, StoppedWait: a.cfg.StoppedWait},
+		StallTimeout: a.cfg.StallTimeout, Grace: leader.UploadGrace, KeepDir: a.cfg.KeepDir, Log: a.log, Metrics: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	defer s.archiver.Close()
+	within, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.ctx = within
+	a.mu.Lock()
+	a.site, a.waiting = s, ""
+	a.ring()
+	a.mu.Unlock()
+	a.log.Info("the archive is open", "archive", opened.String(), "floor", opened.Identity().Floor.LSN.String())
+	guard := make(chan struct{})
+	go func() {
+		defer close(guard)
+		a.guardSite(within, cancel, srv.SystemID)
+	}()
+	err = s.archiver.Tend(within)
+	cancel(nil)
+	<-guard
+	if cause := context.Cause(within); errors.Is(cause, errOtherCluster) {
+		return cause
+	}
+	return err
+}
+
+var errOtherCluster = errors.New("the data directory belongs to another cluster now")
+
+// guardSite ends the site when the server's system identifier is another one.
+func (a *app) guardSite(ctx context.Context, end context.CancelCauseFunc, systemID uint64) {
+	for {
+		changed := a.wait()
+		if srv := a.pg.Server(); srv.SystemID != 0 && srv.SystemID != systemID {
+			end(errOtherCluster)
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Push answers archive_command.
+func (a *app) Push(ctx context.Context, file string) Answer {
+	deadline := time.Now().Add(a.cfg.PushWait)
+	for {
+		changed := a.wait()
+		s, why := a.current()
+		if s != nil {
+			return a.pushTo(ctx, s, file)
+		}
+		left := time.Until(deadline)
+		if left <= 0 || a.pg.Server().State == archiver.ServerStopping {
+			return Answer{1, fmt.Sprintf("not archived: %s", why)}
+		}
+		select {
+		case <-changed:
+		case <-time.After(min(left, time.Second)):
+		case <-ctx.Done():
+			return Answer{1, "not archived: the sidecar stops"}
+		}
+	}
+}
+
+func (a *app) pushTo(ctx context.Context, s *site, file string) Answer {
+	n, err := wal.ParseName(filepath.Base(file), s.archiver.Archive().SegmentSize())
+	if err != nil {
+		return Answer{1, fmt.Sprintf("not archived: %v", err)}
+	}
+	if err := a.checkPath(file); err != nil {
+		return Answer{1, fmt.Sprintf("not archived: %v", err)}
+	}
+	within, cancel := s.bound(ctx)
+	defer cancel()
+	r := s.archiver.Push(within, n)
+	if r.Code == 0 {
+		return Answer{}
+	}
+	return Answer{r.Code, fmt.Sprintf("%v not archived: %s (row %s; walbaton explain %v says more)", n, r.Why, r.Row, n)}
+}
+
+// checkPath refuses a file of another PostgreSQL: with several clusters on one host a wrong
+// --socket would ask the wrong sidecar.
+func (a *app) checkPath(file string) error {
+	theirs, err := os.Stat(file)
+	if err != nil {
+		return nil // another mount namespace may see it under another path; the name decides
+	}
+	ours, err := os.Stat(filepath.Join(a.pgWAL(), filepath.Base(file)))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(theirs, ours) {
+		return fmt.Errorf("%s is not in %s, which this sidecar looks after: check --socket in archive_command", file, a.pgWAL())
+	}
+	return nil
+}
+
+func sortMarks(m []leader.Mark) {
+	slices.SortFunc(m, func(a, b leader.Mark) int { return cmp.Compare(a.Timeline, b.Timeline) })
+}
+
+// Fetch leaves restore_command to walbaton-wal, which runs walbaton fetch.
+func (a *app) Fetch(context.Context, string, string) Answer { return Answer{Code: -1} }

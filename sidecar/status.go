@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func newStatusCommand(w world) *cobra.Command {
+	var asJSON bool
+	var address string
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show who ships, what the archive has, and what waits",
+		Long: `Show what a sidecar knows: the members of the cluster, who holds the baton, up to where
+the archive has no hole, and what waits or needs a person. Any node's sidecar shows
+the whole cluster.
+
+Exit code 0: all is in order. 3: something is not (the text says what). 1: no sidecar answers.`,
+		Example: `  walbaton status
+  walbaton status --address 10.0.0.7:9847
+  walbaton status --json | jq .archive.frontier_lsn`,
+		Args: takes(cobra.NoArgs),
+	}
+	addSettings(c, "listen")
+	c.Flags().StringVar(&address, "address", "", "`host:port` of the sidecar to ask (default: the local one, by --listen)")
+	c.Flags().BoolVar(&asJSON, "json", false, "print /status.json as it is")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		cfg, err := configOf(c, w)
+		if err != nil {
+			return err
+		}
+		if address == "" {
+			address = localAddress(cfg.Listen)
+		}
+		st, raw, err := askStatus(c.Context(), address)
+		if err != nil {
+			return withHint(err, "is the sidecar running? walbaton sidecar --help says how to start it; --address asks another node's")
+		}
+		if asJSON {
+			_, err = w.stdout.Write(raw)
+			return err
+		}
+		if err := printStatus(w.stdout, st); err != nil {
+			return err
+		}
+		if problems := st.problems(); len(problems) > 0 {
+			return withCode(exitFound, errors.New(problems[0]))
+		}
+		return nil
+	}
+	return c
+}
+
+// localAddress is where a sidecar that listens on addr answers from this machine.
+func localAddress(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+func askStatus(ctx context.Context, address string) (Status, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/status.json", nil)
+	if err != nil {
+		return Status{}, nil, fmt.Errorf("ask the sidecar at %s: %w", address, err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return Status{}, nil, fmt.Errorf("ask the sidecar at %s: %w", address, errors.Unwrap(err))
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	if err != nil {
+		return Status{}, nil, fmt.Errorf("ask the sidecar at %s: %w", address, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return Status{}, nil, fmt.Errorf("ask the sidecar at %s: it answers %s", address, resp.Status)
+	}
+	var st Status
+	if err := json.Unmarshal(raw, &st); err != nil {
+		return Status{}, nil, fmt.Errorf("ask the sidecar at %s: %w", address, err)
+	}
+	return st, raw, nil
+}
+
+// problems says what is not in order, one sentence each, the worst first.
+func (st Status) problems() []string {
+	var out []string
+	for _, al := range st.Alarms {
+		out = append(out, fmt.Sprintf("%s needs a person: %s (row %s; walbaton explain %s)", al.Name, al.Why, al.Row, al.Name))
+	}
+	if !st.Ready {
+		out = append(out, st.Why)
+	}
+	if st.Baton.Holder == "" && st.DCS.ReadAt.Unix() > 0 && len(st.Members) > 1 {
+		out = append(out, "nobody holds the baton: "+st.Baton.Why)
+	}
+	for _, m := range st.Members {
+		if !m.Sidecar && len(st.Members) > 1 {
+			out = append(out, fmt.Sprintf("no sidecar answers beside %s: what only it has is not protected", m.Name))
+		}
+	}
+	return out
+}
+
+// printStatus writes for people.
+func printStatus(w io.Writer, st Status) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "cluster   %s", st.Scope)
+	if st.SystemID != 0 {
+		fmt.Fprintf(&b, ", system identifier %d", st.SystemID)
+	}
+	if st.Archive.Timeline != 0 {
+		fmt.Fprintf(&b, ", timeline %d", st.Archive.Timeline)
+	}
+	fmt.Fprintf(&b, "\nbaton     %s\n", st.Baton.sentence(st.Time))
+	fmt.Fprintf(&b, "archive   %s\n          %s\n\n", st.Archive.URL, st.Archive.sentence(st.Time))
+	t := tabwriter.NewWriter(&b, 2, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "MEMBER\tROLE\tSTATE\tTL\tBATON\tSIDECAR\tSTORE\tHAS\tNOT ARCHIVED\t")
+	for _, m := range st.Members {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", m.Name, role(m), m.State, number(uint64(m.Timeline), m.Timeline != 0),
+			mark(m.Baton, "holds it", ""), mark(m.Sidecar, "alive", "absent"), mark(m.Store, "answers", mark(m.Sidecar, "silent", "")),
+			number(m.Has, m.Sidecar), number(m.Misses, m.Sidecar))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if problems := st.problems(); len(problems) > 0 {
+		fmt.Fprintln(&b)
+		for _, p := range problems {
+			fmt.Fprintf(&b, "! %s\n", p)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (s BatonStatus) sentence(now time.Time) string {
+	if s.Holder == "" {
+		if s.Why == "" {
+			return "nobody holds it"
+		}
+		return "nobody holds it: " + s.Why
+	}
+	out := s.Holder + " holds it"
+	if s.Term != 0 {
+		out += fmt.Sprintf(", term %d", s.Term)
+	}
+	if !s.Since.IsZero() {
+		out += fmt.Sprintf(", for %v", now.Sub(s.Since).Round(time.Second))
+	}
+	if s.Why != "" {
+		out += " (" + s.Why + ")"
+	}
+	return out
+}
+
+func (s ArchiveStatus) sentence(now time.Time) string {
+	if !s.Open {
+		return "not open: " + s.Why
+	}
+	var parts []string
+	if s.Segment != "" {
+		parts = append(parts, fmt.Sprintf("whole from %s to %s (%s)", s.From, s.Frontier, s.Segment))
+	} else {
+		parts = append(parts, "nothing known yet above "+s.Floor)
+	}
+	switch {
+	case s.Waiting == 0:
+		parts = append(parts, "nothing waits here")
+	case s.Oldest == "":
+		parts = append(parts, fmt.Sprintf("%d segments wait here", s.Waiting))
+	default:
+		parts = append(parts, fmt.Sprintf("%d segments wait here, from %s on", s.Waiting, s.Oldest))
+	}
+	if s.Lacks > 0 {
+		parts = append(parts, fmt.Sprintf("%d more wait on other nodes", s.Lacks))
+	}
+	if s.Kept > 0 {
+		parts = append(parts, fmt.Sprintf("%d files set aside", s.Kept))
+	}
+	if !s.Answers {
+		parts = append(parts, "the archive does not answer: "+s.Why)
+	} else if !s.LastTaken.IsZero() && s.LastTaken.Before(now) {
+		parts = append(parts, fmt.Sprintf("took a file from this node %v ago", now.Sub(s.LastTaken).Round(time.Second)))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func role(m MemberStatus) string {
+	if m.Leader && m.Role != "primary" {
+		return m.Role + " (leader)"
+	}
+	return m.Role
+}
+
+func mark(yes bool, a, b string) string {
+	if yes {
+		return a
+	}
+	return b
+}
+
+func number(n uint64, known bool) string {
+	if !known {
+		return "-"
+	}
+	return fmt.Sprint(n)
+}
