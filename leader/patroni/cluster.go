@@ -31,12 +31,12 @@ type Member struct {
 	State            string // Patroni's words: "running", "starting", "stopped", "crashed", ...
 	Role             string // primary, replica, standby_leader, promoted, demoted, uninitialized; "master" reads as primary
 	Timeline         uint32
-	LSN              uint64 // xlog_location: write or flush LSN of a primary, the higher of received and replayed of a replica
-	ReceiveLSN       uint64 // Patroni 4.1, replicas
-	ReplayLSN        uint64 // Patroni 4.1, replicas
-	Version          string // of Patroni
-	ReplicationState string // "streaming", "in archive recovery"; "" on a primary and before 3.0.4
-	Tags             map[string]any
+	LSN              uint64         // xlog_location: write or flush LSN of a primary, the higher of received and replayed of a replica
+	ReceiveLSN       uint64         // Patroni 4.1, replicas
+	ReplayLSN        uint64         // Patroni 4.1, replicas
+	Version          string         // of Patroni
+	ReplicationState string         // "streaming", "in archive recovery"; "" on a primary and before 3.0.4
+	Tags             map[string]any // numbers are json.Number
 	Paused           bool
 	PendingRestart   bool
 }

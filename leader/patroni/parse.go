@@ -203,11 +203,11 @@ func (p *parser) member(name, v string) Member {
 func (p *parser) legacy(m *Member, v string) {
 	u, err := url.Parse(v)
 	if err != nil {
-		p.warn("members/%s: %q is not a URL", m.Name, clip(v))
+		p.warn("members/%s: not a URL", m.Name) // it may hold a password
 		return
 	}
 	m.APIURL = u.Query().Get("application_name")
-	u.RawQuery = ""
+	u.RawQuery, u.User = "", nil
 	m.ConnURL = u.String()
 	p.address(m)
 }

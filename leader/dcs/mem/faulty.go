@@ -14,12 +14,12 @@ import (
 type Fault uint8
 
 const (
-	None Fault = iota
-	Drop       // the request does not arrive; the call fails at once
-	Hang       // the request does not arrive; the call ends with its context
-	Lost       // the request is carried out, the answer is lost; the call fails at once
-	Late       // the call fails at once; a write is carried out when Deliver is called
-	Stale      // Read answers what it answered the time before; other calls are not disturbed
+	None  Fault = iota
+	Drop        // the request does not arrive; the call fails at once
+	Hang        // the request does not arrive; the call ends with its context
+	Lost        // the request is carried out, the answer is lost; the call fails at once
+	Late        // the call fails at once; a write is carried out when Deliver is called
+	Stale       // Read answers what it answered the time before; other calls are not disturbed
 )
 
 func (f Fault) String() string {
