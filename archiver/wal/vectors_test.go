@@ -235,6 +235,9 @@ func compareDump(t testing.TB, dump string, s wal.Segment, r wal.Report) {
 			}
 		}
 	}
+	if r.Records == 0 {
+		want.Switch = r.Switch // of a switch that began in the segment before it prints nothing
+	}
 	if r.Continues && r.Records > want.Records {
 		// The one that runs on: pg_waldump leaves it out.
 		r.Records--
