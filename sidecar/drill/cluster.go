@@ -209,7 +209,7 @@ func (c *Cluster) binaries(ctx context.Context) error {
 	if from == "" {
 		return Build(ctx, bin)
 	}
-	return run(exec.CommandContext(ctx, "cp", filepath.Join(from, "walbaton"), filepath.Join(from, "walbaton-wal"), bin))
+	return Run(exec.CommandContext(ctx, "cp", filepath.Join(from, "walbaton"), filepath.Join(from, "walbaton-wal"), bin))
 }
 
 // Build builds walbaton and walbaton-wal from the checkout that holds the working directory into folder bin.
@@ -217,7 +217,7 @@ func Build(ctx context.Context, bin string) error {
 	for name, pkg := range map[string]string{"walbaton": "sidecar", "walbaton-wal": "sidecar/walbaton-wal"} {
 		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(bin, name), "github.com/walbaton/walbaton/"+pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if err := run(cmd); err != nil {
+		if err := Run(cmd); err != nil {
 			return err
 		}
 	}

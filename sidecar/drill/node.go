@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -94,6 +95,13 @@ func (n *Node) Reinit(ctx context.Context) error {
 		return err
 	}
 	return n.Start(ctx)
+}
+
+// Walbaton is a walbaton command as an administrator types it on the node: verb, then the node's own flags, then args.
+func (n *Node) Walbaton(ctx context.Context, verb string, args ...string) *exec.Cmd {
+	args = append([]string{verb, "--archive", n.c.Store.URL(), "--patroni-config", filepath.Join(n.Dir, "patroni.yml"),
+		"--config", filepath.Join(n.Dir, "walbaton.yml")}, args...)
+	return n.c.Command(ctx, "walbaton", args...)
 }
 
 // PGData is the data directory.

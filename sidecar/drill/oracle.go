@@ -33,7 +33,7 @@ func (c *Cluster) TakeBase(ctx context.Context) (*Base, error) {
 	b := &Base{c: c, dir: filepath.Join(oracle, "base")}
 	ctx, cancel := context.WithTimeout(ctx, clusterLimit)
 	defer cancel()
-	err = run(c.command(ctx, oracle, nil, "pg_basebackup", "-D", b.dir, "-X", "none", "-c", "fast", "-d", p.DSN()))
+	err = Run(c.command(ctx, oracle, nil, "pg_basebackup", "-D", b.dir, "-X", "none", "-c", "fast", "-d", p.DSN()))
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +141,7 @@ func (b *Base) Restore(ctx context.Context, how How, target time.Time) (*Server,
 		return nil, err
 	}
 	data := filepath.Join(dir, "pgdata")
-	if err := run(b.c.command(ctx, dir, nil, "cp", "-a", "--reflink=auto", b.dir, data)); err != nil {
+	if err := Run(b.c.command(ctx, dir, nil, "cp", "-a", "--reflink=auto", b.dir, data)); err != nil {
 		return nil, err
 	}
 	signal := filepath.Join(data, "recovery.signal")

@@ -49,10 +49,20 @@ func (c *Cluster) command(ctx context.Context, dir string, env []string, argv ..
 	cmd.Dir = dir
 	cmd.Env = append([]string{
 		"PATH=" + filepath.Join(c.Dir, "bin") + ":" + pgBin + ":/usr/local/bin:/usr/bin:/bin",
-		"HOME=" + dir, "LANG=C.UTF-8", "LC_ALL=C.UTF-8", "TZ=UTC",
+		"HOME=" + c.Dir, "LANG=C.UTF-8", "LC_ALL=C.UTF-8", "TZ=UTC",
 	}, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: c.cred}
 	return cmd
+}
+
+// Command is a program of walbaton's or PostgreSQL's, or any other, run as user postgres with the archive's credentials.
+func (c *Cluster) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	for _, dir := range []string{filepath.Join(c.Dir, "bin"), pgBin} {
+		if path := filepath.Join(dir, name); exists(path) {
+			name = path
+		}
+	}
+	return c.command(ctx, c.Dir, c.Store.Env(), append([]string{name}, args...)...)
 }
 
 // kill ends the process at once and waits for it; a process that has ended already is fine.
@@ -145,14 +155,14 @@ func killBelow(dir string) {
 	}
 }
 
-// run runs a command to its end; the error has what it wrote.
-func run(cmd *exec.Cmd) error {
-	_, err := output(cmd)
+// Run runs a command to its end; the error has what it wrote.
+func Run(cmd *exec.Cmd) error {
+	_, err := Output(cmd)
 	return err
 }
 
-// output runs a command to its end and returns what it wrote to stdout; the error has what it wrote to stderr.
-func output(cmd *exec.Cmd) (string, error) {
+// Output runs a command to its end and returns what it wrote to stdout; the error has what it wrote to stderr.
+func Output(cmd *exec.Cmd) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

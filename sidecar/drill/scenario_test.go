@@ -5,8 +5,6 @@ package drill
 import (
 	"context"
 	"errors"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -154,11 +152,7 @@ func (s *scenario) restore(how How) *Server {
 	return server
 }
 
-func (s *scenario) verify(ctx context.Context) error {
-	node := s.Nodes[0]
-	return run(exec.CommandContext(ctx, s.Bin("walbaton"), "verify", "--archive", s.Store.URL(),
-		"--patroni-config", filepath.Join(node.Dir, "patroni.yml"), "--config", filepath.Join(node.Dir, "walbaton.yml")))
-}
+func (s *scenario) verify(ctx context.Context) error { return Run(s.Nodes[0].Walbaton(ctx, "verify")) }
 
 // lost logs how many acknowledged rows no server has. Asynchronous replication allows that; the archive cannot help it.
 func (s *scenario) lost() {

@@ -132,7 +132,7 @@ func newMinIO(c *Cluster) (*minioStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := run(exec.Command("cp", "--reflink=auto", binary, filepath.Join(dir, "minio"))); err != nil {
+	if err := Run(exec.Command("cp", "--reflink=auto", binary, filepath.Join(dir, "minio"))); err != nil {
 		return nil, err
 	}
 	m.client = s3.New(s3.Options{

@@ -1,0 +1,141 @@
+//go:build drills
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/walbaton/walbaton/sidecar/drill"
+)
+
+// TestMain lets the test program be the demo itself, so that a test can send it signals.
+func TestMain(m *testing.M) {
+	if os.Getenv("QUICKSTART_TEST_RUNS_THE_DEMO") != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// demoIn is the demo, to be started in a process group of its own, with the folders of its clusters below dir.
+func demoIn(dir string, env ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), append(env, "QUICKSTART_TEST_RUNS_THE_DEMO=1", "WALBATON_DRILLS="+dir)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd
+}
+
+// folder is a folder that user postgres may search; t.TempDir is not.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "walbaton-quickstart-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// nothingLeft fails when a process or a file of the demo is still there.
+func nothingLeft(t *testing.T, dir string) {
+	t.Helper()
+	if pids := drill.Below(dir); len(pids) > 0 {
+		t.Errorf("processes left: %v", pids)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("files left: %v, %v", entries, err)
+	}
+}
+
+func TestDemo(t *testing.T) {
+	dir := folder(t)
+	start := time.Now()
+	out, err := demoIn(dir, "KEEP=").CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took > 3*time.Minute {
+		t.Errorf("the demo took %v, want at most 3 minutes", took)
+	}
+	if !strings.Contains(string(out), "byte for byte the same") {
+		t.Error("there is no summary")
+	}
+	nothingLeft(t, dir)
+}
+
+func TestDemoKept(t *testing.T) {
+	dir := folder(t)
+	out, err := demoIn(dir, "KEEP=1").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	_, stop, ok := strings.Cut(string(out), "bin/quickstart stop ")
+	if !ok {
+		t.Fatalf("the demo does not say how to stop it:\n%s", out)
+	}
+	if len(drill.Below(dir)) == 0 {
+		t.Error("nothing runs, want the cluster kept")
+	}
+	cmd := demoIn(dir)
+	cmd.Args = append(cmd.Args, "stop", strings.TrimSpace(stop))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	nothingLeft(t, dir)
+}
+
+// TestDemoInterrupted presses Ctrl-C at moments when different things run.
+func TestDemoInterrupted(t *testing.T) {
+	for _, test := range []struct {
+		after string        // a line that begins a step
+		then  time.Duration // how far into it
+	}{
+		{"Build walbaton", 0},
+		{"Build walbaton", 1500 * time.Millisecond},
+		{"Put it under load", 300 * time.Millisecond},
+		{"The archive goes away", time.Second},
+		{"kill -9", 2 * time.Second},
+	} {
+		t.Run(test.after+" "+test.then.String(), func(t *testing.T) {
+			dir := folder(t)
+			cmd := demoIn(dir)
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			lines := bufio.NewScanner(out)
+			for lines.Scan() && !strings.Contains(lines.Text(), test.after) {
+			}
+			time.Sleep(test.then)
+			interrupted := time.Now()
+			if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			for lines.Scan() {
+			}
+			if err := cmd.Wait(); err == nil || !strings.Contains(stderr.String(), "interrupted") {
+				t.Errorf("got %v and %q, want that it was interrupted", err, stderr.String())
+			}
+			if took := time.Since(interrupted); took > 10*time.Second {
+				t.Errorf("it took %v to stop", took)
+			}
+			nothingLeft(t, dir)
+		})
+	}
+}
