@@ -1,31 +1,124 @@
 package leader
 
 import (
+	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/walbaton/walbaton/leader/dcs/mem"
 )
+
+var schedules = flag.Int("schedules", 200, "how many schedules TestP4OneBaton plays; a tenth of that with goroutines")
 
 // TestP4OneBaton plays thousands of schedules with slow, lost and unheard requests, nodes
 // that stand still, clocks that are wrong and run at different speeds, and a cluster that
 // changes all the time: at no instant do two terms live, no lease is released while the
 // work of its term goes on, and when the network is good again the right node ships.
 func TestP4OneBaton(t *testing.T) {
-	schedules := 2000
-	if testing.Short() {
-		schedules = 200
-	}
 	terms := 0
-	for seed := range schedules {
+	for seed := range *schedules {
 		s := chaos(t, uint64(seed))
 		terms += s.terms
 		if t.Failed() {
 			t.Fatalf("schedule %d", seed)
 		}
 	}
-	t.Logf("%d schedules, %d terms", schedules, terms)
+	t.Logf("%d schedules, %d terms", *schedules, terms)
+}
+
+// TestP4OneBatonRunning is the same with Elector.Run: goroutines and timers on the virtual
+// clock of a bubble, behind mem's faulty network. The contexts of two terms never live at
+// the same instant, and the work of two terms overlaps only as far as a lease runs out.
+func TestP4OneBatonRunning(t *testing.T) {
+	terms := 0
+	for seed := range max(1, *schedules/10) {
+		synctest.Test(t, func(t *testing.T) { terms += running(t, uint64(seed)) })
+		if t.Failed() {
+			t.Fatalf("schedule %d", seed)
+		}
+	}
+	t.Logf("%d terms", terms)
+}
+
+// dice is a source that goroutines share.
+type dice struct {
+	mu sync.Mutex
+	r  *rand.Rand
+}
+
+func (d *dice) below(n int) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.r.IntN(n)
+}
+
+func (d *dice) upTo(t time.Duration) time.Duration { return time.Duration(d.below(int(t))) }
+
+func running(t *testing.T, seed uint64) int {
+	d := &dice{r: rand.New(rand.NewPCG(seed, 2))}
+	server := cluster()
+	faults := []mem.Fault{mem.Drop, mem.Hang, mem.Lost, mem.Late, mem.Stale}
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	alive := map[string]context.Context{}
+	terms, last := 0, uint64(0)
+	for _, name := range []string{"n1", "n2", "n3"} {
+		bad := d.below(300)
+		network := mem.NewFaulty(server.Client(), func(mem.Op) mem.Fault {
+			time.Sleep(d.upTo(30 * time.Millisecond))
+			if d.below(1000) >= bad {
+				return mem.None
+			}
+			time.Sleep(d.upTo(10 * time.Second))
+			return faults[d.below(len(faults))]
+		})
+		e := newElector(t, network, Options{Self: name})
+		work := func(ctx context.Context, term Term) error {
+			mu.Lock()
+			for other, o := range alive {
+				if o.Err() == nil {
+					t.Errorf("%s begins term %d while %s holds the baton", name, term.Epoch, other)
+				}
+			}
+			if term.Epoch <= last {
+				t.Errorf("%s begins term %d after %d", name, term.Epoch, last)
+			}
+			alive[name], last = ctx, term.Epoch
+			terms++
+			mu.Unlock()
+			select {
+			case <-ctx.Done():
+			case <-time.After(d.upTo(time.Minute)):
+			}
+			time.Sleep(d.upTo(3 * time.Second))
+			return nil
+		}
+		all.Go(func() {
+			if err := e.Run(ctx, work); err != nil {
+				t.Error(err)
+			}
+		})
+		all.Go(func() { // what arrives late
+			for ctx.Err() == nil {
+				time.Sleep(d.upTo(20 * time.Second))
+				network.Deliver(t.Context())
+			}
+		})
+	}
+	for range 30 {
+		time.Sleep(d.upTo(10 * time.Second))
+		server.Put("leader", fmt.Sprintf("n%d", 1+d.below(3)))
+	}
+	cancel()
+	all.Wait()
+	return terms
 }
 
 // mood is how bad the network is, in chances of a thousand.
