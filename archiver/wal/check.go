@@ -189,6 +189,7 @@ func (c *Checker) enter(h page, p []byte, off int) {
 	case h.info&pageOverwrites != 0:
 		if h.info&pageContinues != 0 || h.rest != 0 || !c.open && c.pages > 0 {
 			why = "a page overwrites a record that was not there"
+			break
 		}
 		c.open, c.replaced = false, true
 	case (h.info&pageContinues != 0) != c.open || c.open && h.rest != c.rec.left || !c.open && h.rest != 0:

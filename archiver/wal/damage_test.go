@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -316,4 +317,39 @@ func FuzzChecker(f *testing.F) {
 			t.Errorf("in chunks: got %+v, want %+v", got, r)
 		}
 	})
+}
+
+// What is wrong with a record is said in its own words.
+func TestWhy(t *testing.T) {
+	w := waltest.New(cluster, mib)
+	w.Record(pageSize - 40 - 24 - 5 - 16) // the next header is split: 16 bytes before the page's end, 8 behind its header
+	split := w.Commit(time.Unix(1e9, 0))
+	crash := w.Crash(20000)
+	over := int(crash-w.Current().Start())/pageSize*pageSize + pageSize + 24
+	w.Switch()
+	s := w.Full()[0]
+	at := int(split - s.Start())
+	for name, c := range map[string]struct {
+		off int
+		put []byte
+		end int
+		why string
+	}{
+		"a length below a header's":        {at, []byte{23}, at, "a record has no length"},
+		"no length":                        {at, []byte{0}, at, "the records end"},
+		"another link, in a split header":  {at + 8, []byte{8}, at, "a record does not follow the one before it"},
+		"another kind, in a split header":  {at + 16 + 24, []byte{0x20}, at, "a record's checksum is wrong"},
+		"no record that overwrites":        {over + 16, []byte{0x20}, over, "a record does not follow the one before it"},
+		"another record than the last":     {over + 8, []byte{0}, over, "a record does not follow the one before it"},
+		"a rest of another length":         {pageSize + 16, []byte{17}, at, "a page does not continue the record before it"},
+		"a rest where none was left":       {2*pageSize + 2, []byte{1}, int(crash - s.Start()), "a page does not continue the record before it"},
+		"a rest and an overwritten record": {2*pageSize + 2, []byte{9}, int(crash - s.Start()), "a page overwrites a record that was not there"},
+	} {
+		b := w.Segment(s)
+		copy(b[c.off:], c.put)
+		r := check(t, b, s, cluster)
+		if r.End != s.Start()+wal.LSN(c.end) || r.State == wal.Complete || !strings.Contains(r.Why, c.why) && r.State == wal.Cut {
+			t.Errorf("%s: got %v up to %v, %q, want %v, %q", name, r.State, r.End, r.Why, s.Start()+wal.LSN(c.end), c.why)
+		}
+	}
 }
