@@ -24,8 +24,6 @@ const (
 	readySuffix = ".ready"
 	doneSuffix  = ".done"
 
-	// chunk is how many directory entries are held at a time.
-	chunk = 1024
 	// historyMax is more than any history: a line of the file has some 50 bytes.
 	historyMax = 1 << 20
 )
@@ -123,16 +121,19 @@ func (q *Queue) Scan() ([]File, error) {
 
 // scan returns the status files and then the WAL files, so that a name may be there three times.
 func (q *Queue) scan() ([]File, error) {
-	files, err := q.scanDir(nil, statusDir, func(base string) (File, bool) {
-		n, s, ok := q.parseStatus(base)
-		return File{Name: n, Status: s, Gone: true}, ok
+	var files []File
+	err := eachRegular(q.root, statusDir, func(base string) {
+		if n, s, ok := q.parseStatus(base); ok {
+			files = append(files, File{Name: n, Status: s, Gone: true})
+		}
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("scan %s: %w", statusDir, err)
 	}
-	files, err = q.scanDir(files, ".", func(base string) (File, bool) {
-		n, err := wal.ParseName(base, q.size)
-		return File{Name: n}, err == nil
+	err = eachRegular(q.root, ".", func(base string) {
+		if n, err := wal.ParseName(base, q.size); err == nil {
+			files = append(files, File{Name: n})
+		}
 	})
 	if err != nil {
 		return nil, fmt.Errorf("scan pg_wal: %w", err)
@@ -152,28 +153,6 @@ func merge(files []File) []File {
 		out = append(out, f)
 	}
 	return out
-}
-
-// scanDir appends what parse takes of the regular files in a folder.
-func (q *Queue) scanDir(files []File, dir string, parse func(base string) (File, bool)) ([]File, error) {
-	d, err := q.root.Open(dir)
-	if err != nil {
-		return files, err
-	}
-	defer d.Close()
-	for {
-		entries, err := d.ReadDir(chunk)
-		for _, e := range entries {
-			if f, ok := parse(e.Name()); ok && e.Type().IsRegular() {
-				files = append(files, f)
-			}
-		}
-		if err == io.EOF {
-			return files, nil
-		} else if err != nil {
-			return files, err
-		}
-	}
 }
 
 // parseStatus reads the name of a status file.

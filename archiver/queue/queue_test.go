@@ -170,6 +170,21 @@ func TestOnlyRegularFiles(t *testing.T) {
 	}
 }
 
+// Some file systems do not tell the type with the name.
+func TestRegularLooksItself(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir, seg1, statusDir+"/"+seg1+".ready")
+	q := open(t, dir)
+	for _, tt := range []struct {
+		dir, base string
+		want      bool
+	}{{".", seg1, true}, {statusDir, seg1 + ".ready", true}, {".", statusDir, false}, {".", seg2, false}} {
+		if got := regular(q.root, tt.dir, tt.base, 0); got != tt.want {
+			t.Errorf("%s/%s: got %v, want %v", tt.dir, tt.base, got, tt.want)
+		}
+	}
+}
+
 // PostgreSQL recycles a segment by giving its file a later name. An open file shows the new content; the
 // name shows another Ident or nothing.
 func TestIdent(t *testing.T) {
