@@ -95,7 +95,7 @@ func (t *tries) again(ctx context.Context, err error) error {
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
-		return err
+		return fmt.Errorf("%w, and then: %w", err, context.Cause(ctx))
 	}
 }
 
@@ -189,12 +189,13 @@ func (g *resumed) open() (err error) {
 
 func (g *resumed) Read(p []byte) (int, error) {
 	for g.err == nil {
-		n, err := 0, error(nil)
 		if g.body == nil {
-			err = g.open()
-		} else {
-			n, err = g.body.Read(p)
+			if err := g.open(); err != nil {
+				g.err = g.tries.again(g.ctx, err)
+				continue
+			}
 		}
+		n, err := g.body.Read(p)
 		if n > 0 {
 			g.tries.n = 0
 			g.at += int64(n)
@@ -206,10 +207,10 @@ func (g *resumed) Read(p []byte) (int, error) {
 		case err == io.EOF:
 			g.err = io.EOF
 		case err != nil:
-			g.err = g.tries.again(g.ctx, err)
 			g.drop()
+			g.err = g.tries.again(g.ctx, err)
 		}
-		if n > 0 || err == nil && g.body != nil {
+		if n > 0 || err == nil {
 			return n, nil // what ended it, if anything, comes with the next Read
 		}
 	}

@@ -126,8 +126,8 @@ func CheckKey(key string) error {
 	return nil
 }
 
-// CheckRange returns fs.ErrInvalid for a range that Get cannot mean.
-func CheckRange(from, n int64) error {
+// CheckRange returns fs.ErrInvalid for an offset that no object has.
+func CheckRange(from int64) error {
 	if from < 0 {
 		return fmt.Errorf("range from %d: %w", from, fs.ErrInvalid)
 	}

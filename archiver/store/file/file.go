@@ -122,7 +122,7 @@ func (s *Store) put(ctx context.Context, key string, b store.Body) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, fs.ErrExist):
-		return taken(root, key)
+		return taken(root, key, err)
 	case errors.Is(err, fs.ErrNotExist):
 		// The folder went away under us, with its root perhaps. "Not there" is no answer to a put.
 		s.forget(path.Dir(key))
@@ -133,18 +133,19 @@ func (s *Store) put(ctx context.Context, key string, b store.Body) error {
 	return err
 }
 
-// taken says that key is taken, when an object has it and is durable.
-func taken(root *os.Root, key string) error {
+// taken says that key is taken, when an object has it and is durable. err is durable.Create's.
+func taken(root *os.Root, key string, err error) error {
+	// Joined to fs.ErrExist is why the folder could not be fsynced, which must not read like a taken key.
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) && len(joined.Unwrap()) > 1 {
+		return fmt.Errorf("taken, perhaps not durably: %v", err)
+	}
 	info, err := root.Lstat(key)
 	switch {
 	case err != nil:
 		return fmt.Errorf("taken, and then: %v", err) // deleted since; the next try will know
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("the name belongs to a %s", kind(info))
-	}
-	// Once more than durable.Create did: an error of its fsync would be hidden behind fs.ErrExist.
-	if err := durable.SyncDir(root, path.Dir(key)); err != nil {
-		return err
 	}
 	return fs.ErrExist
 }
@@ -230,7 +231,7 @@ func (s *Store) Get(ctx context.Context, key string, from, n int64) (io.ReadClos
 }
 
 func (s *Store) get(ctx context.Context, key string, from, n int64) (io.ReadCloser, error) {
-	if err := store.CheckRange(from, n); err != nil {
+	if err := store.CheckRange(from); err != nil {
 		return nil, err
 	}
 	root, err := s.enterKey(ctx, key)

@@ -64,7 +64,8 @@ func kind(err error) error {
 	switch {
 	case status == http.StatusPreconditionFailed:
 		return fs.ErrExist
-	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+	case status == http.StatusUnauthorized || status == http.StatusForbidden,
+		code == "XAdminUserNotFound": // versitygw's word for an access key that nobody has, with 404
 		return fs.ErrPermission
 	case status == http.StatusNotFound && code == "NoSuchBucket":
 		return store.ErrNoRoot

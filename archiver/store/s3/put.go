@@ -37,7 +37,7 @@ func (s *Store) Put(ctx context.Context, key string, b store.Body) error {
 	if err != nil {
 		return fmt.Errorf("put %s: %w", key, err)
 	}
-	body := &loan{b: b}
+	body := &loan{ctx: ctx, b: b}
 	defer body.end()
 	if partSize == 0 {
 		err = s.putSingle(ctx, key, body, b.Size(), sums[0])
@@ -198,7 +198,10 @@ func equal(a, b io.Reader) (bool, error) {
 
 // loan is a body in the hands of the HTTP transport, which may go on reading it in a goroutine of its own
 // after a request has ended. end takes it back: its memory may be used for something else then.
+//
+// Once ctx has ended no more of it is given away, so that a cancelled upload does not complete behind our back.
 type loan struct {
+	ctx   context.Context
 	mu    sync.Mutex
 	ended bool
 	b     io.ReadSeeker
@@ -215,6 +218,9 @@ func (l *loan) readAt(p []byte, at int64) (int, error) {
 	defer l.mu.Unlock()
 	if l.ended {
 		return 0, fs.ErrClosed
+	}
+	if err := context.Cause(l.ctx); err != nil {
+		return 0, err
 	}
 	if _, err := l.b.Seek(at, io.SeekStart); err != nil {
 		return 0, err

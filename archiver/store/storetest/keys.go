@@ -118,16 +118,22 @@ func testListing(t *testing.T, a, b store.Store) {
 		"s/1/wal/00000002", "s/1/wal/00000002/", "s/1/wal/00000001/0000000000000000000003", "s/1/wal/00000003/", "s/2/", "t/1", "t/1/", "zz", "\u00ff"}
 	afters := []string{"", "a", "s/1/wal", "s/1/wal/00000001", "s/1/wal/00000001/", all[5], all[999], all[1000], all[1001],
 		all[2299], all[2307] + "x", "s/1/wal/00000001/000000000000000000000005", "s/1/wal/00000001~", "s/1/wal/00000002/", all[len(all)-1], "zzz"}
-	for _, prefix := range prefixes {
-		for _, after := range afters {
-			var want []string
-			for _, key := range all {
-				if strings.HasPrefix(key, prefix) && key > after {
-					want = append(want, key)
-				}
+	check := func(prefix, after string) {
+		var want []string
+		for _, key := range all {
+			if strings.HasPrefix(key, prefix) && key > after {
+				want = append(want, key)
 			}
-			wantKeys(t, b, prefix, after, want)
 		}
+		wantKeys(t, b, prefix, after, want)
+	}
+	for _, prefix := range prefixes {
+		check(prefix, "")
+		check(prefix, all[1000])
+	}
+	for _, after := range afters {
+		check("", after)
+		check("s/1/wal/00000001/", after)
 	}
 	for info, err := range b.List(t.Context(), "s/1/wal/", "") {
 		if err != nil || info.Size != int64(len(info.Key)) || info.Modified.IsZero() {
