@@ -125,7 +125,7 @@ func (c *Client) take(ctx context.Context, client *clientv3.Client, l dcs.Lease)
 		ours.Epoch = uint64(kv.CreateRevision)
 		return ours, nil
 	}
-	client.Revoke(ctx, open.lease) // else it runs out, with no key on it
+	revoke(ctx, client, open.lease)
 	return dcs.Lease{}, &dcs.HeldError{Lease: batonOf(kv)}
 }
 
@@ -173,7 +173,7 @@ func (c *Client) extend(ctx context.Context, client *clientv3.Client, l dcs.Leas
 			return l, nil
 		}
 	}
-	client.Revoke(ctx, id) // else it runs out, with no key on it
+	revoke(ctx, client, id)
 	return dcs.Lease{}, fmt.Errorf("extend baton: key is not ours: %w", dcs.ErrLost)
 }
 
@@ -196,7 +196,7 @@ func (c *Client) Release(ctx context.Context, l dcs.Lease) error {
 	if err != nil {
 		return fmt.Errorf("release baton: %w", ended(ctx, err))
 	}
-	client.Revoke(ctx, id) // else it runs out, with no key on it
+	revoke(ctx, client, id)
 	return nil
 }
 

@@ -118,3 +118,11 @@ func (k *keeper) close() {
 // seconds rounds up: a lease must not be shorter than what the caller counts on. The
 // server may make it longer (its shortest is one and a half election timeouts).
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
+
+// revoke gives a lease back that no key hangs on any more. Without success it runs out, so
+// what is known already does not wait for it.
+func revoke(ctx context.Context, client *clientv3.Client, id clientv3.LeaseID) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	client.Revoke(ctx, id)
+}

@@ -338,14 +338,14 @@ func TestTLS(t *testing.T) {
 // administrator turns authentication on, with one user who may do what Patroni's may.
 func administrator(t *testing.T, raw *clientv3.Client) {
 	t.Helper()
-	read := clientv3.PermissionType(clientv3.PermReadWrite)
 	steps := []func(ctx context.Context) error{
 		func(ctx context.Context) error { _, err := raw.UserAdd(ctx, "root", "top secret"); return err },
 		func(ctx context.Context) error { _, err := raw.UserGrantRole(ctx, "root", "root"); return err },
 		func(ctx context.Context) error { _, err := raw.UserAdd(ctx, "patroni", "pa$s"); return err },
 		func(ctx context.Context) error { _, err := raw.RoleAdd(ctx, "batman"); return err },
 		func(ctx context.Context) error {
-			_, err := raw.RoleGrantPermission(ctx, "batman", "/service/batman/", clientv3.GetPrefixRangeEnd("/service/batman/"), read)
+			_, err := raw.RoleGrantPermission(ctx, "batman", "/service/batman/", clientv3.GetPrefixRangeEnd("/service/batman/"),
+				clientv3.PermissionType(clientv3.PermReadWrite))
 			return err
 		},
 		func(ctx context.Context) error { _, err := raw.UserGrantRole(ctx, "patroni", "batman"); return err },
@@ -419,6 +419,9 @@ func TestAuth(t *testing.T) {
 		}
 	}
 	everything()
+	if err := d.Release(soon(t), l); err != nil {
+		t.Error(err)
+	}
 
 	for name, change := range map[string]func(c *Config){
 		"wrong password": func(c *Config) { c.Password = "x" },

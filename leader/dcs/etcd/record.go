@@ -95,7 +95,7 @@ func (a *announced) withdraw(ctx context.Context, client *clientv3.Client, key s
 		return err
 	}
 	if lease := a.get().lease; lease != 0 {
-		client.Revoke(ctx, lease) // else it runs out, with no key on it
+		revoke(ctx, client, lease)
 	}
 	a.set(record{})
 	return nil
