@@ -21,8 +21,11 @@ func newEncoder(codec Codec) (encoder, error) {
 		e, err := zstd.NewWriter(nil,
 			zstd.WithEncoderLevel(zstd.SpeedFastest),
 			zstd.WithEncoderConcurrency(1), // 1 means: no goroutines
-			zstd.WithZeroFrames(true),      // a frame also for nothing
-			zstd.WithEncoderCRC(true))      // so that `zstd -d` finds damage
+			// The fastest level remembers too little to find anything further back, and with the default of
+			// 4 MiB an encoder takes 9 MB instead of 3.
+			zstd.WithWindowSize(1<<20),
+			zstd.WithZeroFrames(true), // a frame also for nothing
+			zstd.WithEncoderCRC(true)) // so that `zstd -d` finds damage
 		return zstdEncoder{e}, err
 	case LZ4:
 		e := lz4.NewWriter(nil)

@@ -9,7 +9,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// maxWindow is how far back a zstd frame may refer, and so what decoding costs in memory. We write 4 MiB;
+// maxWindow is how far back a zstd frame may refer, and so what decoding costs in memory. We write 1 MiB;
 // 8 MiB is what every decoder has to support (RFC 8878, section 3.1.1.1.2).
 const maxWindow = 8 << 20
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -54,7 +55,13 @@ func TestVectors(t *testing.T) {
 		if !ok {
 			t.Fatalf("%s: unknown result %q", name, want)
 		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		h, got, err := opened(bytes.NewReader(object))
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 2*maxWindow {
+			t.Errorf("%s: took %d bytes of memory, want at most %d", name, n, 2*maxWindow)
+		}
 		if !errors.Is(err, kind) || kind == nil && err != nil {
 			t.Errorf("%s (%s): got %v, want %s", name, strings.TrimSpace(why), err, want)
 			continue
