@@ -93,7 +93,7 @@ func (s *Store) Head(ctx context.Context, key string) (store.Info, error) {
 	if err := store.CheckKey(key); err != nil {
 		return store.Info{}, fmt.Errorf("head: %w", err)
 	}
-	for {
+	for range 3 {
 		out, err := s.client.HeadObject(ctx, &awss3.HeadObjectInput{Bucket: &s.bucket, Key: aws.String(s.prefix + key)})
 		if err == nil {
 			return store.Info{Key: key, Size: aws.ToInt64(out.ContentLength), Modified: aws.ToTime(out.LastModified)}, nil
@@ -107,6 +107,7 @@ func (s *Store) Head(ctx context.Context, key string) (store.Info, error) {
 		}
 		r.Close() // it has just appeared: ask again
 	}
+	return store.Info{}, fmt.Errorf("head %s: the server has it for GET and not for HEAD", key)
 }
 
 // List implements store.Store, a thousand keys a request.

@@ -132,7 +132,7 @@ func TestRequestsCounted(t *testing.T) {
 			t.Errorf("%d %s: got requests %v, want %v", i, step.name, got, step.want)
 		}
 	}
-	before := stub.connections
+	before := stub.opened()
 	for i := range 20 {
 		key := "many/" + strings.Repeat("x", i+1)
 		if err := s.Put(t.Context(), key, bytes.NewReader(make([]byte, segment))); err != nil {
@@ -142,7 +142,7 @@ func TestRequestsCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := stub.connections - before; got != 1 {
+	if got := stub.opened() - before; got != 1 {
 		t.Errorf("20 puts and gets in a row: got %d connections, want 1", got)
 	}
 }

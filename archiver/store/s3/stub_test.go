@@ -70,6 +70,12 @@ func (s *stub) pending() int {
 	return len(s.uploads)
 }
 
+func (s *stub) opened() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.connections
+}
+
 func fail(w http.ResponseWriter, status int, code string) {
 	w.Header().Set("Content-Type", "application/xml")
 	w.WriteHeader(status)
