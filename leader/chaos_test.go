@@ -137,7 +137,9 @@ func chaos(t *testing.T, seed uint64) *sim {
 		}
 		switch n := random.IntN(1000); {
 		case n < m.slow:
-			f.there, f.back = upTo(20*time.Second), upTo(6*time.Second)
+			if f.back = upTo(6 * time.Second); random.IntN(2) == 0 {
+				f.there = upTo(20 * time.Second)
+			}
 		case n < m.slow+m.lost:
 			f.lost = true
 		case n < m.slow+m.lost+m.unheard:

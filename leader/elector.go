@@ -304,8 +304,6 @@ func (r *run) begin(a Action) {
 	r.term, r.guard = a.Term, g
 	r.n.held.Set(1)
 	r.report(func(time.Time) { r.notify() })
-	c := a.Term.Choice
-	r.o.Log.Info("took the baton", "term", a.Term.Epoch, "rule", c.Rule, "why", c.Why, "errand", c.Errand.String())
 	r.tasks.Go(func() {
 		err := r.lead(ctx, a.Term)
 		g.stop(ErrReleased) // unless it has ended already
@@ -320,6 +318,8 @@ func (r *run) begin(a Action) {
 			r.notify()
 		})
 	})
+	c := a.Term.Choice
+	r.o.Log.Info("took the baton", "term", a.Term.Epoch, "rule", c.Rule, "why", c.Why, "errand", c.Errand.String())
 }
 
 // logEnd says that the work of a term has returned, and what its end does not explain.

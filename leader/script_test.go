@@ -91,6 +91,8 @@ func replay(t *testing.T, text string) string {
 //	member n1 "tags":{}           more JSON in the member key of a replica
 //	record n1 store=false has=1:2-4 misses=1:2 lacks=1:2 errand=1:2
 //	hang|lose|unheard|fail n1 op  what becomes of such requests from now on; "heal n1" ends it
+//	slow n1 op 4s                 their answers take that long
+//	forget n1                     its record vanishes from the server
 //	work n1 3s                    how long its work goes on after the end of a term
 //	returns n1                    its work returns by itself
 //	pause n1 20s                  it stands still
@@ -126,6 +128,12 @@ func (s *script) command(verb string, args []string) error {
 	case "hang", "lose", "unheard", "fail":
 		f := map[string]fate{"hang": {lost: true}, "lose": {lost: true}, "unheard": {unheard: true}, "fail": {err: errors.New("refused")}}
 		s.fates[arg(0)+" "+arg(1)] = f[verb]
+	case "slow":
+		d, err := time.ParseDuration(arg(2))
+		s.fates[arg(0)+" "+arg(1)] = fate{back: d}
+		return err
+	case "forget":
+		return s.server.Client().Announce(context.Background(), arg(0), "", 0)
 	case "heal":
 		for key := range s.fates {
 			if strings.HasPrefix(key, arg(0)+" ") {
