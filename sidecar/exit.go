@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // The exit codes of walbaton. Those of fetch are PostgreSQL's (package walbaton-wal).
@@ -59,7 +60,7 @@ func explainError(err error) string {
 	s := "walbaton: " + err.Error() + "\n"
 	var h *hintError
 	if errors.As(err, &h) {
-		s += "  " + h.hint + "\n"
+		s += "  " + strings.ReplaceAll(h.hint, "\n", "\n  ") + "\n"
 	}
 	return s
 }

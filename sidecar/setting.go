@@ -308,7 +308,8 @@ func expand(s string, getenv func(string) string) (string, error) {
 		}
 		v := getenv(name)
 		if v == "" {
-			return "", fmt.Errorf("${%s}: the environment variable %s is not set", name, name)
+			err := fmt.Errorf("${%s}: the environment variable %s is not set", name, name)
+			return "", withHint(err, "set it for this program, or write $${"+name+"} for the text itself")
 		}
 		b.WriteString(before + v)
 		s = after

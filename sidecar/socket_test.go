@@ -104,7 +104,7 @@ func TestSocketRequests(t *testing.T) {
 			t.Errorf("%.80s: got %.200q, want %.80q", request, got, want)
 		}
 	}
-	if got := talk(t, path, strings.Repeat("x", maxRequest+1)); got != "" {
+	if got, _ := io.ReadAll(dial(t, path, strings.Repeat("x", maxRequest+1))); len(got) > 0 { // the end may be a reset
 		t.Errorf("a request without end: got %q, want nothing", got)
 	}
 	info, err := os.Stat(path)
