@@ -201,10 +201,15 @@ func (c *Checker) enter(h page, p []byte, off int) {
 		c.worse = why
 		return
 	}
-	if !c.open {
+	if c.open {
+		c.resume(p, off)
+	} else {
 		c.records(p, off)
-		return
 	}
+}
+
+// resume takes what a page has of the record that is open, and then its other records.
+func (c *Checker) resume(p []byte, off int) {
 	n := min(len(p)-off, int(c.rec.left))
 	headless := len(c.rec.seen()) < recordHeader
 	c.rec.add(p[off : off+n])

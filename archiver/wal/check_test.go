@@ -319,8 +319,20 @@ func TestCrash(t *testing.T) {
 		// Read in order, the second follows the first.
 		follow(t, w, first, first.Next())
 	}
-	// Such a page needs a record to overwrite, and must begin with the record that says so.
+	// A standby that is promoted without a record's end, by 13.5 to 13.8 and 14.1 to 14.5.
 	w := waltest.New(cluster, mib)
+	w.Record(100)
+	lost := w.Tear(50000)
+	c := w.Fork(2)
+	c.Resume()
+	c.Fill(1)
+	one := c.Full()[0]
+	if r := expect(t, c, one, wal.Complete, one.End()); one.Timeline != 2 || r.FirstTimeline != 1 || r.LastTimeline != 2 {
+		t.Errorf("%v: %+v", one, r)
+	}
+	expect(t, c, one.On(1), wal.Cut, lost)
+	// Such a page needs a record to overwrite, and must begin with the record that says so.
+	w = waltest.New(cluster, mib)
 	w.Record(pageSize - 40 - 24 - 5)
 	w.Fill(1)
 	s := w.Full()[0]

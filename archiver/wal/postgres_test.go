@@ -403,46 +403,94 @@ func TestSplitSwitch(t *testing.T) {
 	s.checkUpTo(1, s.lsn(`select pg_current_wal_flush_lsn()`), wal.History{Timeline: 1})
 }
 
+// tear writes a record over four segments, crashes, and loses all from page 40 of the third on. It returns where the
+// record starts.
+func (s *server) tear() (lost wal.LSN) {
+	s.t.Helper()
+	s.sql(`insert into t values (1)`)
+	lost = s.lsn(`select pg_current_wal_insert_lsn()`)
+	s.sql(`select pg_logical_emit_message(false, 'p', repeat('long', 800000))`)
+	s.sql(`insert into t values (2)`)
+	s.stop("immediate")
+	third := s.size.At(1, lost).Next().Next()
+	if err := os.WriteFile(s.path(third.String()), waltest.Zero(s.read(third.String()), 40*pageSize), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, n := range s.names() {
+		if n.Segment.No > third.No {
+			if err := os.Remove(s.path(n.String())); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}
+	if r := check(s.t, s.read(third.String()), third, s.control.SystemID); r.State != wal.Cut || r.End != third.Start() {
+		s.t.Errorf("before recovery: %v up to %v, %s", r.State, r.End, r.Why)
+	}
+	return lost
+}
+
+// checkTorn checks the segment in which a server has gone on after tear.
+func (s *server) checkTorn(third wal.Segment) wal.Report {
+	s.t.Helper()
+	s.sql(`insert into t values (3)`)
+	s.sql(`select pg_switch_wal()`)
+	s.sql(`insert into t values (4)`)
+	if dump := s.dump(s.path(third.String())); !strings.Contains(dump, "OVERWRITE_CONTRECORD") {
+		s.t.Errorf("no record was overwritten:\n%s", dump)
+	}
+	r := check(s.t, s.read(third.String()), third, s.control.SystemID)
+	if r.State != wal.Complete || !r.Switch || r.First != third.Start()+40*pageSize+24 {
+		s.t.Errorf("after recovery: %+v", r)
+	}
+	return r
+}
+
 // A crash that loses the end of a record: the server goes on at the first page that is missing.
 func TestCrashInsideARecord(t *testing.T) {
 	s := initdb(t, 1)
 	s.sql(`create table t (i int)`)
 	s.sql(`checkpoint`)
 	for range 2 {
-		s.sql(`insert into t values (1)`)
-		lost := s.lsn(`select pg_current_wal_insert_lsn()`)
-		s.sql(`select pg_logical_emit_message(false, 'p', repeat('long', 800000))`)
-		s.sql(`insert into t values (2)`)
-		s.stop("immediate")
-		// The record lies in four segments; all is lost from somewhere in the third on.
-		third := s.size.At(1, lost).Next().Next()
-		if err := os.WriteFile(s.path(third.String()), waltest.Zero(s.read(third.String()), 40*pageSize), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		for _, n := range s.names() {
-			if n.Segment.No > third.No {
-				if err := os.Remove(s.path(n.String())); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		if r := check(t, s.read(third.String()), third, s.control.SystemID); r.State != wal.Cut || r.End != third.Start() {
-			t.Errorf("before recovery: %v up to %v, %s", r.State, r.End, r.Why)
-		}
+		lost := s.tear()
 		s.start()
-		s.sql(`insert into t values (3)`)
-		s.sql(`select pg_switch_wal()`)
-		s.sql(`insert into t values (4)`)
-		dump := s.dump(s.path(third.String()))
-		if !strings.Contains(dump, "OVERWRITE_CONTRECORD") {
-			t.Errorf("no record was overwritten:\n%s", dump)
-		}
-		r := check(t, s.read(third.String()), third, s.control.SystemID)
-		if r.State != wal.Complete || !r.Switch || r.First != third.Start()+40*pageSize+24 {
-			t.Errorf("after recovery: %+v", r)
-		}
+		s.checkTorn(s.size.At(1, lost).Next().Next())
 	}
 	s.checkUpTo(1, s.lsn(`select pg_current_wal_flush_lsn()`), wal.History{Timeline: 1})
+}
+
+// The same, but recovery ends on a new timeline: since 13.9, 14.6 and 15 the fork is where the lost record began, and
+// nothing tells of it. What is left of the record lies on the old timeline, on good pages.
+func TestPromotionInsideARecord(t *testing.T) {
+	s := initdb(t, 1)
+	s.sql(`create table t (i int)`)
+	s.sql(`checkpoint`)
+	lost := s.tear()
+	s.configure("restore_command='false'")
+	if err := os.WriteFile(filepath.Join(s.dir, "data", "recovery.signal"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	s.until(`select not pg_is_in_recovery()`)
+	s.sql(`insert into t select generate_series(1, 1000)`)
+	s.sql(`select pg_switch_wal()`)
+	s.sql(`insert into t values (4)`)
+	h, err := wal.ParseHistory(2, bytes.NewReader(s.read("00000002.history")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := s.size.At(2, lost)
+	fork, _ := h.End(1)
+	if fork < lost || s.size.At(2, fork) != first {
+		t.Fatalf("the fork is at %v, the lost record was at %v", fork, lost)
+	}
+	if all := s.checkUpTo(2, first.End(), h); len(all) != 1 || !all[0].Switch || all[0].FirstTimeline != 1 || all[0].LastTimeline != 2 {
+		t.Errorf("the first segment of the new timeline: %+v", all)
+	}
+	// It was ready before the crash, and so it is not called .partial.
+	r := check(t, s.read(first.On(1).String()), first.On(1), s.control.SystemID)
+	if r.State != wal.Complete || !r.Continues || r.Last != fork && r.Last != fork+24 || h.Holds(first.On(1)) {
+		t.Errorf("the old timeline's: %+v, the fork is at %v", r, fork)
+	}
 }
 
 // clone makes a standby of s, which streams.

@@ -13,6 +13,7 @@
 //	c.Segment(c.Current().On(1)) // what is in the .partial: timeline 1 up to the fork, zeros after it
 //	d := w.Clone(1)           // a second server with the same past; its records will differ
 //	w.Crash(200_000)          // a crash inside a record, and the overwriting record after it
+//	w.Tear(200_000)           // the same in two steps: w.Resume() goes on, or a fork of w, as 14.1 to 14.5 do
 //
 //	waltest.Flip(b, 5000)     // one bit
 //	waltest.Zero(b, 5000)     // zeros from there: a fresh file, in progress
@@ -59,7 +60,8 @@ type Writer struct {
 	salt       uint64
 	history    wal.History
 	pos, prev  wal.LSN
-	overwrites bool // the next page follows an abandoned record
+	torn       wal.LSN // start of the last abandoned record
+	overwrites bool    // the next page follows it
 	files      map[wal.Segment][]byte
 }
 
@@ -205,17 +207,29 @@ func (w *Writer) Switch() wal.LSN {
 	return at
 }
 
-// Crash begins a record of n bytes (more, if it would end in this page), loses it from the next page on, and
-// goes on there as a server does after crash recovery: with a page that says so and
-// XLOG_OVERWRITE_CONTRECORD. It returns where the lost record starts.
-func (w *Writer) Crash(n int) wal.LSN {
+// Tear begins a record of n bytes (more, if it would end in this page) and loses it from the next page on,
+// where the WAL ends now; Resume must be next. It returns where the lost record starts.
+func (w *Writer) Tear(n int) wal.LSN {
 	r := w.record(rmXLOG, noop, w.noise(max(n, pageSize)))
 	prev := w.prev
 	next := (w.pos/pageSize + 1) * pageSize
-	lost := w.put(r, next)
-	w.pos, w.prev, w.overwrites = next, prev, true
-	body := binary.LittleEndian.AppendUint64(nil, uint64(lost))
-	w.write(w.record(rmXLOG, overwrite, append(body, make([]byte, 8)...)))
+	w.torn = w.put(r, next)
+	w.pos, w.prev = next, prev
+	return w.torn
+}
+
+// Resume goes on as a server does that finds the end of a record missing: with a page that says so, and
+// XLOG_OVERWRITE_CONTRECORD.
+func (w *Writer) Resume() wal.LSN {
+	w.overwrites = true
+	body := binary.LittleEndian.AppendUint64(nil, uint64(w.torn))
+	return w.write(w.record(rmXLOG, overwrite, append(body, make([]byte, 8)...)))
+}
+
+// Crash is Tear and Resume.
+func (w *Writer) Crash(n int) wal.LSN {
+	lost := w.Tear(n)
+	w.Resume()
 	return lost
 }
 
