@@ -4,7 +4,7 @@
 //
 // A driver does raw operations and has no policy: no loops, no retries, no timing of
 // its own beyond the idle time of Wait. All clocks of the election live once, in
-// package leader. A driver must pass both suites of package dcstest.
+// package leader. A driver must pass the suites of package dcstest.
 //
 // Three kinds of keys are seen through the door:
 //

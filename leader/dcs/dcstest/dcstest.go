@@ -33,10 +33,10 @@ type Scope struct {
 
 // Server is the process that a scope lives on.
 type Server interface {
-	Hang(t *testing.T)   // it neither answers nor breaks connections
-	Resume(t *testing.T) // after Hang
-	Kill(t *testing.T)
-	Start(t *testing.T) // after Kill, with its data
+	Hang(t testing.TB)   // it neither answers nor breaks connections
+	Resume(t testing.TB) // after Hang
+	Kill(t testing.TB)
+	Start(t testing.TB) // after Kill, with its data
 }
 
 // Runner calls test with a fresh scope.

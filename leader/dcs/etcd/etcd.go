@@ -74,8 +74,9 @@ type Client struct {
 	prefix string
 	name   string
 
-	sem       chan struct{} // guards client while it is being made
+	sem       chan struct{} // guards the two below; making a client may take a while
 	client    *clientv3.Client
+	closed    bool
 	claims    claims
 	announced announced
 	watches   watches
@@ -195,6 +196,7 @@ func (c *Client) String() string { return c.name }
 func (c *Client) Close() error {
 	c.sem <- struct{}{}
 	defer func() { <-c.sem }()
+	c.closed = true
 	if c.client == nil {
 		return nil
 	}
@@ -215,7 +217,10 @@ func (c *Client) connect(ctx context.Context) (*clientv3.Client, error) {
 		return nil, ctx.Err()
 	}
 	defer func() { <-c.sem }()
-	if c.client != nil {
+	switch {
+	case c.closed:
+		return nil, errors.New("connect: client is closed")
+	case c.client != nil:
 		return c.client, nil
 	}
 	base, cancel := context.WithCancel(context.Background())

@@ -31,7 +31,7 @@ type server struct {
 }
 
 // startServer runs Debian's etcd-server; a machine without it fails the test.
-func startServer(t *testing.T, ca *authority, args ...string) *server {
+func startServer(t testing.TB, ca *authority, args ...string) *server {
 	t.Helper()
 	s := newServer(t, ca, args...)
 	s.args = append(s.args, "--initial-cluster", s.name()+"="+s.peer)
@@ -39,7 +39,7 @@ func startServer(t *testing.T, ca *authority, args ...string) *server {
 	return s
 }
 
-func newServer(t *testing.T, ca *authority, args ...string) *server {
+func newServer(t testing.TB, ca *authority, args ...string) *server {
 	t.Helper()
 	scheme := "http"
 	if ca != nil {
@@ -62,7 +62,7 @@ func newServer(t *testing.T, ca *authority, args ...string) *server {
 
 func (s *server) name() string { return "t" + s.peer[strings.LastIndex(s.peer, ":")+1:] }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -72,7 +72,7 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func (s *server) launch(t *testing.T) {
+func (s *server) launch(t testing.TB) {
 	t.Helper()
 	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -93,13 +93,13 @@ func (s *server) launch(t *testing.T) {
 	})
 }
 
-func (s *server) Start(t *testing.T) {
+func (s *server) Start(t testing.TB) {
 	t.Helper()
 	s.launch(t)
 	s.waitReady(t)
 }
 
-func (s *server) waitReady(t *testing.T) {
+func (s *server) waitReady(t testing.TB) {
 	t.Helper()
 	client := &http.Client{Timeout: time.Second}
 	if s.tls != nil {
@@ -123,16 +123,16 @@ func (s *server) waitReady(t *testing.T) {
 	}
 }
 
-func (s *server) Kill(t *testing.T) {
+func (s *server) Kill(t testing.TB) {
 	s.cmd.Process.Kill()
 	s.cmd.Wait() // says that it was killed
 	s.cmd = nil
 }
 
-func (s *server) Hang(t *testing.T)   { s.signal(t, syscall.SIGSTOP) }
-func (s *server) Resume(t *testing.T) { s.signal(t, syscall.SIGCONT) }
+func (s *server) Hang(t testing.TB)   { s.signal(t, syscall.SIGSTOP) }
+func (s *server) Resume(t testing.TB) { s.signal(t, syscall.SIGCONT) }
 
-func (s *server) signal(t *testing.T, sig os.Signal) {
+func (s *server) signal(t testing.TB, sig os.Signal) {
 	t.Helper()
 	if err := s.cmd.Process.Signal(sig); err != nil {
 		t.Fatal(err)

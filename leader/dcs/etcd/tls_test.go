@@ -85,7 +85,7 @@ func writePEM(t *testing.T, path, kind string, der []byte) {
 	}
 }
 
-func (a *authority) client(t *testing.T) *tls.Config {
+func (a *authority) client(t testing.TB) *tls.Config {
 	t.Helper()
 	c, err := tlsConfig(Config{CACert: a.file, Cert: a.member + ".crt", Key: a.member + ".key"})
 	if err != nil {
