@@ -175,7 +175,6 @@ func TestOpenDCS(t *testing.T) {
 		"scope: s\netcd: {host: 'c:2379'}":     "section etcd",
 		"scope: s\nkubernetes: {}":             "Patroni uses kubernetes",
 		"scope: s":                             "names no DCS",
-		"scope: s\netcd3: {srv: example.org}":  "DNS records of example.org",
 		"scope: s\netcd3: {hosts: 'a:1, b:2'}": "",
 	} {
 		pg := writeFile(t, t.TempDir(), "patroni.yml", file)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
+	"time"
 
 	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/archiver/store/file"
@@ -54,7 +56,8 @@ func openDriver(ctx context.Context, rawURL string, a ArchiveConfig) (store.Stor
 
 const storeHint = "what works: file:///absolute/folder and s3://bucket/prefix, also with ?endpoint= of a server that speaks S3"
 
-// openDCS opens the store that Patroni's configuration names. It does not connect yet.
+// openDCS opens the store that Patroni's configuration names. It does not connect yet,
+// but asks DNS where the configuration has etcd found there.
 func openDCS(cfg Config) (dcs.DCS, error) {
 	if cfg.static() {
 		return static.New(cfg.Name, ""), nil
@@ -63,10 +66,16 @@ func openDCS(cfg Config) (dcs.DCS, error) {
 	switch p.DCS.Kind {
 	case "etcd3":
 		e := p.DCS.Etcd3
-		if len(e.Hosts) == 0 && e.SRV != "" {
-			return nil, withHint(configError("patroni_config", "etcd3 is to be found by the DNS records of %s, which is not yet in this version", e.SRV), dcsHint)
+		endpoints := e.Endpoints()
+		if len(endpoints) == 0 && e.SRV != "" {
+			ctx, cancel := context.WithTimeout(context.Background(), dnsTimeout)
+			defer cancel()
+			var err error
+			if endpoints, err = etcd.Discover(ctx, net.DefaultResolver.LookupSRV, e.SRV, e.SRVSuffix); err != nil {
+				return nil, configError("patroni_config", "%w", err)
+			}
 		}
-		d, err := etcd.New(etcd.Config{Endpoints: e.Endpoints(), Prefix: p.Path(), Username: e.Username, Password: e.Password, CACert: e.CACert, Cert: e.Cert, Key: e.Key})
+		d, err := etcd.New(etcd.Config{Endpoints: endpoints, Prefix: p.Path(), Username: e.Username, Password: e.Password, CACert: e.CACert, Cert: e.Cert, Key: e.Key})
 		if err != nil {
 			return nil, configError("patroni_config", "%w", err)
 		}
@@ -79,5 +88,8 @@ func openDCS(cfg Config) (dcs.DCS, error) {
 	}
 	return nil, withHint(configError("patroni_config", "Patroni uses %s, which is not yet in this version", p.DCS.Kind), dcsHint)
 }
+
+// dnsTimeout is for finding etcd in DNS, once.
+const dnsTimeout = 10 * time.Second
 
 const dcsHint = "what works: a section etcd3 with hosts in Patroni's configuration; --dcs-kind static for a single PostgreSQL without Patroni"

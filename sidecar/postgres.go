@@ -118,7 +118,7 @@ func (p *postgres) read(ctx context.Context, last archiver.Server) archiver.Serv
 	if last.SystemID == s.SystemID {
 		s.ArchiveMode = last.ArchiveMode // what SQL said; a restart can change it, and SQL will say so
 	}
-	if s.State != archiver.ServerPrimary && s.State != archiver.ServerStandby {
+	if !f.connects() {
 		p.sql.close()
 		p.retry = time.Time{}
 		return s

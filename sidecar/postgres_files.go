@@ -22,7 +22,6 @@ type serverFiles struct {
 	control    wal.Control
 	postmaster postmaster
 	running    bool // the process in postmaster.pid is there
-	standby    bool // standby.signal or recovery.signal exists
 }
 
 // postmaster is postmaster.pid (miscadmin.h, LOCK_FILE_LINE_*). Zero when there is none.
@@ -32,7 +31,7 @@ type postmaster struct {
 	port    int
 	socket  string // folder
 	address string
-	status  string // starting, stopping, ready, standby
+	status  string // starting, stopping, ready (accepts connections), standby (does not, since hot_standby is off)
 }
 
 func readServerFiles(dir string) serverFiles {
@@ -46,7 +45,6 @@ func readServerFiles(dir string) serverFiles {
 		f.postmaster = parsePostmaster(string(b))
 		f.running = f.postmaster.alive(dir)
 	}
-	f.standby = exists(filepath.Join(dir, "standby.signal")) || exists(filepath.Join(dir, "recovery.signal"))
 	return f
 }
 
@@ -149,6 +147,11 @@ func (p postmaster) host() string {
 	return p.address
 }
 
+// connects says that the server accepts connections.
+func (f serverFiles) connects() bool {
+	return f.err == nil && f.running && f.postmaster.pid > 0 && f.postmaster.status == "ready"
+}
+
 // server is the answer of the files alone.
 func (f serverFiles) server() archiver.Server {
 	s := archiver.Server{State: f.state()}
@@ -173,12 +176,16 @@ func (f serverFiles) state() archiver.ServerState {
 		return archiver.ServerStarting // in single-user mode: recovering after a crash, for nobody to connect
 	}
 	switch f.postmaster.status {
-	case "ready":
-		return archiver.ServerPrimary
-	case "standby":
-		return archiver.ServerStandby
 	case "stopping":
 		return archiver.ServerStopping
+	case "ready", "standby":
+		switch {
+		case f.err != nil:
+			return archiver.ServerStarting // it runs, and nothing says as what
+		case f.control.State == wal.DBInProduction:
+			return archiver.ServerPrimary
+		}
+		return archiver.ServerStandby
 	}
 	return archiver.ServerStarting
 }
