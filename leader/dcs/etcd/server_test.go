@@ -129,7 +129,30 @@ func (s *server) Kill(t testing.TB) {
 	s.cmd = nil
 }
 
-func (s *server) Hang(t testing.TB)   { s.signal(t, syscall.SIGSTOP) }
+// Hang returns when every thread has stopped: the signal takes its time.
+func (s *server) Hang(t testing.TB) {
+	t.Helper()
+	s.signal(t, syscall.SIGSTOP)
+	running := func() bool {
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.cmd.Process.Pid))
+		if err != nil || len(tasks) == 0 {
+			t.Fatalf("no threads of etcd: %v", err)
+		}
+		for _, task := range tasks {
+			stat, err := os.ReadFile(task)
+			if err == nil && !strings.Contains(string(stat), ") T ") {
+				return true
+			}
+		}
+		return false
+	}
+	for end := time.Now().Add(10 * time.Second); running(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("etcd does not stop")
+		}
+	}
+}
+
 func (s *server) Resume(t testing.TB) { s.signal(t, syscall.SIGCONT) }
 
 func (s *server) signal(t testing.TB, sig os.Signal) {
