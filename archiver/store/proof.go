@@ -37,7 +37,7 @@ const (
 )
 
 // Prove shows that s honours put-if-absent, in each way in which it would put bodies of up to largest
-// bytes, by trying: four writers race for one key below prefix, exactly one may win, a fifth comes
+// bytes (a sealed segment can be a little larger than the segment), by trying: four writers race for one key below prefix, exactly one may win, a fifth comes
 // late and must lose, and the object must be the winner's. It returns nil only when all of that was
 // seen, ErrNotExclusive when two won, and any other error when it could not be shown.
 //

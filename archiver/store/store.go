@@ -55,7 +55,7 @@ type Store interface {
 	// fs.ErrExist and changes nothing. It rewinds b first. A b that is shorter or longer than
 	// its Size stores nothing and is an error. Once Put has returned, b is not touched any more.
 	//
-	// fs.ErrExist does not say whose object is there. Any other error does not say that
+	// fs.ErrExist says that a durable object is there, and not whose. Any other error does not say that
 	// nothing is there: the request may have arrived, or may arrive later. So a caller that
 	// gets fs.ErrExist compares the content, always; it may be its own.
 	Put(ctx context.Context, key string, b Body) error
@@ -65,7 +65,7 @@ type Store interface {
 	// fails rather than ending early. The caller closes it.
 	Get(ctx context.Context, key string, from, n int64) (io.ReadCloser, error)
 
-	// Head says what is stored under key.
+	// Head says what is stored under key. What Head and Get show is durable.
 	Head(ctx context.Context, key string) (Info, error)
 
 	// List yields the objects whose keys begin with prefix and come strictly after after, in

@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/pem"
 	"encoding/xml"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,10 +40,29 @@ type stub struct {
 	uploads     map[string]map[int][]byte
 	ids         int
 	connections int
+	payload     string // how the last PUT signed its body
 }
 
 func newStub(t *testing.T) (s *stub, url string) {
-	s = &stub{t: t, objects: make(map[string][]byte), uploads: make(map[string]map[int][]byte)}
+	s, server := newServer(t)
+	server.Start()
+	return s, server.URL
+}
+
+// newTLSStub returns the certificate to trust as well.
+func newTLSStub(t *testing.T) (s *stub, url, caFile string) {
+	s, server := newServer(t)
+	server.StartTLS()
+	caFile = filepath.Join(t.TempDir(), "ca.pem")
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(caFile, ca, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return s, server.URL, caFile
+}
+
+func newServer(t *testing.T) (*stub, *httptest.Server) {
+	s := &stub{t: t, objects: make(map[string][]byte), uploads: make(map[string]map[int][]byte)}
 	server := httptest.NewUnstartedServer(s)
 	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		s.mu.Lock()
@@ -48,9 +71,9 @@ func newStub(t *testing.T) (s *stub, url string) {
 			s.connections++
 		}
 	}
-	server.Start()
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	t.Cleanup(server.Close)
-	return s, server.URL
+	return s, server
 }
 
 // openAt opens a prefix of bucket "wal" on a server, with small parts.
@@ -105,13 +128,14 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, "NoSuchBucket")
 		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if r.Method == http.MethodPut {
 		if got, want := r.Header.Get("X-Amz-Checksum-Crc32"), crc(body); got != want {
 			s.t.Errorf("put %s %s: checksum header is %q, want %q", key, r.URL.RawQuery, got, want)
 		}
+		s.payload = r.Header.Get("X-Amz-Content-Sha256")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	q := r.URL.Query()
 	switch {
 	case r.Method == http.MethodPost && q.Has("uploads"):

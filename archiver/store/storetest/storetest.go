@@ -413,6 +413,26 @@ func testCancelled(t *testing.T, a, _ store.Store) {
 		}
 	})
 	wantKeys(t, a, "", "", []string{"key"})
+
+	// And in the middle of a body: all of it is there already, or the reader fails.
+	want := content(1, 4<<20)
+	put(t, a, "large", want)
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	r, err := a.Get(ctx, "large", 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	got := make([]byte, 1000)
+	if _, err := io.ReadFull(r, got); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	rest, err := io.ReadAll(r)
+	if err == nil && !bytes.Equal(append(got, rest...), want) || err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("get cancelled in the middle: got %d of %d bytes and %v", 1000+len(rest), len(want), err)
+	}
 }
 
 func testBroken(t *testing.T, s store.Store, want error) {
