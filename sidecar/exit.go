@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 )
 
 // The exit codes of walbaton. Those of fetch are PostgreSQL's (package walbaton-wal).
 const (
 	exitOK        = 0
-	exitFailed    = 1   // it did not work; for fetch: proven not to be there
+	exitFailed    = 1   // it did not work; for fetch, withCode: proven not to be there
 	exitUsage     = 2   // the command line or the configuration is wrong
 	exitFound     = 3   // it worked, and what it looked at is not in order
 	exitCannotSay = 200 // fetch alone: nobody knows whether the archive has the file
@@ -39,6 +40,24 @@ func exitCode(err error) int {
 		return c.code
 	case errors.Is(err, context.Canceled):
 		return exitSignal
+	}
+	return exitFailed
+}
+
+// fetchCode is exitCode for fetch, whatever it failed at: a wrong flag or configuration, too, tells a
+// recovery in dir nothing about the archive. PostgreSQL takes 1 to 125 for the end of the
+// WAL, so only a proven absence may exit with 1 there (DESIGN section 8). PostgreSQL runs
+// restore_command in its data directory; for pg_rewind there is no signal file.
+func fetchCode(err error, dir string) int {
+	var c *codeError
+	code := exitCode(err)
+	switch {
+	case code == exitOK, code == exitSignal, code == exitCannotSay:
+		return code
+	case code == exitFailed && errors.As(err, &c):
+		return code // said by name
+	case exists(filepath.Join(dir, "recovery.signal")) && !exists(filepath.Join(dir, "standby.signal")):
+		return exitCannotSay
 	}
 	return exitFailed
 }

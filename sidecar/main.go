@@ -16,10 +16,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -27,6 +30,10 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends a program that does not
+	if args := os.Args[1:]; len(args) > 0 && args[0] == "fetch" && fetchCode(errors.New("crashed"), ".") == exitCannotSay {
+		debug.SetTraceback("crash") // a panic ends by a signal: its usual exit code 2 would mean the end of the WAL
+	}
 	code := execute(ctx, os.Args[1:], world{os.Getenv, os.Stdout, os.Stderr})
 	stop()
 	os.Exit(code)
@@ -42,6 +49,7 @@ type world struct {
 func verbs(w world) []*cobra.Command {
 	return []*cobra.Command{
 		newSidecarCommand(w),
+		newStatusCommand(w),
 		newVersionCommand(w),
 	}
 }
@@ -79,6 +87,9 @@ func execute(ctx context.Context, args []string, w world) int {
 	if err != nil {
 		_, _ = io.WriteString(w.stderr, explainError(err)) // nobody is left to tell
 	}
+	if len(args) > 0 && args[0] == "fetch" {
+		return fetchCode(err, ".")
+	}
 	return exitCode(err)
 }
 
@@ -101,7 +112,7 @@ func addSettings(c *cobra.Command, keys ...string) {
 	c.Flags().SortFlags = false
 	c.Flags().String("config", "", "walbaton's own `file` (default "+defaultConfigFile+", if it exists)")
 	for _, s := range settings() {
-		if s.secret || len(keys) > 0 && !contains(keys, s.key) {
+		if s.secret || len(keys) > 0 && !slices.Contains(keys, s.key) {
 			continue
 		}
 		help := s.help
@@ -110,15 +121,6 @@ func addSettings(c *cobra.Command, keys ...string) {
 		}
 		c.Flags().String(s.flagName(), "", help)
 	}
-}
-
-func contains(words []string, w string) bool {
-	for _, x := range words {
-		if x == w {
-			return true
-		}
-	}
-	return false
 }
 
 // configOf reads the configuration for a command.

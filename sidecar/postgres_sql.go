@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -123,7 +124,7 @@ func (r *sqlReader) dsns(p postmaster) []string {
 	add := func(host, port string) {
 		words := []string{"host", host, "port", port, "dbname", "postgres", "user", pg.Superuser.Username, "password", pg.Superuser.Password,
 			"passfile", pg.PgPass, "sslmode", pg.Superuser.SSLMode, "sslcert", pg.Superuser.SSLCert, "sslkey", pg.Superuser.SSLKey, "sslrootcert", pg.Superuser.SSLRootCert}
-		if dsn := keywords(words); host != "" && !contains(all, dsn) {
+		if dsn := keywords(words); host != "" && !slices.Contains(all, dsn) {
 			all = append(all, dsn)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -17,12 +18,7 @@ func TestMain(m *testing.M) {
 // TestScript runs both programs as users type them; the scripts are in testdata/script. Set
 // UPDATE_SCRIPTS=1 to write what the programs say into the scripts that compare it.
 func TestScript(t *testing.T) {
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin, "./walbaton-wal")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build walbaton-wal: %v\n%s", err, out)
-	}
+	bin := filepath.Dir(buildClient(t))
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
@@ -34,4 +30,39 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// buildClient builds walbaton-wal and gives its path.
+func buildClient(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "walbaton-wal")
+	build := exec.Command("go", "build", "-o", bin, "./walbaton-wal")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build walbaton-wal: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// The client and the socket server speak the same language.
+func TestClientAndSocket(t *testing.T) {
+	path, _ := serve(t, echoAnswers())
+	client, dir := buildClient(t), t.TempDir()
+	for _, tc := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"push", "--socket", path, "pg_wal/0A"}, 0, "walbaton-wal: push " + dir + "/pg_wal/0A\n"},
+		{[]string{"push", "--socket", path, "/wal/0 \"\u00e4\n"}, 0, "walbaton-wal: push /wal/0 \"\u00e4\n\n"},
+		{[]string{"fetch", "--socket", path, "00000002.history", "pg_wal/R"}, 1, "walbaton-wal: fetch 00000002.history to " + dir + "/pg_wal/R\n"},
+	} {
+		var stderr strings.Builder
+		cmd := exec.Command(client, tc.args...)
+		cmd.Dir, cmd.Env, cmd.Stderr = dir, []string{}, &stderr
+		_ = cmd.Run() // the code tells
+		if got := cmd.ProcessState.ExitCode(); got != tc.code || stderr.String() != tc.want {
+			t.Errorf("%q: exit %d and %q, want %d and %q", tc.args, got, stderr.String(), tc.code, tc.want)
+		}
+	}
 }
