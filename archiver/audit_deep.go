@@ -1,0 +1,150 @@
+package archiver
+
+import (
+	"context"
+	"io"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// chainLength is how many segments one worker reads in a row. Records run over the ends of segments, so each
+// chain also reads the segment before its first: 3 % more, and no record stays unchecked.
+const chainLength = 32
+
+// readSegments opens every segment and .partial.
+func (x *auditor) readSegments(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(x.o.Workers)
+	for _, p := range x.inv.segments.Spans() {
+		for no := p.First; no <= p.Last && ctx.Err() == nil; no += chainLength {
+			first := wal.Segment{Timeline: p.Timeline, Size: x.a.id.SegmentSize, No: no}
+			n := min(chainLength, p.Last-no+1)
+			g.Go(func() error { return x.readChain(ctx, first, n) })
+		}
+	}
+	for _, p := range x.inv.partials.Spans() {
+		for no := p.First; no <= p.Last && ctx.Err() == nil; no++ {
+			n := wal.Name{Kind: wal.KindPartial, Segment: wal.Segment{Timeline: p.Timeline, Size: x.a.id.SegmentSize, No: no}}
+			g.Go(func() error {
+				c, err := x.openWAL(ctx, n, nil)
+				x.looked(true)
+				return x.judgeObject(n, err, c != nil)
+			})
+		}
+	}
+	return g.Wait()
+}
+
+// readChain checks n segments in a row.
+func (x *auditor) readChain(ctx context.Context, first wal.Segment, n uint64) error {
+	var before *wal.Checker
+	if s, ok := x.predecessor(first); ok {
+		// Its own chain reports what is wrong with it.
+		if c, err := x.openWAL(ctx, wal.SegmentName(s), nil); err == nil {
+			before = c
+		} else if ctx.Err() != nil {
+			return err
+		}
+	}
+	for s := first; s.No < first.No+n; s = s.Next() {
+		name := wal.SegmentName(s)
+		c, err := x.openWAL(ctx, name, before)
+		x.looked(true)
+		if err := x.judgeObject(name, err, c != nil); err != nil {
+			return err
+		}
+		if before = c; err != nil {
+			before = nil
+		}
+	}
+	return nil
+}
+
+// predecessor is the segment whose WAL runs on into s: on the same timeline, or on the one that s's began from.
+func (x *auditor) predecessor(s wal.Segment) (wal.Segment, bool) {
+	if s.No == 0 {
+		return s, false
+	}
+	p := s.Prev()
+	if x.inv.segments.Has(p) {
+		return p, true
+	}
+	h, _ := x.ancestry(s.Timeline)
+	if p = p.On(h.TimelineAt(p.End() - 1)); h.Holds(p) && x.inv.segments.Has(p) {
+		return p, true
+	}
+	return s, false
+}
+
+// openWAL reads a segment or .partial to its end. The Checker is nil when the header was not in order.
+func (x *auditor) openWAL(ctx context.Context, n wal.Name, before *wal.Checker) (*wal.Checker, error) {
+	h, r, err := x.a.Open(ctx, x.a.Key(n))
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	if err := checkHeader(h, n, x.a.id.SystemID, x.a.id.SegmentSize); err != nil {
+		return nil, err
+	}
+	c := wal.NewChecker(n.Segment, x.a.id.SystemID)
+	if before != nil {
+		c.Follow(before)
+	}
+	if _, err := io.CopyBuffer(c, struct{ io.Reader }{r}, make([]byte, 1<<17)); err != nil {
+		return c, err
+	}
+	return c, x.judgeWAL(n, c.Report())
+}
+
+// judgeWAL says what is wrong with WAL that is what was once sealed.
+func (x *auditor) judgeWAL(n wal.Name, rep wal.Report) error {
+	h, known := x.histories[n.Segment.Timeline]
+	switch {
+	case rep.State == wal.Foreign:
+		return wrong(errOtherFile, "it is not that segment: %s", rep.Why)
+	case n.Kind == wal.KindPartial:
+		// Good up to where a child began; what follows is what the disk held.
+		if end, ok := x.endOf(n.Segment); ok && rep.End < end && rep.State != wal.Complete {
+			return wrong(errBadWAL, "its WAL ends at %v, before its timeline did, at %v: %s", rep.End, end, rep.Why)
+		}
+		return nil
+	case rep.State != wal.Complete:
+		return wrong(errBadWAL, "its WAL is %s, good up to %v: %s", rep.State, rep.End, rep.Why)
+	case known && !h.Explains(n.Segment, rep):
+		return wrong(errBadWAL, "the timelines on its pages (%d to %d) are not those of %s", rep.FirstTimeline, rep.LastTimeline, wal.HistoryName(n.Segment.Timeline))
+	}
+	return nil
+}
+
+// endOf gives the earliest place inside s where a history leaves its timeline.
+func (x *auditor) endOf(s wal.Segment) (wal.LSN, bool) {
+	at, ok := wal.MaxLSN, false
+	for _, h := range x.histories {
+		if end, has := h.End(s.Timeline); has && end > s.Start() && end < s.End() && end < at {
+			at, ok = end, true
+		}
+	}
+	return at, ok
+}
+
+// openLabel reads a .backup to its end.
+func (x *auditor) openLabel(ctx context.Context, n wal.Name) error {
+	opened := false
+	err := func() error {
+		h, r, err := x.a.Open(ctx, x.a.Key(n))
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		opened = true
+		if err := checkHeader(h, n, x.a.id.SystemID, x.a.id.SegmentSize); err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, r)
+		return err
+	}()
+	x.looked(true)
+	return x.judgeObject(n, err, opened)
+}

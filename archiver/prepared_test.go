@@ -1,0 +1,179 @@
+package archiver_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/seal"
+	"github.com/walbaton/walbaton/archiver/store/mem"
+	"github.com/walbaton/walbaton/archiver/wal"
+	"github.com/walbaton/walbaton/archiver/wal/waltest"
+)
+
+const (
+	systemID = 7710542482846769188
+	segSize  = wal.SegmentSize(1 << 20)
+)
+
+// prepared is an archive that a test fills as it likes.
+type prepared struct {
+	t      *testing.T
+	store  *mem.Store
+	sealer *seal.Sealer
+	a      *archiver.Archive
+}
+
+// prepare begins an archive whose first floor is the start of the segment.
+func prepare(t *testing.T, floor wal.Segment) *prepared {
+	t.Helper()
+	p := &prepared{t: t, store: mem.New(t.Name())}
+	var err error
+	if p.sealer, err = seal.New(seal.Zstd); err != nil {
+		t.Fatal(err)
+	}
+	id := archiver.Identity{Scope: "main", SystemID: systemID, SegmentSize: segSize, Member: "n1", Created: time.Unix(1e9, 0).UTC(),
+		Floor: archiver.Floor{Timeline: floor.Timeline, LSN: floor.Start()}}
+	if err := archiver.CreateArchive(t.Context(), p.store, id); err != nil {
+		t.Fatal(err)
+	}
+	if p.a, err = archiver.OpenArchive(t.Context(), p.store, "main", systemID); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func (p *prepared) source() archiver.Source { return archiver.Source{Store: p.store, Scope: "main"} }
+
+// object seals plain bytes as h says; the system identifier is the cluster's unless h has one.
+func (p *prepared) object(h seal.Header, plain []byte) []byte {
+	p.t.Helper()
+	if h.SystemID == 0 {
+		h.SystemID = systemID
+	}
+	packed, err := p.sealer.Pack(bytes.NewReader(plain), int64(len(plain)))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer packed.Close()
+	sealed, err := packed.Seal(h)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	b, err := io.ReadAll(sealed)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return b
+}
+
+// put stores a file as the archiver would.
+func (p *prepared) put(n wal.Name, plain []byte) {
+	p.set(p.a.Key(n), p.object(seal.Header{Name: n.String()}, plain))
+}
+
+// set stores bytes under a key, in place of what was there.
+func (p *prepared) set(key string, object []byte) {
+	p.t.Helper()
+	if err := p.store.Delete(p.t.Context(), key); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.store.Put(p.t.Context(), key, archiver.Bytes(object)); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *prepared) get(key string) []byte {
+	p.t.Helper()
+	r, err := p.store.Get(p.t.Context(), key, 0, -1)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return b
+}
+
+func (p *prepared) remove(n wal.Name) {
+	p.t.Helper()
+	if err := p.store.Delete(context.Background(), p.a.Key(n)); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// fill puts every finished segment of w's line, and its history.
+func (p *prepared) fill(w *waltest.Writer) {
+	for _, s := range w.Full() {
+		p.put(wal.SegmentName(s), w.Segment(s))
+	}
+	if h := w.History(); len(h.Forks) > 0 {
+		p.put(wal.HistoryName(h.Timeline), h.Bytes())
+	}
+}
+
+func seg(t wal.Timeline, no uint64) wal.Segment {
+	return wal.Segment{Timeline: t, Size: segSize, No: no}
+}
+
+func segName(t wal.Timeline, no uint64) wal.Name { return wal.SegmentName(seg(t, no)) }
+
+func partialName(t wal.Timeline, no uint64) wal.Name {
+	return wal.Name{Kind: wal.KindPartial, Segment: seg(t, no)}
+}
+
+// forked is a cluster with two promotions, each inside a segment: timeline 1 from segment 1 to the middle of 5, 2 to
+// the middle of 9, and 3 up to 12.
+func forked() (one, two, three *waltest.Writer) {
+	one = waltest.New(systemID, segSize)
+	one.Commit(time.Unix(1_700_000_000, 0))
+	one.Fill(4)
+	one.Record(200_000)
+	two = one.Fork(2)
+	two.Fill(4)
+	two.Record(300_000)
+	three = two.Fork(3)
+	three.Fill(2)
+	three.Commit(time.Unix(1_700_000_900, 0))
+	three.Fill(2)
+	return one, two, three
+}
+
+// dataDir makes a data directory with a pg_control of PostgreSQL 15 and the given files.
+func dataDir(t *testing.T, id uint64, files ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	b := make([]byte, 8192)
+	le := binary.LittleEndian
+	le.PutUint64(b, id)
+	le.PutUint32(b[8:], 1300)
+	le.PutUint32(b[12:], 202209061)
+	le.PutUint32(b[228:], uint32(segSize))
+	le.PutUint32(b[288:], crc32.Checksum(b[:288], crc32.MakeTable(crc32.Castagnoli)))
+	for _, d := range []string{"global", "pg_wal"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeFile(t, filepath.Join(dir, "global", "pg_control"), b)
+	for _, f := range files {
+		writeFile(t, filepath.Join(dir, f), nil)
+	}
+	return dir
+}
+
+func writeFile(t *testing.T, path string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
