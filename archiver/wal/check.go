@@ -365,7 +365,7 @@ func (c *Checker) behind(p []byte) {
 	switch {
 	case c.phase == astray && !(legal && here && h.timeline <= c.seg.Timeline):
 		// Nothing here is this segment's so far.
-	case !legal || here && c.phase != astray && h.magic != c.rep.Magic:
+	case !legal:
 		c.worse = fmt.Sprintf("the page at %v is none of this server's", c.at())
 	case here && h.timeline > c.seg.Timeline:
 		c.worse = fmt.Sprintf("the page at %v is of timeline %d", c.at(), uint32(h.timeline))

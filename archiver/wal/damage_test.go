@@ -2,6 +2,8 @@ package wal_test
 
 import (
 	"bytes"
+	"encoding/binary"
+	"hash/crc32"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -202,23 +204,29 @@ func TestWrongPages(t *testing.T) {
 	timeline := func(b []byte, page int, t byte) []byte {
 		return replace(b, page, []byte{b[page*pageSize], b[page*pageSize+1], b[page*pageSize+2], 0, t, 0, 0, 0})
 	}
+	flags := func(page int, info byte) []byte {
+		return replace(b, page, []byte{b[page*pageSize], b[page*pageSize+1], info})
+	}
 	for name, v := range map[string]struct {
 		bytes   []byte
 		segment wal.Segment
 		state   wal.State
 	}{
-		"a zero page in between":            {replace(b, 20, make([]byte, pageSize)), s, wal.Damaged},
-		"another's page in between":         {replace(b, 20, other[20*pageSize:21*pageSize]), s, wal.Damaged},
-		"a page twice":                      {replace(b, 20, b[19*pageSize:20*pageSize]), s, wal.Damaged},
-		"text in between":                   {replace(b, 20, []byte("walbaton")), s, wal.Damaged},
-		"text in the last page":             {replace(b, last, []byte("walbaton")), s, wal.Damaged},
-		"a later timeline in between":       {timeline(b, 20, 2), s, wal.Damaged},
-		"a later timeline in the last page": {timeline(b, last, 2), s, wal.Damaged},
-		"no timeline in the last page":      {timeline(b, last, 0), s, wal.Damaged},
-		"an earlier timeline in between":    {timeline(child.Segment(c), 20, 1), c, wal.Damaged},
-		"another version in the last page":  {replace(b, last, []byte{0x13, 0xD1}), s, wal.Damaged},
-		"the last page is zero":             {replace(b, last, make([]byte, pageSize)), s, wal.Cut},
-		"the last page is old":              {replace(b, last, other[last*pageSize:]), s, wal.Cut},
+		"a first page without the long header": {flags(0, 0), s, wal.Damaged},
+		"the long header in between":           {flags(20, b[20*pageSize+2]|2), s, wal.Damaged},
+		"a rest that is not flagged":           {flags(20, b[20*pageSize+2]&^1), s, wal.Damaged},
+		"a zero page in between":               {replace(b, 20, make([]byte, pageSize)), s, wal.Damaged},
+		"another's page in between":            {replace(b, 20, other[20*pageSize:21*pageSize]), s, wal.Damaged},
+		"a page twice":                         {replace(b, 20, b[19*pageSize:20*pageSize]), s, wal.Damaged},
+		"text in between":                      {replace(b, 20, []byte("walbaton")), s, wal.Damaged},
+		"text in the last page":                {replace(b, last, []byte("walbaton")), s, wal.Damaged},
+		"a later timeline in between":          {timeline(b, 20, 2), s, wal.Damaged},
+		"a later timeline in the last page":    {timeline(b, last, 2), s, wal.Damaged},
+		"no timeline in the last page":         {timeline(b, last, 0), s, wal.Damaged},
+		"an earlier timeline in between":       {timeline(child.Segment(c), 20, 1), c, wal.Damaged},
+		"another version in the last page":     {replace(b, last, []byte{0x13, 0xD1}), s, wal.Damaged},
+		"the last page is zero":                {replace(b, last, make([]byte, pageSize)), s, wal.Cut},
+		"the last page is old":                 {replace(b, last, other[last*pageSize:]), s, wal.Cut},
 	} {
 		r := check(t, v.bytes, v.segment, cluster)
 		if r.State != v.state || r.Why == "" {
@@ -351,5 +359,95 @@ func TestWhy(t *testing.T) {
 		if r.End != s.Start()+wal.LSN(c.end) || r.State == wal.Complete || !strings.Contains(r.Why, c.why) && r.State == wal.Cut {
 			t.Errorf("%s: got %v up to %v, %q, want %v, %q", name, r.State, r.End, r.Why, s.Start()+wal.LSN(c.end), c.why)
 		}
+	}
+}
+
+// reseal puts bytes into the record at offset at, which lies in one page, and makes its CRC fit again.
+func reseal(b []byte, at, off int, put ...byte) []byte {
+	b = slices.Clone(b)
+	copy(b[at+off:], put)
+	r := b[at : at+int(le32(b[at:]))]
+	table := crc32.MakeTable(crc32.Castagnoli)
+	binary.LittleEndian.PutUint32(r[20:], crc32.Update(crc32.Checksum(r[24:], table), table, r[:20]))
+	return b
+}
+
+// A recycled file is full of old records whose CRCs are good. If one begins where the new WAL ends, only its link to
+// the record before it tells them apart; and an old switch would make the whole file look complete.
+func TestOldRecords(t *testing.T) {
+	w := waltest.New(cluster, mib)
+	var at []int
+	for range 2 { // two segments with records of the same lengths
+		at = nil
+		for s := w.Current(); len(at) < 1000; {
+			at = append(at, int(w.Record(400)-s.Start()))
+		}
+		w.Switch()
+	}
+	old, s := w.Segment(w.Full()[0]), w.Full()[1]
+	b := w.Segment(s)
+	for n := 1; n < len(at); n++ {
+		if n > 30 && n < len(at)-30 {
+			continue
+		}
+		end := s.Start() + wal.LSN(at[n])
+		if in := at[n] % pageSize; in == 24 {
+			end -= 24 // at the page's very beginning
+		}
+		r := check(t, waltest.Over(old, b, at[n]), s, cluster)
+		if r.State != wal.Cut || r.End != end || r.Records != n || r.Switch {
+			t.Fatalf("after record %d: got %v up to %v with %d records (%s), want a cut at %v", n, r.State, r.End, r.Records, r.Why, end)
+		}
+	}
+}
+
+// Records with a good CRC that cannot stand where they stand.
+func TestWrongRecords(t *testing.T) {
+	w := waltest.New(cluster, mib)
+	w.Record(100)
+	second := int(w.Record(100) - w.Current().Start())
+	crash := w.Crash(20000)
+	over := int(crash-w.Current().Start())/pageSize*pageSize + pageSize + 24
+	w.Switch()
+	s := w.Full()[0]
+	b := w.Segment(s)
+	for name, c := range map[string]struct {
+		bytes []byte
+		end   int
+	}{
+		"the first record links to itself":   {reseal(b, 40, 8, 40, 0, 0x10), 40},
+		"the first record links behind":      {reseal(b, 40, 8, 255, 255, 255, 255, 255), 40},
+		"the second record links elsewhere":  {reseal(b, second, 8, 48), second},
+		"no record that overwrites the lost": {reseal(b, over, 16, 0x20), over},
+	} {
+		r := check(t, c.bytes, s, cluster)
+		if r.State != wal.Damaged && r.State != wal.Cut || r.End != s.Start()+wal.LSN(c.end) {
+			t.Errorf("%s: got %v up to %v, %s", name, r.State, r.End, r.Why)
+		}
+	}
+	// A length that ends in the header, where the page ends, too.
+	w = waltest.New(cluster, mib)
+	w.Record(pageSize - 40 - 24 - 5 - 16)
+	b = w.Segment(w.Current())
+	for total := range byte(24) {
+		b[pageSize-16] = total
+		r := check(t, b, w.Current(), cluster)
+		if want := map[bool]string{true: "the records end", false: "a record has no length"}[total == 0]; r.State != wal.Cut || r.Why != want {
+			t.Errorf("a length of %d: got %v, %s", total, r.State, r.Why)
+		}
+	}
+}
+
+// The last 8 bytes of a record may look like the end of a switch; what follows tells.
+func TestNoSwitch(t *testing.T) {
+	w := waltest.New(cluster, mib)
+	w.Pad(400)
+	body := make([]byte, 400-24+8)
+	body[400-24] = 0x40
+	w.Raw(10, 0, body)
+	w.Fill(1)
+	s := w.Full()[1]
+	if r := check(t, w.Segment(s), s, cluster); r.State != wal.Complete || r.Switch || r.Records == 0 {
+		t.Errorf("%+v", r)
 	}
 }
