@@ -16,6 +16,7 @@ import (
 
 	"github.com/walbaton/walbaton/leader/dcs"
 	"github.com/walbaton/walbaton/leader/dcs/mem"
+	"github.com/walbaton/walbaton/leader/dcs/static"
 )
 
 // These tests run in synctest bubbles: real goroutines and timers, on a virtual clock.
@@ -173,6 +174,19 @@ func TestRunTakesAndGivesBack(t *testing.T) {
 		if err := e.Run(t.Context(), nil); err == nil {
 			t.Error("a second Run is not refused")
 		}
+	})
+}
+
+// TestStatic: a single server without Patroni has the baton, always.
+func TestStatic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newElector(t, static.New("n1", ""), Options{Self: "n1"}))
+		<-r.begun
+		time.Sleep(time.Minute)
+		if st := r.Status(); !st.Holding || st.Silent || len(r.ended) > 0 {
+			t.Errorf("status %+v, %d terms ended", st, len(r.ended))
+		}
+		r.finish(t)
 	})
 }
 

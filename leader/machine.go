@@ -66,6 +66,7 @@ type Machine struct {
 	watchedAt   time.Time // when the last watch returned: only a later reading is worth watching from
 	nextWatch   time.Time
 	nextClaim   time.Time
+	nextOwn     time.Time // the next claim for a baton that is ours by name
 	nextRenewal time.Time
 
 	election
@@ -276,8 +277,11 @@ func (m *Machine) recordFirst(now time.Time) bool {
 
 // wants says whether to claim the baton now, by the last reading, and remembers why.
 func (m *Machine) wants(now time.Time) bool {
+	// A baton that we hold without knowing is that of a claim whose answer was lost: it runs out,
+	// unless the driver knows us by name and lets us have it.
+	free := !m.view.Baton.Held() || m.view.Baton.Holder == m.o.Self && !now.Before(m.nextOwn)
 	// A reading that began before our last request on the lease ended may not show what that did.
-	if !m.viewOK || !m.fresh || m.view.Baton.Held() || m.view.At.Before(m.lock.done) || now.Before(m.nextClaim) {
+	if !m.viewOK || !m.fresh || !free || m.view.At.Before(m.lock.done) || now.Before(m.nextClaim) {
 		return false
 	}
 	if m.choice.Member == m.o.Self {
@@ -339,6 +343,7 @@ func (m *Machine) until(now time.Time) time.Time {
 	sooner(m.triedTill)
 	sooner(m.nextRead)
 	sooner(m.nextClaim)
+	sooner(m.nextOwn)
 	sooner(m.nextWatch)
 	return at
 }
@@ -349,8 +354,10 @@ func (m *Machine) ClaimDone(now time.Time, l dcs.Lease, err error) {
 	m.lock.end(now)
 	m.readSoon(now)
 	if err != nil {
-		if !errors.As(err, new(*dcs.HeldError)) {
+		if held := new(dcs.HeldError); !errors.As(err, &held) {
 			m.nextClaim = now.Add(m.retry())
+		} else if held.Lease.Holder == m.o.Self {
+			m.nextOwn = now.Add(m.o.Every)
 		}
 		return
 	}
