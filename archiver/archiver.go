@@ -47,6 +47,8 @@ type Archiver struct {
 	m       *metrics
 	log     *slog.Logger
 
+	opening sync.Mutex // held while this node opens a timeline: one segment at a time
+
 	mu       sync.Mutex
 	busy     map[wal.Name]bool
 	failed   map[wal.Name]failure // files that could not be shipped, and why
@@ -104,7 +106,6 @@ func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Option
 		cover: newCoverage(), bell: newBell(), m: newMetrics(o.Metrics), log: o.Log,
 		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{},
 	}
-	r.put.taken = o.Now()
 	return r, r.openKeep()
 }
 
@@ -117,8 +118,8 @@ func (a *Archiver) Wake() { a.bell.ring() }
 // Changed gives a channel that is closed when something changes from now on.
 func (a *Archiver) Changed() <-chan struct{} { return a.bell.wait() }
 
-// Rescan reads pg_wal once more, and forgets what it read when the server went to another
-// timeline: after a rewind or a clone the same names may be other files.
+// Rescan reads pg_wal once more. When the server went to another timeline every file that was read
+// is looked at again: after a rewind or a clone the same names may be other files.
 func (a *Archiver) Rescan() error {
 	srv := a.server()
 	a.mu.Lock()
@@ -128,7 +129,7 @@ func (a *Archiver) Rescan() error {
 	}
 	a.mu.Unlock()
 	if moved {
-		a.local.forget()
+		a.local.revalidate()
 	}
 	return a.local.scan()
 }

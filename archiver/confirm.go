@@ -22,7 +22,7 @@ func (a *Archiver) Tend(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.watch(ctx) })
 	g.Go(func() error { return a.confirmUntil(ctx) })
-	g.Go(func() error { return a.shipUntil(ctx, a.shippableAlone) })
+	g.Go(func() error { return a.shipUntil(ctx, a.ShippableAlone) })
 	return g.Wait()
 }
 
@@ -32,12 +32,18 @@ func (a *Archiver) watch(ctx context.Context) error {
 	changed := make(chan struct{}, 1)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return a.local.q.Watch(ctx, func() {
+		wake := func() {
 			select {
 			case changed <- struct{}{}:
 			default:
 			}
-		})
+		}
+		err := a.local.q.Watch(ctx, wake)
+		if errors.Is(err, queue.ErrNoInotify) {
+			a.log.Warn("pg_wal is looked at once a second", "why", err)
+			return a.local.q.Poll(ctx, wake)
+		}
+		return err
 	})
 	g.Go(func() error {
 		for {
@@ -79,7 +85,7 @@ func (a *Archiver) confirmUntil(ctx context.Context) error {
 			if err := a.CheckLacks(ctx); err != nil {
 				a.log.Debug("what the archive lacks is not known", "why", err)
 			}
-			a.releaseKept(ctx)
+			a.ReleaseKept(ctx)
 		}
 		if !sleep(ctx, 50*time.Millisecond) {
 			return nil
@@ -109,7 +115,8 @@ func (a *Archiver) Confirm(ctx context.Context) {
 	line := a.line(c)
 	srv := a.server()
 	below := a.completeBelow()
-	inTerm := a.Term() != 0
+	answers, _ := a.StoreAnswers()
+	shipping := a.Term() != 0 && answers
 	for _, k := range a.local.names() {
 		if ctx.Err() != nil {
 			return
@@ -130,7 +137,7 @@ func (a *Archiver) Confirm(ctx context.Context) {
 		switch {
 		case shipped && k.status == queue.Ready && !a.resting(n):
 			a.confirm(ctx, n)
-		case shipped, inTerm:
+		case shipped, shipping:
 			// Nobody waits for it, or the shipper reads it anyway.
 		default:
 			if k.read == nil && !a.resting(n) {
@@ -175,7 +182,7 @@ func (a *Archiver) confirmSmall(ctx context.Context, k known) {
 		a.confirm(ctx, k.name)
 		return
 	}
-	a.ship(ctx, k.name)
+	a.Ship(ctx, k.name)
 }
 
 // protect asks PostgreSQL to keep a segment that the archive lacks: a status .done, which a standby
@@ -201,15 +208,15 @@ func (a *Archiver) settle(srv Server, k known) {
 	}
 }
 
-// shippableAlone gives what this node may ship without the baton: the first segment of a timeline
+// ShippableAlone gives what this node may ship without the baton: the first segment of a timeline
 // that it leads, everything where there is no DCS, and what it can while the DCS does not answer.
-func (a *Archiver) shippableAlone() []wal.Name {
+func (a *Archiver) ShippableAlone() []wal.Name {
 	c := a.scope.Last()
 	if a.Term() != 0 || !a.cover.anyListing() {
 		return nil
 	}
 	var out []wal.Name
-	for _, n := range a.shippable() {
+	for _, n := range a.Shippable() {
 		if n.Kind != wal.KindSegment && n.Kind != wal.KindHistory {
 			continue
 		}

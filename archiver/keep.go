@@ -122,9 +122,9 @@ func (a *Archiver) names() []known {
 	return out
 }
 
-// releaseKept removes what was set aside and is safe now: the archive has the same content, or
+// ReleaseKept removes what was set aside and is safe now: the archive has the same content, or
 // it lies on a branch and a copy is in orphans/.
-func (a *Archiver) releaseKept(ctx context.Context) {
+func (a *Archiver) ReleaseKept(ctx context.Context) {
 	if a.keep == nil {
 		return
 	}

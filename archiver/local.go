@@ -83,11 +83,23 @@ func (l *local) scan() error {
 	return nil
 }
 
-// forget drops all that was read: after a rewind or a clone the same names are other files.
-func (l *local) forget() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	clear(l.files)
+// revalidate drops what was read of files that are no longer the same: a rewind or a clone puts other
+// files under the same names.
+func (l *local) revalidate() {
+	for _, k := range l.names() {
+		if k.read == nil {
+			continue
+		}
+		id, err := l.q.Ident(k.name)
+		if err == nil && id == k.read.ident {
+			continue
+		}
+		l.mu.Lock()
+		if f := l.files[k.name]; f != nil && f.read == k.read {
+			f.read, f.sealed = nil, false
+		}
+		l.mu.Unlock()
+	}
 }
 
 // touch makes a name known before the next scan finds it, and says whether its file is there.

@@ -55,9 +55,9 @@ func (a *Archiver) orphan(ctx context.Context, n wal.Name) error {
 	return nil
 }
 
-// adoptOrphans puts under its own name what lies in orphans/ and is on the line now: it was put
+// AdoptOrphans puts under its own name what lies in orphans/ and is on the line now: it was put
 // there while another line was the cluster's.
-func (a *Archiver) adoptOrphans(ctx context.Context) error {
+func (a *Archiver) AdoptOrphans(ctx context.Context) error {
 	line := a.line(a.scope.Last())
 	prefix := a.archive.root + "/orphans/"
 	for info, err := range a.archive.store.List(ctx, prefix, "") {

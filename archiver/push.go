@@ -226,7 +226,7 @@ func (c *Call) act(ctx context.Context, v Verdict, f Facts, read *content) (Repl
 	case Answer:
 		return r, true
 	case Put:
-		if err := a.ship(ctx, c.n); err != nil {
+		if err := a.Ship(ctx, c.n); err != nil {
 			r.Why = err.Error()
 		}
 		return r, f.Waited >= a.o.Limits.PushWait

@@ -29,15 +29,8 @@ var errDiffers = errors.New("the archive has other content under this name")
 // Lead ships inside a term, until ctx ends; all uploads have ended when it returns. The errand are
 // the segments this node took the baton for.
 func (a *Archiver) Lead(ctx context.Context, term uint64, errand Set) error {
-	a.mu.Lock()
-	a.term, a.errand = term, errand.Clone()
-	a.mu.Unlock()
-	defer func() {
-		a.mu.Lock()
-		a.term, a.errand = 0, Set{}
-		a.mu.Unlock()
-		a.bell.ring()
-	}()
+	a.BeginTerm(term, errand)
+	defer a.EndTerm()
 	// What others shipped in their terms is not shipped again. A store that does not answer makes
 	// this term useless; the elector hears so from the record, and gives the baton away.
 	for first := true; ; first = false {
@@ -55,10 +48,25 @@ func (a *Archiver) Lead(ctx context.Context, term uint64, errand Set) error {
 			return nil
 		}
 	}
-	if err := a.adoptOrphans(ctx); err != nil {
+	if err := a.AdoptOrphans(ctx); err != nil {
 		a.log.Warn("orphans not read", "why", err)
 	}
-	return a.shipUntil(ctx, a.shippable)
+	return a.shipUntil(ctx, a.Shippable)
+}
+
+// BeginTerm says that this node has the baton from now on. It is a step of Lead.
+func (a *Archiver) BeginTerm(term uint64, errand Set) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.term, a.errand = term, errand.Clone()
+}
+
+// EndTerm says that it has it no longer. It is a step of Lead.
+func (a *Archiver) EndTerm() {
+	a.mu.Lock()
+	a.term, a.errand, a.lacks = 0, Set{}, Set{}
+	a.mu.Unlock()
+	a.bell.ring()
 }
 
 // shipUntil hands the files that next gives to the workers, until ctx ends. Uploads that run then
@@ -74,7 +82,7 @@ func (a *Archiver) shipUntil(ctx context.Context, next func() []wal.Name) error 
 		woken := a.bell.wait()
 		for _, n := range next() {
 			if n.Kind == wal.KindHistory {
-				a.ship(uploads, n) // before any segment of its timeline
+				a.Ship(uploads, n) // before any segment of its timeline
 				continue
 			}
 			select {
@@ -84,7 +92,7 @@ func (a *Archiver) shipUntil(ctx context.Context, next func() []wal.Name) error 
 			}
 			workers.Go(func() {
 				defer func() { <-slots }()
-				a.ship(uploads, n)
+				a.Ship(uploads, n)
 			})
 		}
 		select {
@@ -96,10 +104,10 @@ func (a *Archiver) shipUntil(ctx context.Context, next func() []wal.Name) error 
 	}
 }
 
-// shippable gives the next files this node has and the archive lacks, that belong to the line and
+// Shippable gives the next files this node has and the archive lacks, that belong to the line and
 // are not below the floor: histories first, then the oldest. Whether they may be put is asked for
-// each by ship.
-func (a *Archiver) shippable() []wal.Name {
+// each by Ship.
+func (a *Archiver) Shippable() []wal.Name {
 	var out []wal.Name
 	line := a.line(a.scope.Last())
 	below := a.completeBelow()
@@ -130,15 +138,21 @@ func (a *Archiver) completeBelow() func(known) bool {
 	}
 }
 
-// ship puts n, if this node may: one read of the file, one PUT. What it finds out is kept for the
+// Ship puts n, if this node may: one read of the file, one PUT. What it finds out is kept for the
 // pushes that wait; the error is kept too.
-func (a *Archiver) ship(ctx context.Context, n wal.Name) error {
+func (a *Archiver) Ship(ctx context.Context, n wal.Name) error {
 	if !a.claim(n) {
 		return nil
 	}
 	defer a.unclaim(n)
 	p := a.permit(ctx, n)
 	if p.vouch && a.vouchFor(ctx, n.Segment.Timeline) {
+		p = a.permit(ctx, n)
+	}
+	if p.ok && p.opens && n.Kind == wal.KindSegment {
+		// Without the baton only the first segment of a timeline is ours to put, not the first four.
+		a.opening.Lock()
+		defer a.opening.Unlock()
 		p = a.permit(ctx, n)
 	}
 	if !p.ok {

@@ -14,9 +14,10 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/walbaton/walbaton/archiver"
 	"github.com/walbaton/walbaton/archiver/store"
+	"github.com/walbaton/walbaton/archiver/wal"
 	"github.com/walbaton/walbaton/leader"
+	"github.com/walbaton/walbaton/sidecar/wiring"
 )
 
 // app is the running sidecar: the only place that knows both leader and archiver.
@@ -86,7 +87,7 @@ func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers 
 	if err != nil {
 		return nil, closers, err
 	}
-	a.scope = &scope{elector: a.elector, noDCS: cfg.static()}
+	a.scope = &scope{elector: a.elector, lens: &wiring.Lens{NoDCS: cfg.static()}}
 	a.pg = newPostgres(cfg, log, a.serverChanged)
 	a.registry.MustRegister(newStateCollector(a))
 	return a, closers, nil
@@ -156,7 +157,7 @@ func (a *app) lead(ctx context.Context, t leader.Term) error {
 		changed := a.wait()
 		if s, _ := a.current(); s != nil {
 			within, cancel := s.bound(ctx)
-			err := s.archiver.Lead(within, t.Epoch, setOf(t.Choice.Errand))
+			err := s.archiver.Lead(within, t.Epoch, wiring.SetOf(t.Choice.Errand))
 			cancel()
 			if ctx.Err() != nil || err != nil {
 				return err
@@ -198,46 +199,16 @@ func (a *app) announce(ctx context.Context) error {
 
 // record is what the others are told.
 func (a *app) record() leader.Record {
-	srv := a.pg.Server()
-	r := leader.Record{
-		Version: leader.RecordVersion, Member: a.cfg.Name, Policy: leader.Policy(a.cfg.Policy), MaxLag: uint64(a.cfg.MaxLag),
-		Software: version(), Address: a.web.Address(), SystemID: srv.SystemID, SegmentSize: uint32(srv.SegmentSize),
-		Role: roleOf(srv.State), Timeline: uint32(srv.Timeline), ArchiveMode: srv.ArchiveMode,
-	}
+	base := leader.Record{Member: a.cfg.Name, Policy: leader.Policy(a.cfg.Policy), MaxLag: uint64(a.cfg.MaxLag), Software: version(), Address: a.web.Address()}
 	if tag, ok := a.cfg.Patroni.Tags[leader.TagKey].(string); ok {
-		r.Tag = leader.Tag(tag)
+		base.Tag = leader.Tag(tag)
 	}
 	s, _ := a.current()
 	if s == nil {
-		return r
+		return wiring.Record(base, a.pg.Server(), wal.History{}, nil)
 	}
 	st := s.archiver.State()
-	r.History = forksOf(s.archiver.OwnHistory())
-	r.Has, r.Misses, r.Store = rangesOf(st.Has), rangesOf(st.Misses), st.StoreAnswers
-	if st.Term != 0 {
-		h := &leader.Holder{Term: st.Term, Lacks: rangesOf(st.Lacks), Errand: rangesOf(st.Errand)}
-		for t, next := range st.Marks {
-			h.Mark = append(h.Mark, leader.Mark{Timeline: uint32(t), Next: next})
-		}
-		sortMarks(h.Mark)
-		if len(st.Alarms) > 0 {
-			h.Alarm = st.Alarms[0].Name + ": " + st.Alarms[0].Why
-		}
-		r.Holder = h
-	}
-	return r
-}
-
-func roleOf(s archiver.ServerState) leader.Role {
-	switch s {
-	case archiver.ServerPrimary:
-		return leader.RolePrimary
-	case archiver.ServerStandby:
-		return leader.RoleReplica
-	case archiver.ServerUnknown:
-		return leader.RoleUnknown
-	}
-	return leader.RoleStopped
+	return wiring.Record(base, a.pg.Server(), s.archiver.OwnHistory(), &st)
 }
 
 // gather joins the metrics of the program with those of the present site.
@@ -258,7 +229,7 @@ func (a *app) ready() error {
 	if ok, why := s.archiver.StoreAnswers(); !ok {
 		return errors.New("the archive does not answer: " + why)
 	}
-	if st := a.elector.Status(); !a.scope.noDCS && st.Silent {
+	if st := a.elector.Status(); !a.scope.lens.NoDCS && st.Silent {
 		return errors.New("the DCS does not answer: " + st.Error)
 	}
 	return nil

@@ -28,6 +28,8 @@ func importRules() map[string][]string {
 		"archiver/store":       {},
 		"archiver/store/*":     {"archiver/store", "archiver/durable"},
 		"sidecar":              {"*"},
+		"sidecar/wiring":       {"leader", "archiver", "archiver/wal"},
+		"sidecar/sim":          {"*"},
 		"sidecar/walbaton-wal": {},
 		"sidecar/drill":        {}, // an oracle that used our code would share our mistakes
 		"examples/*":           {"sidecar/drill"},

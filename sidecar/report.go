@@ -134,7 +134,7 @@ func (a *app) reportArchive(st *Status, s *site) {
 
 func (a *app) reportCluster(st *Status) {
 	es := a.elector.Status()
-	st.DCS = DCSStatus{Answers: a.scope.noDCS || !es.Silent, Error: es.Error, ReadAt: es.ReadAt.UTC()}
+	st.DCS = DCSStatus{Answers: a.scope.lens.NoDCS || !es.Silent, Error: es.Error, ReadAt: es.ReadAt.UTC()}
 	st.Baton = BatonStatus{Holder: es.Holder, Rule: string(es.Choice.Rule), Why: es.Choice.Why}
 	if es.Holding {
 		st.Baton.Term, st.Baton.Rule, st.Baton.Since = es.Epoch, string(es.Rule), es.Since.UTC()

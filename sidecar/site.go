@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,6 +39,7 @@ func (s *site) bound(ctx context.Context) (context.Context, context.CancelFunc) 
 // yet, be replaced, or belong to another cluster tomorrow.
 func (a *app) tendSites(ctx context.Context) error {
 	proven := false
+	a.pg.Read(ctx) // so that the first try knows the server
 	for {
 		err := a.tendSite(ctx, &proven)
 		if ctx.Err() != nil {
@@ -195,10 +194,6 @@ func (a *app) checkPath(file string) error {
 		return fmt.Errorf("%s is not in %s, which this sidecar looks after: check --socket in archive_command", file, a.pgWAL())
 	}
 	return nil
-}
-
-func sortMarks(m []leader.Mark) {
-	slices.SortFunc(m, func(a, b leader.Mark) int { return cmp.Compare(a.Timeline, b.Timeline) })
 }
 
 // Fetch leaves restore_command to walbaton-wal, which runs walbaton fetch.
