@@ -84,7 +84,7 @@ func (s *suite) run(ctx context.Context, lanes int, match string, packages bool)
 	if packages {
 		wg.Go(func() {
 			<-tools
-			s.goTest(ctx, "-tags", "servers", "./...")
+			s.goTest(ctx, "-tags", "servers", "./...", "./.ci/suite")
 			s.goTest(ctx, "-race", "-short", "./leader/...", "./archiver/...")
 		})
 	}

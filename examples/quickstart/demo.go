@@ -51,7 +51,7 @@ func (d *demo) start(ctx context.Context) (err error) {
 	if d.cluster, err = drill.New(ctx, drill.Options{SegmentMB: 16}); err != nil {
 		return err
 	}
-	d.note("everything is below %s; the archive is the folder %s", d.cluster.Dir, d.cluster.Store.Folder())
+	d.note("everything is below %s; the archive is %s", d.cluster.Dir, d.cluster.Store.URL())
 	if err := d.cluster.Start(ctx); err != nil {
 		return err
 	}

@@ -102,12 +102,13 @@ func New(ctx context.Context, o Options) (c *Cluster, err error) {
 	if c.Dir, err = os.MkdirTemp(parent, folderPrefix); err != nil {
 		return nil, err
 	}
+	dir := c.Dir
 	defer func() {
 		if err != nil {
-			os.RemoveAll(c.Dir)
+			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
-	if err := os.Chmod(c.Dir, 0o755); err != nil {
+	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
 	if err := c.binaries(ctx); err != nil {

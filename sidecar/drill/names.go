@@ -20,14 +20,16 @@ func segmentName(timeline, no, size uint64) string {
 
 // parseSegment is the timeline and number of a segment.
 func parseSegment(name string, size uint64) (timeline, no uint64, err error) {
-	var high, low uint64
 	if len(name) != 24 {
 		return 0, 0, fmt.Errorf("%q is not the name of a segment", name)
 	}
-	if _, err := fmt.Sscanf(name, "%08X%08X%08X", &timeline, &high, &low); err != nil {
-		return 0, 0, fmt.Errorf("%q is not the name of a segment: %w", name, err)
+	var part [3]uint64
+	for i := range part {
+		if part[i], err = strconv.ParseUint(name[8*i:8*i+8], 16, 32); err != nil {
+			return 0, 0, fmt.Errorf("%q is not the name of a segment: %w", name, err)
+		}
 	}
-	return timeline, high*(1<<32/size) + low, nil
+	return part[0], part[1]*(1<<32/size) + part[2], nil
 }
 
 // origin is a timeline and the LSN at which it began.

@@ -216,17 +216,19 @@ func get(ctx context.Context, url string) (int, []byte, error) {
 	return resp.StatusCode, body, err
 }
 
-// archiveCommand and restoreCommand are each node's own: with walbaton they name the node's socket.
+// archiveCommand is each node's own: with walbaton it names the node's socket.
 func (n *Node) archiveCommand() string {
 	if n.c.o.Archiver == Copy {
-		return fmt.Sprintf("cp %%p %s/%%f", n.c.Store.Folder())
+		return fmt.Sprintf("cp %%p %s/%%f", strings.TrimPrefix(n.c.Store.URL(), "file://"))
 	}
 	return fmt.Sprintf("%s push --socket %s %%p", n.c.Bin("walbaton-wal"), n.Socket())
 }
 
+// Without walbaton there is none: a former primary copies its diverged last segment under its full name into the
+// archive, and a standby that reads that one never finds back to the line.
 func (n *Node) restoreCommand() string {
 	if n.c.o.Archiver == Copy {
-		return fmt.Sprintf("cp %s/%%f %%p", n.c.Store.Folder())
+		return ""
 	}
 	return fmt.Sprintf("%s fetch --socket %s %%f %%p", n.c.Bin("walbaton-wal"), n.Socket())
 }
@@ -276,6 +278,8 @@ postgresql:
   bin_dir: {{.BinDir}}
   pgpass: {{.Dir}}/pgpass
   use_unix_socket: false
+  basebackup:
+  - checkpoint: fast
   pg_hba:
   - local all all trust
   - host all all 127.0.0.1/32 trust
@@ -286,7 +290,9 @@ postgresql:
     rewind: {username: rewind, password: rewind}
   parameters:
     archive_command: {{printf "%q" .Archive}}
-    restore_command: {{printf "%q" .Restore}}
+{{- with .Restore}}
+    restore_command: {{printf "%q" .}}
+{{- end}}
     unix_socket_directories: {{.Dir}}
     fsync: "off"
     shared_buffers: 64MB

@@ -132,9 +132,6 @@ func (s *Server) Stop() error {
 // Restore recovers a new server from the backup along the newest timeline, to its end, or to a time when target is not
 // zero, and returns when it has left recovery.
 func (b *Base) Restore(ctx context.Context, how How, target time.Time) (*Server, error) {
-	if err := b.c.Store.Mirror(ctx); err != nil {
-		return nil, err
-	}
 	b.restored++
 	dir, err := b.c.folder(fmt.Sprintf("restored%d", b.restored))
 	if err != nil {
@@ -148,7 +145,7 @@ func (b *Base) Restore(ctx context.Context, how How, target time.Time) (*Server,
 	if err := errors.Join(os.WriteFile(signal, nil, 0o600), b.c.own(signal)); err != nil {
 		return nil, err
 	}
-	command, err := b.restoreCommand(how, dir)
+	command, err := b.restoreCommand(ctx, how, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -189,9 +186,13 @@ func (b *Base) Restore(ctx context.Context, how How, target time.Time) (*Server,
 }
 
 // restoreCommand writes the script of a recovery by hand below dir, or names walbaton-wal.
-func (b *Base) restoreCommand(how How, dir string) (string, error) {
+func (b *Base) restoreCommand(ctx context.Context, how How, dir string) (string, error) {
 	if how == ByWalbaton {
 		return fmt.Sprintf("%s fetch --socket %s/none.sock %%f %%p", b.c.Bin("walbaton-wal"), dir), nil
+	}
+	archive, err := mirror(ctx, b.c.Store, filepath.Join(dir, "archive"))
+	if err != nil {
+		return "", err
 	}
 	script := filepath.Join(dir, "restore.sh")
 	text := fmt.Sprintf(`#!/bin/sh
@@ -202,9 +203,9 @@ case $1 in
 esac
 [ -f "$from" ] || exit 1
 zstd -dqf "$from" -o "$2" || exit 200
-`, filepath.Join(b.c.Store.Folder(), scope, b.systemID))
+`, filepath.Join(archive, scope, b.systemID))
 	if b.c.o.Archiver == Copy {
-		text = fmt.Sprintf("#!/bin/sh\n[ -f %[1]s/\"$1\" ] || exit 1\ncp %[1]s/\"$1\" \"$2\" || exit 200\n", b.c.Store.Folder())
+		text = fmt.Sprintf("#!/bin/sh\n[ -f %[1]s/\"$1\" ] || exit 1\ncp %[1]s/\"$1\" \"$2\" || exit 200\n", archive)
 	}
 	return script + " %f %p", os.WriteFile(script, []byte(text), 0o755)
 }

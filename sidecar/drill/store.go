@@ -1,9 +1,7 @@
 package drill
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -23,13 +21,11 @@ import (
 
 // Store is the place of the archive, seen from outside: the harness starts and stops it and reads what is there.
 type Store interface {
-	URL() string    // for walbaton's --archive
-	Env() []string  // for walbaton's environment: credentials
-	Folder() string // where Mirror puts a copy; for a folder the archive itself
+	URL() string   // for walbaton's --archive
+	Env() []string // for walbaton's environment: credentials
 
 	Objects(ctx context.Context) ([]Object, error) // all there are now
 	Read(ctx context.Context, key string) ([]byte, error)
-	Mirror(ctx context.Context) error // brings Folder up to date
 
 	start(ctx context.Context) error
 	stop(ctx context.Context) error
@@ -57,10 +53,8 @@ func newFolder(c *Cluster) (*folderStore, error) {
 	return f, c.own(f.root)
 }
 
-func (f *folderStore) URL() string                  { return "file://" + f.root }
-func (f *folderStore) Env() []string                { return nil }
-func (f *folderStore) Folder() string               { return f.root }
-func (f *folderStore) Mirror(context.Context) error { return nil }
+func (f *folderStore) URL() string   { return "file://" + f.root }
+func (f *folderStore) Env() []string { return nil }
 
 // start brings the folder back, if it was away.
 func (f *folderStore) start(context.Context) error {
@@ -122,10 +116,9 @@ func newMinIO(c *Cluster) (*minioStore, error) {
 		return nil, err
 	}
 	m := &minioStore{c: c, dir: dir, endpoint: fmt.Sprintf("http://127.0.0.1:%d", c.port(portMinIO))}
-	for _, d := range []string{"data", "mirror"} {
-		if err := errors.Join(os.Mkdir(filepath.Join(dir, d), 0o755), c.own(filepath.Join(dir, d))); err != nil {
-			return nil, err
-		}
+	data := filepath.Join(dir, "data")
+	if err := errors.Join(os.Mkdir(data, 0o755), c.own(data)); err != nil {
+		return nil, err
 	}
 	// User postgres may not search the home of root, where the tool is.
 	binary, err := toolPath(minioTool)
@@ -149,8 +142,6 @@ func (m *minioStore) URL() string {
 func (m *minioStore) Env() []string {
 	return []string{"AWS_ACCESS_KEY_ID=" + minioKey, "AWS_SECRET_ACCESS_KEY=" + minioSecret, "AWS_REGION=us-east-1"}
 }
-
-func (m *minioStore) Folder() string { return filepath.Join(m.dir, "mirror") }
 
 func (m *minioStore) start(ctx context.Context) (err error) {
 	m.server, err = m.c.spawn("minio", m.dir, []string{"MINIO_ROOT_USER=" + minioKey, "MINIO_ROOT_PASSWORD=" + minioSecret, "MINIO_BROWSER=off"},
@@ -209,28 +200,29 @@ func (m *minioStore) Read(ctx context.Context, key string) ([]byte, error) {
 	return io.ReadAll(o.Body)
 }
 
-func (m *minioStore) Mirror(ctx context.Context) error {
-	all, err := m.Objects(ctx)
+// mirror returns a folder with all that is in the archive, for a shell: the archive itself, or a copy below dir.
+func mirror(ctx context.Context, s Store, dir string) (string, error) {
+	if folder, ok := strings.CutPrefix(s.URL(), "file://"); ok {
+		return folder, nil
+	}
+	all, err := s.Objects(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, o := range all {
-		path := filepath.Join(m.Folder(), o.Key)
-		if exists(path) {
-			continue
-		}
-		text, err := m.Read(ctx, o.Key)
+		path := filepath.Join(dir, o.Key)
+		text, err := s.Read(ctx, o.Key)
 		if err != nil {
-			return err
+			return "", err
 		}
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
+			return "", err
 		}
 		if err := os.WriteFile(path, text, 0o644); err != nil {
-			return err
+			return "", err
 		}
 	}
-	return nil
+	return dir, nil
 }
 
 // toolPath finds a server that .ci/build-tools built.
@@ -249,76 +241,3 @@ func toolPath(name string) (string, error) {
 	}
 	return path, nil
 }
-
-// Inventory remembers every object of an archive, to find one that changes or disappears: walbaton writes once.
-type Inventory struct {
-	store Store
-	seen  map[string]seen
-}
-
-type seen struct {
-	Object
-	sum [sha256.Size]byte
-}
-
-// Rewritten is an object that did not stay as it was.
-type Rewritten struct{ Key, How string }
-
-func (r *Rewritten) Error() string { return r.Key + ": " + r.How }
-
-// NewInventory is empty.
-func NewInventory(s Store) *Inventory { return &Inventory{store: s, seen: map[string]seen{}} }
-
-// kept says whether an object is one of those that are written once; a store's temporary files and the probe of
-// put-if-absent are not.
-func kept(key string) bool {
-	for _, folder := range []string{"/wal/", "/history/", "/orphans/", "/floor/"} {
-		if strings.Contains(key, folder) {
-			return true
-		}
-	}
-	return strings.HasSuffix(key, "/archive.json")
-}
-
-// Look adds what is new and compares what is known; thorough reads every byte again.
-func (v *Inventory) Look(ctx context.Context, thorough bool) error {
-	all, err := v.store.Objects(ctx)
-	if err != nil {
-		return err
-	}
-	now := map[string]Object{}
-	for _, o := range all {
-		if kept(o.Key) && !strings.Contains(filepath.Base(o.Key), "tmp") {
-			now[o.Key] = o
-		}
-	}
-	for key, was := range v.seen {
-		if o, ok := now[key]; !ok {
-			return &Rewritten{key, "disappeared"}
-		} else if o != was.Object {
-			return &Rewritten{key, fmt.Sprintf("was %v, now is %v", was.Object, o)}
-		}
-	}
-	for key, o := range now {
-		was, known := v.seen[key]
-		if known && !thorough {
-			continue
-		}
-		text, err := v.store.Read(ctx, key)
-		if err != nil {
-			return err
-		}
-		if int64(len(text)) != o.Size {
-			return fmt.Errorf("%s: %d bytes, listed with %d", key, len(text), o.Size)
-		}
-		sum := sha256.Sum256(text)
-		if known && !bytes.Equal(sum[:], was.sum[:]) {
-			return &Rewritten{key, "has other content than before"}
-		}
-		v.seen[key] = seen{o, sum}
-	}
-	return nil
-}
-
-// Len is the number of objects seen.
-func (v *Inventory) Len() int { return len(v.seen) }
