@@ -451,3 +451,33 @@ func TestNoSwitch(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// The CRC of a record that runs on into the next segment cannot be checked here; its link can.
+func TestRecordsThatRunOn(t *testing.T) {
+	w := waltest.New(cluster, mib)
+	var at int
+	for range 2 { // two segments with records of the same lengths, and one in between
+		for s := w.Current(); w.Pos() < s.End(); {
+			at = int(w.Record(400) - s.Start())
+		}
+		w.Switch()
+	}
+	old, s := w.Segment(w.Full()[0]), w.Full()[2]
+	r := check(t, waltest.Over(old, w.Segment(s), at), s, cluster)
+	if r.State != wal.Cut || r.End != s.Start()+wal.LSN(at) {
+		t.Errorf("an old record that runs on: got %v up to %v, %s", r.State, r.End, r.Why)
+	}
+	// Its header split over two pages.
+	w = waltest.New(cluster, mib)
+	s = w.Current()
+	w.Pad(pageSize + 16)
+	w.Record(mib)
+	b := w.Segment(s)
+	end := s.End() - pageSize - 16
+	if r := check(t, b, s, cluster); r.State != wal.Complete || !r.Continues || r.Last != end {
+		t.Errorf("%+v", r)
+	}
+	if r := check(t, waltest.Flip(b, mib-pageSize-8), s, cluster); r.State == wal.Complete || r.End != end {
+		t.Errorf("another link: got %v up to %v, %s", r.State, r.End, r.Why)
+	}
+}

@@ -4,7 +4,7 @@
 //
 //	name.go     LSN, Timeline, Segment and Name: parse, print, compare, count
 //	history.go  History: the line of a timeline, and who holds what on it
-//	check.go    Checker: one pass over a segment's bytes gives a Report
+//	check.go    Checker: one pass over a segment's bytes gives a Report (report.go)
 //	control.go  ReadControl: pg_control without a server
 //	waltest/    makes WAL in memory for tests, and damages it
 //
@@ -27,7 +27,8 @@
 // What it cannot see: a record that began in the segment before, or that ends in the one after, has
 // its CRC split between the two; its pages are checked, its bytes are not, unless the segments are
 // read in order and each Checker is told to Follow the one before. A recycled file of the parent
-// timeline with the same number is in order in itself; History.Explains finds it out.
+// timeline with the same number is in order in itself; History.Explains finds it out. A file that a
+// server is still writing may look Damaged for a moment.
 //
 // Formats: PostgreSQL 12 to 18, little-endian, pages of 8192 bytes. Layouts are those of
 // xlog_internal.h, xlogrecord.h and pg_control.h.

@@ -158,8 +158,8 @@ func (w *Writer) Raw(rmid, info byte, body []byte) wal.LSN {
 	return w.write(r)
 }
 
-// Pad writes records until exactly room bytes of the present segment are left, which must be a multiple of 8 and
-// less than a page.
+// Pad writes records until exactly room bytes of the present segment are left: a multiple of 8 that is not inside
+// a page's header.
 func (w *Writer) Pad(room int) {
 	end := w.Current().End() - wal.LSN(room)
 	for w.pos != end {
