@@ -2,8 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
+	"net"
+	"strconv"
 	"sync"
 	"time"
 
@@ -147,9 +148,12 @@ func (p *postgres) tell(before, now archiver.Server) {
 	if before == now {
 		return
 	}
-	p.log.Info("postgresql", "state", now.State, "sql", now.SQL, "timeline", uint32(now.Timeline),
-		"flush", now.Flush.String(), "system", now.SystemID, "archive_mode", now.ArchiveMode,
-		"streaming", now.Receiver.Streaming, "sender", fmt.Sprintf("%s:%d", now.Receiver.Host, now.Receiver.Port))
+	log := p.log
+	if now.Receiver.Streaming {
+		log = log.With("sender", net.JoinHostPort(now.Receiver.Host, strconv.Itoa(now.Receiver.Port)))
+	}
+	log.Info("postgresql is "+string(now.State), "sql", now.SQL, "timeline", uint32(now.Timeline),
+		"flush", now.Flush.String(), "system", now.SystemID, "archive_mode", now.ArchiveMode)
 }
 
 // server fills in what SQL said over what the files said.
