@@ -232,3 +232,36 @@ func (s *sim) expectHolder() {
 		s.t.Errorf("%v hold the baton, want %s: %s (%s)", holders, want.Member, want.Why, want.Rule)
 	}
 }
+
+// TestNoPingPong: n2 lists a segment that n1 lacks, and never gets it into the archive. n1
+// computes what it lacks anew in each of its terms. The baton moves now and then, not all
+// the time.
+func TestNoPingPong(t *testing.T) {
+	s := newSim(t)
+	n1, n2 := s.add("n1", Options{}), s.add("n2", Options{})
+	s.lead("n1")
+	has := goodRecord("n2")
+	has.Has = RangesOf(Range{1, 4, 6})
+	s.tell(n2, func(time.Time) { n2.m.Announce(has) })
+	n1Held := time.Duration(0)
+	for range 600 { // seconds
+		s.run(time.Second, nil)
+		if _, _, _, ok := n1.m.Term(); ok {
+			n1Held += time.Second
+			r := goodRecord("n1")
+			r.Holder = &Holder{Term: n1.term.Epoch, Lacks: has.Has}
+			s.tell(n1, func(time.Time) { n1.m.Announce(r) })
+		}
+		if _, _, _, ok := n2.m.Term(); ok {
+			r := has
+			r.Holder = &Holder{Term: n2.term.Epoch} // it gives up what it took the baton for
+			s.tell(n2, func(time.Time) { n2.m.Announce(r) })
+		}
+	}
+	if s.terms > 22 || n1Held < 9*time.Minute {
+		t.Errorf("%d terms in ten minutes, of which n1 held the baton for %v", s.terms, n1Held)
+	}
+	if s.terms < 10 {
+		t.Errorf("%d terms in ten minutes: the errand is never tried again", s.terms)
+	}
+}

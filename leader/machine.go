@@ -113,7 +113,10 @@ type announcing struct {
 	mine       Record
 	given      bool // Announce was called
 	part       *Holder
-	errand     Ranges // the errand the present term began with
+	errand     Ranges    // the errand the present term began with
+	left       uint64    // segments of it when it last shrank
+	shrankAt   time.Time // when that was
+	gaveUp     bool      // it has not shrunk for long
 	tried      Ranges
 	triedTill  time.Time
 	encoded    string    // the record, as value gives it
@@ -132,6 +135,7 @@ type announcing struct {
 const (
 	writeEvery  = time.Second     // a record is written at most this often
 	retryErrand = time.Minute     // for this long what was tried in an errand is not offered again
+	errandStall = 5 * time.Minute // an errand that does not shrink for this long is given up
 	passedHold  = time.Minute     // for this long a node that left the baton free is passed over
 	stopGrace   = 2 * time.Second // for requests once the sidecar stops
 )
@@ -181,6 +185,7 @@ func (m *Machine) Next(now time.Time) Action {
 }
 
 func (m *Machine) next(now time.Time) Action {
+	m.stepErrand(now)
 	if cause := m.verdict(now); cause != nil {
 		m.ended, m.endedAt = cause, now
 		m.rememberErrand(now, cause)
@@ -255,7 +260,7 @@ func (m *Machine) stepLock(now time.Time) (Action, bool) {
 
 func (m *Machine) beginTerm(now time.Time) {
 	m.leading, m.began, m.ended, m.lost = true, now, nil, false
-	m.errand = m.claim.Errand
+	m.errand, m.left, m.shrankAt, m.gaveUp = m.claim.Errand, m.claim.Errand.Count(), now, false
 	if m.claim.Rule == RuleFree {
 		m.choice, m.candidacy = m.claim, false // what the rules said while it was free is settled
 	}
@@ -329,6 +334,7 @@ func (m *Machine) until(now time.Time) time.Time {
 		sooner(m.Deadline())
 		sooner(m.nextRenewal)
 		sooner(m.began.Add(passedHold))
+		sooner(m.shrankAt.Add(errandStall))
 	}
 	if m.lease.Held() && !m.leading {
 		sooner(m.endedAt.Add(2 * writeEvery))

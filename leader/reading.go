@@ -105,6 +105,20 @@ func (m *Machine) rememberErrand(now time.Time, cause error) {
 	m.errand, m.stale = nil, true
 }
 
+// stepErrand gives up an errand that makes no progress, for whatever reason: the holder of an
+// errand may be a stopped server, and then nobody ships what the primary writes.
+func (m *Machine) stepErrand(now time.Time) {
+	if m.part == nil || m.part.Errand.Empty() || !m.leading || m.ended != nil {
+		return
+	}
+	if n := m.compose(now).Holder.Errand.Count(); n < m.left {
+		m.left, m.shrankAt = n, now
+	}
+	if !now.Before(m.shrankAt.Add(errandStall)) {
+		m.gaveUp, m.stale = true, true
+	}
+}
+
 // compose gives our record as it is to stand in the DCS.
 func (m *Machine) compose(now time.Time) Record {
 	r := m.mine
@@ -113,9 +127,15 @@ func (m *Machine) compose(now time.Time) Record {
 	if now.Before(m.triedTill) {
 		r.Tried = m.tried
 	}
-	if m.part != nil && r.Holder != nil && r.Holder.Term == m.part.Term {
-		part := *r.Holder
-		part.Rule = m.part.Rule
+	if m.part != nil {
+		part := *m.part
+		if r.Holder != nil && r.Holder.Term == part.Term {
+			part = *r.Holder
+			part.Rule = m.part.Rule
+		}
+		if m.gaveUp {
+			part.Errand = nil
+		}
 		m.part = &part
 	}
 	r.Holder = m.part
