@@ -1,0 +1,579 @@
+package archiver
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/walbaton/walbaton/archiver/queue"
+	"github.com/walbaton/walbaton/archiver/seal"
+	"github.com/walbaton/walbaton/archiver/store"
+	"github.com/walbaton/walbaton/archiver/store/mem"
+	"github.com/walbaton/walbaton/archiver/wal"
+	"github.com/walbaton/walbaton/archiver/wal/waltest"
+)
+
+const testSystem = 7710524633316114262
+
+// testNode is an Archiver with a real pg_wal on disk, over a store in memory that counts requests.
+type testNode struct {
+	t *testing.T
+	*Archiver
+	dir   string
+	calls *calls
+
+	mu      sync.Mutex
+	cluster Cluster
+	srv     Server
+	silent  bool // the DCS does not answer
+}
+
+// calls counts requests by operation, and can make the store fail.
+type calls struct {
+	mu   sync.Mutex
+	n    map[mem.Op]int
+	down bool
+	keys []string
+}
+
+func (c *calls) decide(call mem.Call) mem.Fault {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n[call.Op]++
+	c.keys = append(c.keys, string(call.Op)+" "+call.Key)
+	return mem.Fault{Drop: c.down}
+}
+
+// take gives the counts since the last time.
+func (c *calls) take() map[mem.Op]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.n
+	c.n, c.keys = map[mem.Op]int{}, nil
+	return n
+}
+
+func (c *calls) fail(down bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.down = down
+}
+
+// newTestNode begins the archive at the segment that w writes first, with n1 as Patroni's leader.
+func newTestNode(t *testing.T, s store.Store, self string, w *waltest.Writer) *testNode {
+	t.Helper()
+	n := &testNode{t: t, dir: t.TempDir(), calls: &calls{n: map[mem.Op]int{}}}
+	if err := os.Mkdir(filepath.Join(n.dir, "archive_status"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	line := w.History()
+	n.cluster = Cluster{Answered: true, Self: self, Leader: "n1", LeaderHost: "10.0.0.1", LeaderPort: 5432, LeaderLive: true, Line: line, Marks: map[wal.Timeline]uint64{}}
+	n.srv = Server{State: ServerStandby, SQL: true, SystemID: testSystem, SegmentSize: 1 << 20, Timeline: line.Timeline, Flush: w.Pos(), ArchiveMode: "always",
+		Receiver: Receiver{Streaming: true, Timeline: line.Timeline, Host: "10.0.0.1", Port: 5432}}
+	if self == "n1" {
+		n.srv.State, n.srv.Receiver = ServerPrimary, Receiver{}
+	}
+	q, err := queue.Open(n.dir, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { q.Close() })
+	counted := mem.NewFaults(s, n.calls.decide)
+	if self == "n1" {
+		id := Identity{Scope: "lab", SystemID: testSystem, SegmentSize: 1 << 20, Floor: Floor{Timeline: 1, LSN: 1 << 20}, Member: self}
+		if err := CreateArchive(t.Context(), s, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, err := OpenArchive(t.Context(), counted, "lab", testSystem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Member: self, Workers: 2, Codec: seal.Zstd, Limits: Limits{PushWait: 2 * time.Second, ShutdownWait: time.Second, StoppedWait: time.Second},
+		Grace: time.Second, KeepDir: t.TempDir()}
+	if n.Archiver, err = New(a, q, n, n.server, o); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	n.calls.take()
+	return n
+}
+
+func (n *testNode) server() Server {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.srv
+}
+
+// Last and Read make the node its own Scope.
+func (n *testNode) Last() Cluster {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c := n.cluster
+	c.Answered = !n.silent
+	return c
+}
+
+func (n *testNode) Read(context.Context) (Cluster, error) {
+	c := n.Last()
+	if !c.Answered {
+		return c, context.DeadlineExceeded
+	}
+	return c, nil
+}
+
+// sees changes what the node knows of the cluster and its server.
+func (n *testNode) sees(f func(*Cluster, *Server)) {
+	n.mu.Lock()
+	f(&n.cluster, &n.srv)
+	n.mu.Unlock()
+	n.Wake()
+}
+
+// write puts a file into pg_wal, with a status suffix or none.
+func (n *testNode) write(name string, b []byte, status string) {
+	n.t.Helper()
+	if err := os.WriteFile(filepath.Join(n.dir, name), b, 0o600); err != nil {
+		n.t.Fatal(err)
+	}
+	if status != "" {
+		if err := os.WriteFile(filepath.Join(n.dir, "archive_status", name+status), nil, 0o600); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+}
+
+// copyFrom puts the finished segments of w into pg_wal that are not there yet.
+func (n *testNode) copyFrom(w *waltest.Writer, status string) {
+	n.t.Helper()
+	for _, s := range w.Full() {
+		if _, err := os.Stat(filepath.Join(n.dir, s.String())); err != nil {
+			n.write(s.String(), w.Segment(s), status)
+		}
+	}
+	n.sees(func(_ *Cluster, s *Server) { s.Flush = w.Pos() })
+	if err := n.Rescan(); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// status gives the suffixes that archive_status has for a name.
+func (n *testNode) status(name string) string {
+	var out string
+	for _, suffix := range []string{".ready", ".done"} {
+		if _, err := os.Stat(filepath.Join(n.dir, "archive_status", name+suffix)); err == nil {
+			out += suffix
+		}
+	}
+	return out
+}
+
+// shipAll is a term: listing and one pass over all that can be shipped.
+func (n *testNode) shipAll(term uint64) {
+	n.t.Helper()
+	n.BeginTerm(term, Set{})
+	if err := n.List(n.t.Context()); err != nil {
+		n.t.Fatal(err)
+	}
+	for {
+		names := n.Shippable()
+		if len(names) == 0 {
+			return
+		}
+		for _, name := range names {
+			if err := n.Ship(n.t.Context(), name); err != nil {
+				n.t.Logf("ship %v: %v", name, err)
+			}
+		}
+	}
+}
+
+// stored gives the plain bytes of every file below wal/ and history/.
+func stored(t *testing.T, a *Archive) map[string][]byte {
+	t.Helper()
+	out := map[string][]byte{}
+	for _, list := range []func(context.Context) map[string][]byte{
+		func(ctx context.Context) map[string][]byte { return readAll(t, ctx, a, a.root+"/wal/") },
+		func(ctx context.Context) map[string][]byte { return readAll(t, ctx, a, a.root+"/history/") },
+	} {
+		maps.Copy(out, list(t.Context()))
+	}
+	return out
+}
+
+func readAll(t *testing.T, ctx context.Context, a *Archive, prefix string) map[string][]byte {
+	t.Helper()
+	out := map[string][]byte{}
+	for info, err := range a.store.List(ctx, prefix, "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, r, err := a.Open(ctx, info.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		out[filepath.Base(info.Key)] = b
+	}
+	return out
+}
+
+func newWriter() *waltest.Writer {
+	w := waltest.New(testSystem, 1<<20)
+	w.Commit(time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC))
+	return w
+}
+
+// TestShippingIsOnePut counts requests: a segment is one PUT, and nothing else once the timeline is open.
+func TestShippingIsOnePut(t *testing.T) {
+	w := newWriter()
+	w.Fill(1)
+	s := mem.New("x")
+	n := newTestNode(t, s, "n1", w)
+	n.copyFrom(w, ".ready")
+	n.shipAll(1)
+	w.Fill(5)
+	n.copyFrom(w, ".ready")
+	n.calls.take()
+	for _, name := range n.Shippable() {
+		if err := n.Ship(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := n.calls.take(), map[mem.Op]int{mem.OpPut: 5}; !maps.Equal(got, want) {
+		t.Errorf("requests for five segments: got %v, want %v", got, want)
+	}
+	for name, b := range stored(t, n.Archive()) {
+		g, err := wal.ParseName(name, 1<<20)
+		if err != nil || !bytes.Equal(b, w.Segment(g.Segment)) {
+			t.Errorf("%s in the archive is not what was written (%v)", name, err)
+		}
+	}
+	n.calls.take()
+	for _, g := range w.Full() {
+		if r := n.Push(t.Context(), wal.SegmentName(g)); r.Code != 0 || r.Row != "2" {
+			t.Errorf("push %v: got %+v, want 0 by row 2", g, r)
+		}
+	}
+	if got := n.calls.take(); len(got) != 0 {
+		t.Errorf("requests for pushes of what we stored: got %v, want none", got)
+	}
+}
+
+// TestConfirmingIsOneRangedGet counts requests on a standby: one small GET a segment, no LIST and no
+// PUT in the steady state.
+func TestConfirmingIsOneRangedGet(t *testing.T) {
+	w := newWriter()
+	w.Fill(1)
+	s := mem.New("x")
+	n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", w)
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(1)
+	n2.copyFrom(w, ".ready")
+	if err := n2.List(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n2.Confirm(t.Context())
+	w.Fill(5)
+	n1.copyFrom(w, ".ready")
+	n2.copyFrom(w, ".ready")
+	n2.calls.take()
+	n2.Confirm(t.Context())
+	if got := n2.calls.take(); len(got) != 0 {
+		t.Errorf("requests before the mark: got %v, want none", got)
+	}
+	n1.shipAll(1)
+	n2.sees(func(c *Cluster, _ *Server) { c.Marks = n1.State().Marks })
+	n2.Confirm(t.Context())
+	if got, want := n2.calls.take(), map[mem.Op]int{mem.OpGet: 5}; !maps.Equal(got, want) {
+		t.Errorf("requests for five segments: got %v, want %v", got, want)
+	}
+	for _, g := range w.Full() {
+		if r := n2.Push(t.Context(), wal.SegmentName(g)); r.Code != 0 {
+			t.Errorf("push %v on the standby: got %+v, want 0", g, r)
+		}
+	}
+	if got := n2.calls.take(); len(got) != 0 {
+		t.Errorf("requests for pushes of what was compared: got %v, want none", got)
+	}
+}
+
+// TestPushWaitsForTheHolder: a standby's push is answered when the holder's mark passes, and 1 when it does not in time.
+func TestPushWaitsForTheHolder(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", w)
+	n1.copyFrom(w, ".ready")
+	n2.copyFrom(w, ".ready")
+	name := wal.SegmentName(w.Full()[0])
+	if r := n2.Push(t.Context(), name); r.Code != 1 || r.Row != "12" {
+		t.Errorf("push that nobody ships: got %+v, want 1 by row 12", r)
+	}
+	var got Reply
+	var wg sync.WaitGroup
+	wg.Go(func() { got = n2.Push(t.Context(), name) })
+	n1.shipAll(1)
+	n2.sees(func(c *Cluster, _ *Server) { c.Marks = n1.State().Marks })
+	wg.Wait()
+	if got.Code != 0 {
+		t.Errorf("push that waited: got %+v, want 0", got)
+	}
+}
+
+// TestOnlyTheLeaderOpens: without a segment in the archive the holder that is not the leader and does
+// not stream from it ships nothing; the leader ships one segment without the baton, and no more.
+func TestOnlyTheLeaderOpens(t *testing.T) {
+	w := newWriter()
+	w.Fill(3)
+	s := mem.New("x")
+	n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", w)
+	n2.sees(func(_ *Cluster, s *Server) { s.Receiver.Host = "10.0.0.9" })
+	n2.copyFrom(w, ".ready")
+	n2.shipAll(1)
+	if got := stored(t, n2.Archive()); len(got) != 0 {
+		t.Fatalf("a holder that is nobody's replica opened timeline 1 with %v", slices.Collect(maps.Keys(got)))
+	}
+	n1.copyFrom(w, ".ready")
+	if err := n1.List(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for _, name := range n1.ShippableAlone() {
+		wg.Go(func() { _ = n1.Ship(t.Context(), name) }) // all but one are refused
+	}
+	wg.Wait()
+	if got := stored(t, n1.Archive()); len(got) != 1 {
+		t.Errorf("the leader without the baton put %d segments, want the first only", len(got))
+	}
+}
+
+// TestHealsAfterFailover is the reason why this program exists (P5): the store is away, the primary
+// dies with finished segments, and the standby ships what the primary could not.
+func TestHealsAfterFailover(t *testing.T) {
+	for _, mode := range []string{"always", "on"} {
+		w := newWriter()
+		w.Fill(2)
+		s := mem.New("x")
+		n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", w)
+		status := map[string]string{"always": ".ready", "on": ".done"}[mode]
+		n2.sees(func(_ *Cluster, s *Server) { s.ArchiveMode = mode })
+		n1.copyFrom(w, ".ready")
+		n1.shipAll(1)
+		n1.calls.fail(true)
+		w.Fill(4)
+		n1.copyFrom(w, ".ready")
+		n2.copyFrom(w, status)
+		if err := n2.List(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		n2.Confirm(t.Context())
+		n2.Confirm(t.Context())
+		last := w.Full()[len(w.Full())-1]
+		if got := n2.status(last.String()); got != ".ready" {
+			t.Errorf("%s: a missing segment has status %q on the standby, want .ready: the promotion checkpoint would remove it", mode, got)
+		}
+		fork := w.Fork(2)
+		fork.Fill(2)
+		n2.write("00000002.history", fork.History().Bytes(), ".ready")
+		n2.write(w.Current().String()+".partial", fork.Segment(w.Current().On(1)), ".ready")
+		n2.sees(func(c *Cluster, s *Server) {
+			c.Leader, c.Line = "n2", fork.History()
+			s.State, s.Receiver, s.Timeline = ServerPrimary, Receiver{}, 2
+		})
+		n2.copyFrom(fork, ".ready")
+		n2.Confirm(t.Context())
+		n2.shipAll(2)
+		got := stored(t, n2.Archive())
+		for _, g := range fork.Full() {
+			if !bytes.Equal(got[g.String()], fork.Segment(g)) {
+				t.Errorf("%s: %v is not in the archive", mode, g)
+			}
+		}
+		for _, name := range []string{"00000002.history", w.Current().String() + ".partial"} {
+			if got[name] == nil {
+				t.Errorf("%s: %s is not in the archive", mode, name)
+			}
+		}
+		if f := n2.State().Frontier; f != fork.Full()[len(fork.Full())-1].End() {
+			t.Errorf("%s: frontier %v, want %v", mode, f, fork.Full()[len(fork.Full())-1].End())
+		}
+	}
+}
+
+// TestBranchGoesToOrphans: the dead primary's own end of timeline 1 is kept beside the line, never on it (row 5).
+func TestBranchGoesToOrphans(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	n1 := newTestNode(t, s, "n1", w)
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(1)
+	fork := w.Fork(2)
+	w.Fill(2) // the old primary goes on alone
+	n2 := newTestNode(t, s, "n2", fork)
+	n2.sees(func(c *Cluster, s *Server) { c.Leader, s.State = "n1", ServerStopped })
+	branch := fork.Current().On(1)
+	n2.write(branch.String(), w.Segment(branch), ".ready")
+	if r := n2.Push(t.Context(), wal.SegmentName(branch)); r.Code != 0 || r.Row != "5" {
+		t.Fatalf("push of a branch: got %+v, want 0 by row 5", r)
+	}
+	orphans := readAll(t, t.Context(), n2.Archive(), n2.Archive().root+"/orphans/n2/")
+	if len(orphans) != 1 {
+		t.Fatalf("orphans: got %d, want 1", len(orphans))
+	}
+	for name, b := range orphans {
+		if !strings.HasPrefix(name, branch.String()+"-") || !bytes.Equal(b, w.Segment(branch)) {
+			t.Errorf("orphan %s is not our copy", name)
+		}
+	}
+	if _, ok := stored(t, n2.Archive())[branch.String()]; ok {
+		t.Error("the branch is in wal/ too")
+	}
+}
+
+// TestDamagedCopyIsNotShipped is P3.
+func TestDamagedCopyIsNotShipped(t *testing.T) {
+	w := newWriter()
+	w.Fill(3)
+	s := mem.New("x")
+	n := newTestNode(t, s, "n1", w)
+	n.copyFrom(w, ".ready")
+	bad := w.Full()[1]
+	n.write(bad.String(), waltest.Flip(w.Segment(bad), 300_000), "")
+	n.shipAll(1)
+	if _, ok := stored(t, n.Archive())[bad.String()]; ok {
+		t.Error("a damaged segment is in the archive")
+	}
+	if r := n.Push(t.Context(), wal.SegmentName(bad)); r.Code != 1 || r.Row != "9" {
+		t.Errorf("push of a damaged segment: got %+v, want 1 by row 9", r)
+	}
+	if got := n.Alarms(); len(got) != 1 || got[0].Row != "9" {
+		t.Errorf("alarms: got %v, want one of row 9", got)
+	}
+	has := n.State().Has
+	if has.Has(bad) {
+		t.Error("the record lists a damaged segment as good")
+	}
+}
+
+// TestHolderAsksForWhatItLacks: a promoted clone publishes what another node alone has, the other
+// node ships it, and the holder then lacks nothing.
+func TestHolderAsksForWhatItLacks(t *testing.T) {
+	w := newWriter()
+	w.Fill(6)
+	s := mem.New("x")
+	n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", w)
+	full := w.Full()
+	for _, g := range full[4:] {
+		n1.write(g.String(), w.Segment(g), ".ready")
+	}
+	if err := n1.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	n1.shipAll(1)
+	n2.copyFrom(w, ".ready")
+	n2.Confirm(t.Context())
+	n1.sees(func(c *Cluster, _ *Server) { c.Others = n2.State().Has })
+	if err := n1.CheckLacks(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	lacks := n1.State().Lacks
+	if got, want := lacks.Len(), 4; got != want {
+		t.Fatalf("the holder lacks %d segments, want %d", got, want)
+	}
+	n1.EndTerm()
+	n2.BeginTerm(2, lacks)
+	if err := n2.List(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range n2.Shippable() {
+		if err := n2.Ship(t.Context(), name); err != nil {
+			t.Errorf("ship %v: %v", name, err)
+		}
+	}
+	if left := n2.State().Errand; !left.Empty() {
+		t.Errorf("the errand still has %v", left.Spans())
+	}
+	if got := len(stored(t, n2.Archive())); got != len(full) {
+		t.Errorf("the archive has %d segments, want %d", got, len(full))
+	}
+}
+
+// TestStatusFilesOfAStandby: with archive_mode=on a missing segment is protected by .ready, and let
+// go when the archive has it.
+func TestStatusFilesOfAStandby(t *testing.T) {
+	w := newWriter()
+	w.Fill(3)
+	s := mem.New("x")
+	n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", w)
+	n2.sees(func(_ *Cluster, s *Server) { s.ArchiveMode = "on" })
+	n1.copyFrom(w, ".ready")
+	n2.copyFrom(w, ".done")
+	if err := n2.List(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first := w.Full()[0].String()
+	n2.Confirm(t.Context()) // reads
+	if got := n2.status(first); got != ".ready" {
+		t.Errorf("missing: status %q, want .ready", got)
+	}
+	n1.shipAll(1)
+	n2.sees(func(c *Cluster, _ *Server) { c.Marks = n1.State().Marks })
+	if err := n2.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	n2.Confirm(t.Context()) // compares
+	n2.Confirm(t.Context()) // lets go
+	if got := n2.status(first); got != ".done" {
+		t.Errorf("stored: status %q, want .done", got)
+	}
+}
+
+// TestKeepDir is row 7: what only a stopped server has is set aside, shipped from there, and released.
+func TestKeepDir(t *testing.T) {
+	w := newWriter()
+	w.Fill(3)
+	s := mem.New("x")
+	n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", w)
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(1)
+	w.Fill(2)
+	n2.copyFrom(w, ".ready")
+	n2.sees(func(c *Cluster, s *Server) { c.LeaderLive = false; s.State, s.SQL, s.Receiver = ServerStopped, false, Receiver{} })
+	lost := w.Full()[3]
+	began := time.Now()
+	if r := n2.Push(t.Context(), wal.SegmentName(lost)); r.Code != 1 || r.Row != "7" {
+		t.Fatalf("push on a stopped server: got %+v, want 1 by row 7", r)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it waited %v", took)
+	}
+	if err := os.Remove(filepath.Join(n2.dir, lost.String())); err != nil { // pg_rewind
+		t.Fatal(err)
+	}
+	if err := n2.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	n2.ReleaseKept(t.Context())
+	n2.shipAll(2)
+	if !bytes.Equal(stored(t, n2.Archive())[lost.String()], w.Segment(lost)) {
+		t.Error("the segment set aside is not in the archive")
+	}
+	n2.ReleaseKept(t.Context())
+	if left, _ := os.ReadDir(n2.o.KeepDir); len(left) != 0 {
+		t.Errorf("keep_dir still has %v", left)
+	}
+}
