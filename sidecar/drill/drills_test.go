@@ -26,7 +26,7 @@ func TestDrill00Verbs(t *testing.T) {
 	old := s.primary()
 	standby := s.Standbys(old)[0]
 	s.do("etcd goes away", s.StopEtcd)
-	s.do("the primary still takes writes, because of failsafe_mode", s.finish(8))
+	s.do("the primary takes writes for longer than the ttl, because of failsafe_mode", s.finish(24))
 	s.do("etcd comes back", s.StartEtcd)
 	s.do("a standby loses its disk", standby.Reinit)
 	s.do("it is cloned again", s.AllStreaming)
