@@ -44,8 +44,9 @@ type AuditOptions struct {
 	Line wal.Timeline
 	// Workers is how many objects are read at the same time; 0 means 8.
 	Workers int
-	// Progress is told, from one goroutine at a time, how many objects were looked at; nil tells nobody.
-	Progress func(objects int)
+	// Progress is told, from one goroutine at a time, how many objects were looked at, and of how many;
+	// 0 while that is not known. nil tells nobody.
+	Progress func(done, all int)
 }
 
 // Audit is what `verify` found. Names are those of pg_wal, LSNs PostgreSQL's text.
@@ -140,6 +141,7 @@ func (a *Archive) Audit(ctx context.Context, o AuditOptions) (*Audit, error) {
 		return nil, err
 	}
 	if o.Deep {
+		x.expect()
 		if err := x.readSegments(ctx); err != nil {
 			return nil, err
 		}
@@ -168,6 +170,7 @@ type auditor struct {
 	bad  Set // segments whose object cannot be used
 	gone []wal.Name
 	done int
+	all  int // objects to look at, 0 while the listing goes on
 }
 
 // looked counts one object.
@@ -179,8 +182,17 @@ func (x *auditor) looked(opened bool) {
 		x.rep.Count.Opened++
 	}
 	if x.o.Progress != nil {
-		x.o.Progress(x.done)
+		x.o.Progress(x.done, x.all)
 	}
+}
+
+// expect counts what there is to look at, for the progress.
+func (x *auditor) expect() {
+	var c AuditCount
+	x.inv.count(&c)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.all = c.Segments + c.Partials + c.Backups + x.rep.Count.Histories
 }
 
 func (x *auditor) problem(p Problem) {

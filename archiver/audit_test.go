@@ -358,7 +358,7 @@ func TestAuditRequests(t *testing.T) {
 	}
 	clear(calls)
 	last := 0
-	if _, err := a.Audit(t.Context(), archiver.AuditOptions{Progress: func(n int) { last = n }}); err != nil {
+	if _, err := a.Audit(t.Context(), archiver.AuditOptions{Progress: func(n, _ int) { last = n }}); err != nil {
 		t.Fatal(err)
 	}
 	if objects := 15 + 2 + 2 + 1; calls[mem.OpGet] != objects || calls[mem.OpList] != 3 || len(calls) != 2 || last != objects {

@@ -161,7 +161,7 @@ func (r *Restorer) Fetch(ctx context.Context, name, dst string) Outcome {
 		if hopeless(err) && try > 1 || ctx.Err() != nil || time.Now().Add(wait).After(deadline) {
 			return w.cannotSay(err)
 		}
-		if said != err.Error() {
+		if said != err.Error() && !hopeless(err) {
 			said = err.Error()
 			r.log.Warn("cannot say yet whether the archive has it", "file", name, "why", said, "until", deadline.Format(time.TimeOnly))
 		}

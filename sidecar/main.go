@@ -49,7 +49,10 @@ type world struct {
 func verbs(w world) []*cobra.Command {
 	return []*cobra.Command{
 		newSidecarCommand(w),
+		newFetchCommand(w),
 		newStatusCommand(w),
+		newListCommand(w),
+		newVerifyCommand(w),
 		newVersionCommand(w),
 	}
 }

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/walbaton/walbaton/archiver"
+)
+
+func newFetchCommand(w world) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "fetch %f %p",
+		Short: "Restore one WAL file from the archive (restore_command)",
+		Long: `Put the WAL file called %f at the path %p, read from the archive without a sidecar.
+PostgreSQL calls it where none runs: at a bootstrap, for a clone, on another machine.
+walbaton-wal fetch executes it by itself in that case.
+
+The file is written whole or not at all, and only when digest, size and system
+identifier are right. restore_from names further archives, which are asked for what
+the own one has not; an address that ends in #scope is that of another scope.
+
+Exit code 0: restored. 1: proven not to be in the archive; on a standby, which streams
+and asks again, also when nobody can say. 200: nobody can say, after ten minutes
+of asking; recovery stops then, and goes on when PostgreSQL is started again.`,
+		Example: `  restore_command = 'walbaton-wal fetch %f %p'
+  restore_command = 'walbaton fetch --archive s3://bucket/prefix --scope shop %f %p'
+  walbaton fetch --archive file:///backup --scope shop 000000010000000000000007 /tmp/000000010000000000000007`,
+		Args: takes(cobra.ExactArgs(2)),
+	}
+	addSettings(c, readingSettings("restore_from", "name", "postgres.data_dir", "stall_timeout", "log")...)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		cfg, err := configOf(c, w)
+		if err != nil {
+			return err
+		}
+		if err := cfg.needArchive(); err != nil {
+			return err
+		}
+		dst, err := filepath.Abs(args[1])
+		if err != nil {
+			return fmt.Errorf("fetch %s: %w", args[0], err)
+		}
+		r, err := newRestorer(c.Context(), cfg, dst, cfg.logger(w))
+		if err != nil {
+			return err
+		}
+		out := r.Fetch(c.Context(), args[0], dst)
+		switch {
+		case out.Code != archiver.Restored:
+			return withCode(out.Code, errors.New(out.Why))
+		case out.Why != "":
+			_, err = io.WriteString(w.stderr, "walbaton: "+out.Why+"\n")
+		}
+		return err
+	}
+	return c
+}
+
+// newRestorer makes a Restorer that reads the store by itself and asks no DCS.
+func newRestorer(ctx context.Context, cfg Config, dst string, log *slog.Logger) (*archiver.Restorer, error) {
+	own, err := openSource(ctx, cfg.Archive.URL, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	o := archiver.RestoreOptions{Own: own, DataDir: dataDirOf(dst, cfg), Member: cfg.Name, Log: log}
+	for _, u := range cfg.RestoreFrom {
+		src, err := openSource(ctx, u, cfg, log)
+		if err != nil {
+			return nil, err
+		}
+		o.Others = append(o.Others, src)
+	}
+	if o.DataDir == "" {
+		// A person without a data directory: any archive that there is no doubt about will do.
+		a, err := openArchive(ctx, cfg, 0, log)
+		if err != nil {
+			return nil, err
+		}
+		o.SystemID, o.SegmentSize = a.Identity().SystemID, a.SegmentSize()
+	}
+	return archiver.NewRestorer(o)
+}
+
+// dataDirOf finds the data directory that a file is fetched for: the one around %p (pg_rewind may be started anywhere), the
+// working directory (PostgreSQL's own), or the configured one. "" when there is none.
+func dataDirOf(dst string, cfg Config) string {
+	candidates := []string{filepath.Dir(filepath.Dir(dst)), "", cfg.Postgres.DataDir}
+	if filepath.Base(filepath.Dir(dst)) != "pg_wal" {
+		candidates[0] = ""
+	}
+	if wd, err := os.Getwd(); err == nil {
+		candidates[1] = wd
+	}
+	for _, dir := range candidates {
+		if dir != "" && exists(filepath.Join(dir, "global", "pg_control")) {
+			return dir
+		}
+	}
+	return ""
+}
