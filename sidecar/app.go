@@ -68,10 +68,11 @@ func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers 
 	if a.web, err = listenWeb(ctx, cfg.Listen, log); err != nil {
 		return nil, closers, err
 	}
-	closers = append(closers, func() error { a.web.Close(); return nil })
+	closers = append(closers, a.web.Close)
 	if a.socket, err = listenSocket(cfg.Socket, log); err != nil {
 		return nil, closers, err
 	}
+	closers = append(closers, a.socket.Close)
 	if a.store, err = openStore(ctx, cfg.Archive.URL, cfg, store.NewMetrics(a.registry), log); err != nil {
 		return nil, closers, err
 	}
