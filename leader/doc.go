@@ -15,7 +15,7 @@
 //	sent        served    answered      context ends     be another's
 //	 |            |          |               |                |
 //	 |------------|----------|---------------|----------------|-----> time
-//	 |            |<------------------- TTL ----------------->|  or later
+//	 |<------------------------- TTL ------------------------>|  or later
 //	 |<----------- TTL - margin ------------>|<--- margin --->|
 //	 |<-- every -->| the next renewal is sent, and moves the end when it is answered
 //

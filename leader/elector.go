@@ -296,16 +296,18 @@ func (r *run) renew(ctx context.Context, a Action, g *guard) func(time.Time) {
 
 // begin starts the work of a term.
 func (r *run) begin(a Action) {
-	ctx, cancel := context.WithCancelCause(r.ctx)
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.ctx))
 	g := newGuard(a.Deadline, func(cause error) {
 		cancel(cause)
 		r.n.held.Set(0)
 	})
+	unhook := context.AfterFunc(r.ctx, func() { g.stop(ErrStopped) })
 	r.term, r.guard = a.Term, g
 	r.n.held.Set(1)
 	r.report(func(time.Time) { r.notify() })
 	r.tasks.Go(func() {
 		err := r.lead(ctx, a.Term)
+		unhook()
 		g.stop(ErrReleased) // unless it has ended already
 		cause := context.Cause(ctx)
 		r.n.terms.WithLabelValues(endLabel(cause)).Inc()

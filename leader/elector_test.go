@@ -161,7 +161,7 @@ func TestRunTakesAndGivesBack(t *testing.T) {
 			t.Errorf("walbaton_baton_held %v", got)
 		}
 		r.finish(t)
-		if cause := <-r.ended; !errors.Is(cause, context.Canceled) {
+		if cause := <-r.ended; cause != ErrStopped {
 			t.Errorf("cause %v", cause)
 		}
 		got, err := s.Client().Read(t.Context())

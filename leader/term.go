@@ -14,15 +14,14 @@ type Term struct {
 }
 
 // Causes that a term's context can end with (context.Cause). ErrDemoted and ErrErrandDone
-// are wrapped in an error that says who goes next and why. When the context that Run was
-// given ends first, the cause is that context's.
+// are wrapped in an error that says who goes next and why.
 var (
 	ErrExpired    = errors.New("baton: the lease could not be renewed in time")
 	ErrLost       = errors.New("baton: the DCS says that the lease has ended")
 	ErrDemoted    = errors.New("baton: it goes to another node")
 	ErrErrandDone = errors.New("baton: the errand is done")
 	ErrReleased   = errors.New("baton: the work returned by itself")
-	ErrStopped    = errors.New("baton: the sidecar stops")
+	ErrStopped    = errors.New("baton: the sidecar stops") // the context that Run was given has ended
 )
 
 // ends are the label values of walbaton_terms_total.
