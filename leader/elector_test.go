@@ -157,6 +157,9 @@ func TestRunTakesAndGivesBack(t *testing.T) {
 		if v, err := r.Read(t.Context()); err != nil || v.Records["n1"].Holder.Term != term.Epoch {
 			t.Errorf("read: %+v, %v", v.Records["n1"], err)
 		}
+		if v, ok := r.View(); !ok || v.Baton.Holder != "n1" || v.Records["n1"].Holder.Rule != RulePolicy {
+			t.Errorf("view: %+v, %v", v.Records["n1"], ok)
+		}
 		if got := metric(t, registry, "walbaton_baton_held", ""); got != 1 {
 			t.Errorf("walbaton_baton_held %v", got)
 		}
