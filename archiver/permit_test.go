@@ -1,0 +1,65 @@
+package archiver
+
+import (
+	"testing"
+
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// TestMayPut is DESIGN section 6: who may put a segment or a history, and who may open a timeline.
+func TestMayPut(t *testing.T) {
+	line2 := wal.History{Timeline: 2, Forks: []wal.Fork{{Timeline: 1, End: seg(1, 5).Start() + 100}}}
+	onOne := wal.History{Timeline: 1}
+	streamsLeader := Server{State: ServerStandby, Receiver: Receiver{Streaming: true, Timeline: 2, Host: "10.0.0.1", Port: 5432}}
+	streamsOther := Server{State: ServerStandby, Receiver: Receiver{Streaming: true, Timeline: 2, Host: "10.0.0.9", Port: 5432}}
+	primary := Server{State: ServerPrimary}
+	leads := Cluster{Answered: true, Self: "a", Leader: "a", LeaderHost: "10.0.0.1", LeaderPort: 5432, Line: line2}
+	follows := Cluster{Answered: true, Self: "b", Leader: "a", LeaderHost: "10.0.0.1", LeaderPort: 5432, Line: line2}
+	silent := follows
+	silent.Answered = false
+	silentLeader := leads
+	silentLeader.Answered = false
+	none := Cluster{NoDCS: true, Answered: true, Self: "a", Leader: "a", Line: line2}
+	two, one, branch := wal.SegmentName(seg(2, 6)), wal.SegmentName(seg(1, 3)), wal.SegmentName(seg(1, 5))
+	for _, tt := range []struct {
+		name  string
+		r     request
+		ok    bool
+		opens bool
+		vouch bool
+	}{
+		{"leader with the baton ships the line", request{name: two, cluster: leads, server: primary, own: line2, baton: true, open: true}, true, false, false},
+		{"leader with the baton ships the parent", request{name: one, cluster: leads, server: primary, own: line2, baton: true, open: true}, true, false, false},
+		{"nobody ships a branch", request{name: branch, cluster: leads, server: primary, own: line2, baton: true, open: true}, false, false, false},
+		{"leader without the baton waits on an open timeline", request{name: two, cluster: leads, server: primary, own: line2, open: true}, false, false, false},
+		{"leader opens without the baton", request{name: two, cluster: leads, server: primary, own: line2}, true, true, false},
+		{"leader before its promotion has not the timeline in its history", request{name: two, cluster: leads, server: Server{State: ServerStandby}, own: onOne}, false, true, false},
+		{"replica with the baton opens what it streams from the leader", request{name: two, cluster: follows, server: streamsLeader, own: line2, baton: true}, true, true, false},
+		{"replica without the baton opens nothing", request{name: two, cluster: follows, server: streamsLeader, own: line2}, false, true, false},
+		{"a dead primary's follower opens nothing", request{name: two, cluster: follows, server: streamsOther, own: line2, baton: true}, false, true, false},
+		{"replica with the baton that streams the leader ships", request{name: two, cluster: follows, server: streamsLeader, own: line2, baton: true, open: true}, true, false, false},
+		{"replica with the baton that streams another has to be vouched for", request{name: two, cluster: follows, server: streamsOther, own: line2, baton: true, open: true}, false, false, true},
+		{"and ships once it is", request{name: two, cluster: follows, server: streamsOther, own: line2, baton: true, open: true, vouched: true}, true, false, false},
+		{"a stopped former primary with the baton has to be vouched for", request{name: one, cluster: follows, server: Server{State: ServerStopped}, own: onOne, baton: true, open: true}, false, false, true},
+		{"no DCS answer: a primary ships on an open timeline", request{name: two, cluster: silent, server: primary, own: line2, open: true}, true, false, false},
+		{"no DCS answer: the last known leader ships", request{name: two, cluster: silentLeader, server: Server{State: ServerStandby}, own: line2, open: true}, true, false, false},
+		{"no DCS answer: a standby does not", request{name: two, cluster: silent, server: streamsLeader, own: line2, open: true}, false, false, false},
+		{"no DCS answer: no timeline is opened", request{name: two, cluster: silentLeader, server: primary, own: line2}, false, true, false},
+		{"no DCS at all: a primary opens", request{name: two, cluster: none, server: primary, own: line2}, true, true, false},
+		{"no DCS at all: a primary ships", request{name: two, cluster: none, server: primary, own: line2, open: true}, true, false, false},
+		{"no DCS at all: a standby does not", request{name: two, cluster: none, server: Server{State: ServerStandby}, own: line2, open: true}, false, false, false},
+		{"a history below the leader's timeline is put by anyone", request{name: wal.HistoryName(2), cluster: Cluster{Answered: true, Self: "b", Leader: "a", Line: wal.History{Timeline: 3}}}, true, false, false},
+		{"the leader's own history is put by the leader", request{name: wal.HistoryName(2), cluster: leads, server: primary, own: line2}, true, true, false},
+		{"and not by a follower", request{name: wal.HistoryName(2), cluster: follows, server: streamsLeader, own: line2}, false, true, false},
+		{"a history above the leader's timeline waits", request{name: wal.HistoryName(3), cluster: follows, server: primary, own: wal.History{Timeline: 3, Forks: line2.Forks}}, false, true, false},
+		{"a label needs no leave", request{name: wal.Name{Kind: wal.KindBackup, Segment: seg(1, 5)}, cluster: silent}, true, false, false},
+	} {
+		got := mayPut(tt.r)
+		if got.ok != tt.ok || got.opens != tt.opens || got.vouch != tt.vouch {
+			t.Errorf("%s: got %+v, want ok %v opens %v vouch %v", tt.name, got, tt.ok, tt.opens, tt.vouch)
+		}
+		if !got.ok && got.why == "" {
+			t.Errorf("%s: refused without a reason", tt.name)
+		}
+	}
+}
