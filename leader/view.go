@@ -102,8 +102,12 @@ func (v View) Line() (ancestors []Fork, timeline uint32, ok bool) {
 		return nil, 0, false
 	}
 	timeline = v.Cluster.Members[v.Cluster.Leader].Timeline
-	if r, ok := v.Leader(); ok && r.Timeline != 0 && r.Timeline >= timeline {
-		return slices.Clone(r.History), r.Timeline, true
+	if r, ok := v.Leader(); ok && r.Timeline >= timeline {
+		if r.Timeline == 1 || len(r.History) > 0 {
+			return slices.Clone(r.History), r.Timeline, true
+		}
+		// Only the first timeline has no ancestors: this sidecar does not know them yet.
+		timeline = r.Timeline
 	}
 	if timeline == 0 {
 		return nil, 0, false
@@ -138,7 +142,7 @@ func (v View) patroniHistory(timeline uint32) ([]Fork, bool) {
 func (v View) recordedHistory(timeline uint32) (forks []Fork, ok bool) {
 	for member := range v.Records {
 		r, live := v.own(member)
-		if !live || r.Timeline != timeline {
+		if !live || r.Timeline != timeline || len(r.History) == 0 {
 			continue
 		}
 		if ok && !slices.Equal(forks, r.History) {

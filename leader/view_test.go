@@ -16,6 +16,10 @@ func TestLine(t *testing.T) {
 		want  string
 	}{
 		{"from the leader's record", func(s *scope) *scope { return s.change("n1", on(3, Fork{1, 10}, Fork{2, 20})) }, "[{1 10} {2 20}] 3 true"},
+		{"the leader's sidecar does not know its history yet", func(s *scope) *scope {
+			return history(s.change("n1", on(2)), `[[1,10,"x"]]`)
+		}, "[{1 10}] 2 true"},
+		{"and nobody does", func(s *scope) *scope { return s.change("n1", on(2)).change("n2", on(2)) }, "[] 0 false"},
 		{"not from a replica's", func(s *scope) *scope { return s.change("n2", on(3, Fork{1, 10}, Fork{2, 20})) }, "[] 1 true"},
 		{"from the member key", func(s *scope) *scope {
 			return history(s.gone("n1").member("n1", "primary", `,"timeline":3`), `[[1,10,"x"],[2,20,"y"]]`)
