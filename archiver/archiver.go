@@ -166,17 +166,19 @@ func (a *Archiver) List(ctx context.Context) error {
 	return nil
 }
 
-// own gives the history of our own server's timeline.
+// own gives the history of our own server's timeline; zero when it is not known.
 func (a *Archiver) own(srv Server) wal.History {
-	if srv.Timeline == 0 {
+	switch {
+	case srv.Timeline == 0:
+		return wal.History{}
+	case srv.Timeline == 1:
+		return wal.History{Timeline: 1}
+	}
+	h, _, err := a.local.q.History(srv.Timeline)
+	if err != nil {
 		return wal.History{}
 	}
-	if srv.Timeline > 1 {
-		if h, _, err := a.local.q.History(srv.Timeline); err == nil {
-			return h
-		}
-	}
-	return wal.History{Timeline: srv.Timeline}
+	return h
 }
 
 // permit asks whether this node may put n now. A put that opens a timeline needs a linearizable

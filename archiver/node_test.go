@@ -577,3 +577,25 @@ func TestKeepDir(t *testing.T) {
 		t.Errorf("keep_dir still has %v", left)
 	}
 }
+
+// TestNewTimelineIsNoBranch: right after a promotion the leader's record and member key still show the
+// old timeline. A follower that pushes the new timeline's first segment must not put it into orphans/.
+func TestNewTimelineIsNoBranch(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	n1 := newTestNode(t, s, "n1", w)
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(1)
+	fork := w.Fork(2)
+	fork.Fill(1)
+	n2 := newTestNode(t, s, "n2", w) // its server reading, too, is of before the promotion
+	first := fork.Full()[len(fork.Full())-1]
+	n2.write(first.String(), fork.Segment(first), ".ready")
+	if r := n2.Push(t.Context(), wal.SegmentName(first)); r.Code != 1 {
+		t.Errorf("push of the new timeline: got %+v, want 1", r)
+	}
+	if got := readAll(t, t.Context(), n2.Archive(), n2.Archive().root+"/orphans/"); len(got) != 0 {
+		t.Errorf("orphans: got %d, want none", len(got))
+	}
+}

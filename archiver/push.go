@@ -11,6 +11,10 @@ import (
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
+// promotionLag is how long the leader's record and Patroni's member key may be behind a promotion: the
+// key is written once in Patroni's loop_wait, which is 10 s by default.
+const promotionLag = 15 * time.Second
+
 // errBusy means that somebody else works on the file just now, and rings when that is done.
 var errBusy = errors.New("the file is being worked on")
 
@@ -175,9 +179,7 @@ func (c *Call) freshen(ctx context.Context, f *Facts) {
 	}
 	t := c.n.Segment.Timeline
 	f.Fresh, f.Place = true, c.cluster.PlaceOf(c.n.Segment)
-	if f.Place == OnBranch && a.ahead(c.cluster, t) {
-		// The leader's record is a moment behind its server: a timeline that we run on, or
-		// stream, above the leader's last known one is not off the line.
+	if f.Place == OnBranch && a.ahead(c.cluster, t, f.Waited) {
 		f.Fresh, f.Place = false, PlaceUnknown
 		return
 	}
@@ -190,10 +192,15 @@ func (c *Call) freshen(ctx context.Context, f *Facts) {
 	}
 }
 
-// ahead says whether our own running server is on timeline t, and t is above what the leader is known to be on.
-func (a *Archiver) ahead(c Cluster, t wal.Timeline) bool {
+// ahead says whether t may be the timeline that the leader has just begun: it is above the last one
+// known of the leader, whose record and member key come a moment after its promotion. To a server
+// that is on t now it may be so for as long as it is; to others only for the first while of a call.
+func (a *Archiver) ahead(c Cluster, t wal.Timeline, waited time.Duration) bool {
+	if t <= c.Line.Timeline {
+		return false
+	}
 	srv := a.server()
-	return t > c.Line.Timeline && srv.State.Running() && srv.Timeline == t
+	return srv.State.Running() && srv.Timeline == t || waited < promotionLag
 }
 
 // childKept says whether what s holds up to the fork is in the archive under another name: its

@@ -91,11 +91,14 @@ func RangesOf(s archiver.Set) leader.Ranges {
 func Record(base leader.Record, srv archiver.Server, own wal.History, st *archiver.State) leader.Record {
 	r := base
 	r.Version, r.SystemID, r.SegmentSize = leader.RecordVersion, srv.SystemID, uint32(srv.SegmentSize)
-	r.Role, r.Timeline, r.ArchiveMode = role(srv.State), uint32(srv.Timeline), srv.ArchiveMode
+	r.Role, r.ArchiveMode = role(srv.State), srv.ArchiveMode
+	if own.Timeline == srv.Timeline {
+		// A timeline without its history would make a line out of nothing.
+		r.Timeline, r.History = uint32(own.Timeline), forks(own)
+	}
 	if st == nil {
 		return r // the archive is not open: alive, and able to ship nothing
 	}
-	r.History = forks(own)
 	r.Has, r.Misses, r.Store = RangesOf(st.Has), RangesOf(st.Misses), st.StoreAnswers
 	if st.Term == 0 {
 		return r
