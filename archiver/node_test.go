@@ -552,7 +552,10 @@ func TestKeepDir(t *testing.T) {
 	n1.shipAll(1)
 	w.Fill(2)
 	n2.copyFrom(w, ".ready")
-	n2.sees(func(c *Cluster, s *Server) { c.LeaderLive = false; s.State, s.SQL, s.Receiver = ServerStopped, false, Receiver{} })
+	n2.sees(func(c *Cluster, s *Server) {
+		c.LeaderLive = false
+		s.State, s.SQL, s.Receiver = ServerStopped, false, Receiver{}
+	})
 	lost := w.Full()[3]
 	began := time.Now()
 	if r := n2.Push(t.Context(), wal.SegmentName(lost)); r.Code != 1 || r.Row != "7" {
