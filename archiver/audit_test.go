@@ -57,8 +57,9 @@ func found(rep *archiver.Audit) string {
 }
 
 func TestAuditGood(t *testing.T) {
+	p := good(t)
 	for _, deep := range []bool{false, true} {
-		rep := audit(t, good(t), archiver.AuditOptions{Deep: deep})
+		rep := audit(t, p, archiver.AuditOptions{Deep: deep})
 		if !rep.Whole || found(rep) != "" || len(rep.Notes) != 0 {
 			t.Errorf("deep %v: got %q %q, want nothing", deep, found(rep), rep.Notes)
 		}
@@ -84,11 +85,11 @@ func TestAuditGood(t *testing.T) {
 // The ten broken archives of the second issue, and some more. What a shallow audit does not see is
 // what needs the content.
 func TestAuditBroken(t *testing.T) {
+	one, two, three := forked()
 	plain := func(s wal.Segment) []byte {
-		one, two, three := forked()
-		w := map[wal.Timeline]*waltest.Writer{1: one, 2: two, 3: three}[s.Timeline]
-		return w.Segment(s)
+		return map[wal.Timeline]*waltest.Writer{1: one, 2: two, 3: three}[s.Timeline].Segment(s)
 	}
+	whole := good(t)
 	type breaks func(p *prepared)
 	for name, tc := range map[string]struct {
 		spoil         breaks
@@ -190,7 +191,7 @@ func TestAuditBroken(t *testing.T) {
 			"swapped 000000020000000000000006.00000028.backup", "swapped 000000020000000000000006.00000028.backup", seg(3, 13)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := good(t)
+			p := whole.clone(t)
 			tc.spoil(p)
 			shallow, deep := audit(t, p, archiver.AuditOptions{}), audit(t, p, archiver.AuditOptions{Deep: true})
 			if got := found(shallow); got != tc.shallow {
@@ -221,7 +222,10 @@ func TestAuditBroken(t *testing.T) {
 
 // What lies below a floor is no hole, whatever is left of it.
 func TestAuditFloors(t *testing.T) {
-	one, two, three := forked()
+	_, two, three := forked()
+	whole := prepare(t, seg(1, 1))
+	whole.fill(three)
+	whole.put(wal.HistoryName(2), two.History().Bytes())
 	for name, tc := range map[string]struct {
 		floor  wal.Segment
 		later  string // another floor, as its JSON
@@ -239,10 +243,8 @@ func TestAuditFloors(t *testing.T) {
 		"a floor on a branch covers what it shares": {seg(1, 1), `{"timeline":2,"lsn":"0/300000","ancestors":[1]}`, []wal.Name{segName(1, 1)}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := prepare(t, tc.floor)
-			for _, w := range []*waltest.Writer{one, two, three} {
-				p.fill(w)
-			}
+			p := whole.clone(t)
+			p.floor(tc.floor)
 			for _, n := range tc.remove {
 				p.remove(n)
 			}
@@ -326,9 +328,9 @@ func TestAuditFarTimeline(t *testing.T) {
 
 // When the store does not answer, nothing is said about the archive.
 func TestAuditSilentStore(t *testing.T) {
+	p := good(t)
 	for _, deep := range []bool{false, true} {
 		for _, op := range []mem.Op{mem.OpGet, mem.OpList} {
-			p := good(t)
 			n := 0
 			s := mem.NewFaults(p.store, func(c mem.Call) mem.Fault {
 				if c.Op == op && c.Key != "main/7710542482846769188/archive.json" && !strings.HasSuffix(c.Key, "/floor/") {

@@ -39,15 +39,43 @@ func prepare(t *testing.T, floor wal.Segment) *prepared {
 	if p.sealer, err = seal.New(seal.Zstd); err != nil {
 		t.Fatal(err)
 	}
+	p.floor(floor)
+	return p
+}
+
+// floor begins the archive, or begins it anew with another first floor.
+func (p *prepared) floor(floor wal.Segment) {
+	p.t.Helper()
+	ctx := p.t.Context()
 	id := archiver.Identity{Scope: "main", SystemID: systemID, SegmentSize: segSize, Member: "n1", Created: time.Unix(1e9, 0).UTC(),
 		Floor: archiver.Floor{Timeline: floor.Timeline, LSN: floor.Start()}}
-	if err := archiver.CreateArchive(t.Context(), p.store, id); err != nil {
+	err := p.store.Delete(ctx, "main/7710542482846769188/archive.json")
+	if err == nil {
+		err = archiver.CreateArchive(ctx, p.store, id)
+	}
+	if err == nil {
+		p.a, err = archiver.OpenArchive(ctx, p.store, "main", systemID)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// clone copies the archive: sealing anew takes longer.
+func (p *prepared) clone(t *testing.T) *prepared {
+	t.Helper()
+	c := &prepared{t: t, store: mem.New(t.Name()), sealer: p.sealer}
+	for info, err := range p.store.List(t.Context(), "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.set(info.Key, p.get(info.Key))
+	}
+	var err error
+	if c.a, err = archiver.OpenArchive(t.Context(), c.store, "main", systemID); err != nil {
 		t.Fatal(err)
 	}
-	if p.a, err = archiver.OpenArchive(t.Context(), p.store, "main", systemID); err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return c
 }
 
 func (p *prepared) source() archiver.Source { return archiver.Source{Store: p.store, Scope: "main"} }

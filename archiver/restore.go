@@ -27,8 +27,11 @@ const (
 const (
 	// Recovery that stops needs a person to start it again, so it waits through a store's restart.
 	RecoveryPatience = 10 * time.Minute
-	// A standby streams meanwhile, or asks again after wal_retrieve_retry_interval (5 s); a promotion waits for us.
-	StandbyPatience = 5 * time.Second
+	// A rewind that gives up makes a node be cloned anew; but nobody can log in to that node meanwhile.
+	RewindPatience = time.Minute
+	// A standby streams meanwhile, and comes back after wal_retrieve_retry_interval (5 s). It asks several
+	// times during a promotion, which waits for each answer: so once, and a silent store no longer than this.
+	StandbyPatience = 2 * time.Second
 )
 
 // Outcome is the answer to restore_command. Why is one line for PostgreSQL's log, and empty when the
@@ -83,7 +86,7 @@ type RestoreOptions struct {
 	// "" keeps none. It is made when it is not there, and may be deleted at any time.
 	Kept string
 
-	Recovery, Standby time.Duration // how long to go on asking; 0 means RecoveryPatience, StandbyPatience
+	Recovery, Standby time.Duration // how long to ask; 0 means RecoveryPatience, StandbyPatience
 	Log               *slog.Logger  // nil: none
 }
 
@@ -139,11 +142,7 @@ func NewRestorer(o RestoreOptions) (*Restorer, error) {
 func (r *Restorer) Fetch(ctx context.Context, name, dst string) Outcome {
 	w := wanted{text: name, dst: filepath.Clean(dst)}
 	w.mode = r.modeOf(w.dst, name)
-	patience := r.o.Recovery
-	if w.mode != inRecovery {
-		patience = r.o.Standby
-	}
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(r.patience(w.mode))
 	said := ""
 	for try, wait := 1, 250*time.Millisecond; ; try, wait = try+1, min(2*wait, 5*time.Second) {
 		err := r.attempt(ctx, &w, deadline)
@@ -154,8 +153,11 @@ func (r *Restorer) Fetch(ctx context.Context, name, dst string) Outcome {
 		case errors.As(err, &none):
 			return Outcome{Code: NotThere, Why: fmt.Sprintf("%s is not in the archive: %s", name, none.why)}
 		}
-		if w.mode == onStandby && r.fromKept(ctx, &w) {
-			return Outcome{Code: Restored, Why: fmt.Sprintf("%s is from the histories kept here: %v", name, err)}
+		if w.mode == onStandby {
+			if r.fromKept(ctx, &w) {
+				return Outcome{Code: Restored, Why: fmt.Sprintf("%s is from the histories kept here: %v", name, err)}
+			}
+			return w.cannotSay(err)
 		}
 		// Damage may have happened on the way: it gets a second look.
 		if hopeless(err) && try > 1 || ctx.Err() != nil || time.Now().Add(wait).After(deadline) {
@@ -169,6 +171,16 @@ func (r *Restorer) Fetch(ctx context.Context, name, dst string) Outcome {
 			return w.cannotSay(err)
 		}
 	}
+}
+
+func (r *Restorer) patience(m mode) time.Duration {
+	switch m {
+	case inRecovery:
+		return r.o.Recovery
+	case onStandby:
+		return r.o.Standby
+	}
+	return min(r.o.Recovery, RewindPatience)
 }
 
 // wanted is one call of restore_command, and what was learned for it.
@@ -221,7 +233,7 @@ func (r *Restorer) attempt(ctx context.Context, w *wanted, deadline time.Time) e
 	late := time.AfterFunc(time.Until(deadline), func() { cancel(errSilent) })
 	defer late.Stop()
 	err := r.try(ctx, w, late)
-	if err != nil && context.Cause(ctx) == errSilent {
+	if err != nil && context.Cause(ctx) == errSilent && !errors.Is(err, errSilent) {
 		return fmt.Errorf("%w (%w)", errSilent, err)
 	}
 	return err

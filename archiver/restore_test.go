@@ -88,7 +88,12 @@ func TestFetchRules(t *testing.T) {
 	old := one.Clone(0)
 	old.Fill(3) // the old primary went on alone after the promotion
 	other := waltest.New(systemID, segSize).Clone(7)
-	other.Fill(9)
+	other.Fill(6)
+	branch := branchOf(two)
+	whole := prepare(t, seg(1, 1))
+	for _, w := range []*waltest.Writer{one, two, three} {
+		whole.fill(w)
+	}
 	const s = 200 // cannot say
 	none := []byte(nil)
 	type codes struct{ recovery, standby, rewind int }
@@ -180,7 +185,7 @@ func TestFetchRules(t *testing.T) {
 			for no := uint64(10); no < 13; no++ {
 				p.remove(segName(3, no))
 			}
-			p.put(segName(2, 9), branchOf(two).Segment(seg(2, 9)))
+			p.put(segName(2, 9), branch.Segment(seg(2, 9)))
 		}, segName(3, 9), codes{s, 1, 1}, none, "recovery_target_timeline = '2'"},
 		"the first segment of a timeline is missing, the parent's is partial": {func(p *prepared, _ *archiver.RestoreOptions) {
 			for no := uint64(9); no < 13; no++ {
@@ -268,10 +273,7 @@ func TestFetchRules(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			whys := ""
 			for i, want := range []int{tc.want.recovery, tc.want.standby, tc.want.rewind} {
-				p := prepare(t, seg(1, 1))
-				for _, w := range []*waltest.Writer{one, two, three} {
-					p.fill(w)
-				}
+				p := whole.clone(t)
 				files := [][]string{{recovery}, {standby, recovery}, {recovery}}[i]
 				o := archiver.RestoreOptions{Own: p.source(), DataDir: dataDir(t, systemID, files...), Member: "n1"}
 				if tc.spoil != nil {
@@ -313,6 +315,10 @@ func branchOf(w *waltest.Writer) *waltest.Writer {
 func TestHiddenHistory(t *testing.T) {
 	lower := archiver.Leader{Name: "n2", Live: true, Timeline: 2}
 	with := func(change func(*archiver.Leader)) archiver.Leader { l := lower; change(&l); return l }
+	_, two, three := forked()
+	p := prepare(t, seg(1, 1))
+	p.put(wal.HistoryName(2), two.History().Bytes())
+	p.put(wal.HistoryName(3), three.History().Bytes())
 	for name, tc := range map[string]struct {
 		leader archiver.Leader
 		err    error
@@ -329,10 +335,6 @@ func TestHiddenHistory(t *testing.T) {
 		"the DCS is silent":               {lower, errors.New("no answer"), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := prepare(t, seg(1, 1))
-			_, two, three := forked()
-			p.fill(two)
-			p.fill(three)
 			for files, want := range map[string]int{standby: tc.want, recovery: 0} {
 				o := &oracle{leader: tc.leader, err: tc.err}
 				out, _ := fetch(t, archiver.RestoreOptions{Own: p.source(), DataDir: dataDir(t, systemID, files), Oracle: o}, "00000003.history", false)
@@ -358,6 +360,11 @@ func TestHiddenHistory(t *testing.T) {
 // On a standby the line decides what is there on an old timeline; where it is not known, the archive's histories do.
 func TestStandbyAtTheFork(t *testing.T) {
 	one, two, three := forked()
+	p := prepare(t, seg(1, 1))
+	for _, w := range []*waltest.Writer{one, two, three} {
+		p.fill(w)
+	}
+	p.put(segName(1, 5), branchOf(one).Segment(seg(1, 5)))
 	leads := func(t wal.Timeline) archiver.Leader { return archiver.Leader{Name: "n2", Live: true, Timeline: t} }
 	for name, tc := range map[string]struct {
 		oracle *oracle
@@ -372,11 +379,6 @@ func TestStandbyAtTheFork(t *testing.T) {
 		"no line was ever known, and nobody leads now": {&oracle{}, 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := prepare(t, seg(1, 1))
-			for _, w := range []*waltest.Writer{one, two, three} {
-				p.fill(w)
-			}
-			p.put(segName(1, 5), branchOf(one).Segment(seg(1, 5)))
 			o := archiver.RestoreOptions{Own: p.source(), DataDir: dataDir(t, systemID, standby)}
 			if tc.oracle != nil {
 				o.Oracle = tc.oracle
@@ -394,7 +396,7 @@ func TestStandbyAtTheFork(t *testing.T) {
 	}
 }
 
-// Recovery waits for a store that comes back; what was at %p before stays until the new file is whole.
+// Recovery and pg_rewind wait for a store that comes back.
 func TestFetchWaits(t *testing.T) {
 	one, _, _ := forked()
 	p := prepare(t, seg(1, 1))
@@ -410,9 +412,20 @@ func TestFetchWaits(t *testing.T) {
 	})
 	dir := dataDir(t, systemID, recovery)
 	writeFile(t, filepath.Join(dir, "pg_wal", "RECOVERYXLOG"), []byte("old"))
-	out, b := fetch(t, archiver.RestoreOptions{Own: archiver.Source{Store: flaky, Scope: "main"}, DataDir: dir, Recovery: time.Minute}, segName(1, 3).String(), false)
+	o := archiver.RestoreOptions{Own: archiver.Source{Store: flaky, Scope: "main"}, DataDir: dir, Recovery: time.Minute, Standby: time.Minute}
+	out, b := fetch(t, o, segName(1, 3).String(), false)
 	if out.Code != 0 || tries != 3 || !bytes.Equal(b, one.Segment(seg(1, 3))) {
 		t.Errorf("exit %d after %d tries, want 0 after 3: %s", out.Code, tries, out.Why)
+	}
+	// A standby is not kept waiting, it has another source.
+	o.DataDir, tries = dataDir(t, systemID, standby), 0
+	if out, _ := fetch(t, o, segName(1, 3).String(), false); out.Code != 1 || tries != 1 {
+		t.Errorf("standby: exit %d after %d tries, want 1 after 1: %s", out.Code, tries, out.Why)
+	}
+	// pg_rewind has not.
+	o.DataDir, tries = dataDir(t, systemID), 0
+	if out, _ := fetch(t, o, segName(1, 3).String(), true); out.Code != 0 || tries != 3 {
+		t.Errorf("pg_rewind: exit %d after %d tries, want 0 after 3: %s", out.Code, tries, out.Why)
 	}
 }
 

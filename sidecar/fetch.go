@@ -8,10 +8,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/store"
 )
 
 func newFetchCommand(w world) *cobra.Command {
@@ -65,13 +67,16 @@ of asking; recovery stops then, and goes on when PostgreSQL is started again.`,
 
 // newRestorer makes a Restorer that reads the store by itself and asks no DCS.
 func newRestorer(ctx context.Context, cfg Config, dst string, log *slog.Logger) (*archiver.Restorer, error) {
-	own, err := openSource(ctx, cfg.Archive.URL, cfg, log)
+	// The Restorer knows how patient to be; below it, a second try is for a broken connection.
+	quick := store.Backoff{First: 100 * time.Millisecond, Tries: 2, Log: log}
+	cfg.StallTimeout = min(cfg.StallTimeout, 10*time.Second) // a promotion may be waiting
+	own, err := openSource(ctx, cfg.Archive.URL, cfg, quick)
 	if err != nil {
 		return nil, err
 	}
 	o := archiver.RestoreOptions{Own: own, DataDir: dataDirOf(dst, cfg), Member: cfg.Name, Log: log}
 	for _, u := range cfg.RestoreFrom {
-		src, err := openSource(ctx, u, cfg, log)
+		src, err := openSource(ctx, u, cfg, quick)
 		if err != nil {
 			return nil, err
 		}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
@@ -21,16 +22,16 @@ func readingSettings(more ...string) []string {
 }
 
 // openSource opens the store of a URL that may end in #scope, as those of restore_from do for a clone's origin.
-func openSource(ctx context.Context, rawURL string, cfg Config, log *slog.Logger) (archiver.Source, error) {
+func openSource(ctx context.Context, rawURL string, cfg Config, b store.Backoff) (archiver.Source, error) {
 	scope := cfg.Scope
 	if i := strings.LastIndexByte(rawURL, '#'); i >= 0 {
 		rawURL, scope = rawURL[:i], rawURL[i+1:]
 	}
-	s, err := openStore(ctx, rawURL, cfg, nil, log)
+	s, err := openDriver(ctx, rawURL, cfg.Archive)
 	if err != nil {
-		return archiver.Source{}, err
+		return archiver.Source{}, withCode(exitUsage, err)
 	}
-	return archiver.Source{Store: s, Scope: scope}, nil
+	return archiver.Source{Store: store.Retry(store.Stall(s, cfg.StallTimeout), b), Scope: scope}, nil
 }
 
 // openArchive opens the archive that a verb looks at: that of the system identifier if one is given (0 is none), that of
@@ -39,7 +40,7 @@ func openArchive(ctx context.Context, cfg Config, systemID uint64, log *slog.Log
 	if err := cfg.needArchive(); err != nil {
 		return nil, err
 	}
-	src, err := openSource(ctx, cfg.Archive.URL, cfg, log)
+	src, err := openSource(ctx, cfg.Archive.URL, cfg, store.Backoff{Log: log})
 	if err != nil {
 		return nil, err
 	}
