@@ -149,12 +149,12 @@ func (d *demo) back(ctx context.Context) error {
 	if err := d.status(ctx); err != nil {
 		return err
 	}
-	d.note("walbaton verify reads every object and follows the line over the change of timelines:")
+	d.note("walbaton verify --deep reads every object and follows the line over the change of timelines:")
 	p, err := d.cluster.Primary(ctx)
 	if err != nil {
 		return err
 	}
-	return d.print(p.Walbaton(ctx, "verify"))
+	return d.print(p.Walbaton(ctx, "verify", "--deep"))
 }
 
 // whole waits until the archive has every segment since the base backup.

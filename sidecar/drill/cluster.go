@@ -47,7 +47,7 @@ type Options struct {
 	Binaries    string            // a folder with walbaton and walbaton-wal; "" builds them from the checkout
 	Failsafe    bool              // Patroni's failsafe_mode
 	Parameters  map[string]string // more PostgreSQL settings
-	Settings    string            // lines of walbaton.yml
+	Settings    string            // more lines of walbaton.yml
 	Log         func(format string, args ...any)
 }
 

@@ -3,6 +3,7 @@ package drill
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -112,8 +113,34 @@ func (c *Cluster) Streaming(ctx context.Context, standbys int) error {
 		if err == nil && got != standbys {
 			err = fmt.Errorf("%d stream from %s", got, p.Name)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return p.patroniKnows(ctx, 1+standbys)
 	})
+}
+
+// patroniKnows is nil when Patroni's view of the cluster, which runs a little behind, has that many running members.
+func (n *Node) patroniKnows(ctx context.Context, running int) error {
+	_, body, err := get(ctx, n.rest()+"/cluster")
+	if err != nil {
+		return err
+	}
+	var view struct {
+		Members []struct{ Name, State string }
+	}
+	if err := json.Unmarshal(body, &view); err != nil {
+		return err
+	}
+	for _, m := range view.Members {
+		if m.State == "running" || m.State == "streaming" {
+			running--
+		}
+	}
+	if running > 0 {
+		return fmt.Errorf("Patroni sees %v", view.Members)
+	}
+	return nil
 }
 
 // Finish waits until the primary has finished that many more segments.

@@ -56,9 +56,7 @@ func (n *Node) StartSidecar(context.Context) error {
 		return nil
 	}
 	var err error
-	n.sidecar, err = n.c.spawn("sidecar", n.Dir, n.c.Store.Env(), n.c.Bin("walbaton"), "sidecar",
-		"--patroni-config", filepath.Join(n.Dir, "patroni.yml"), "--config", filepath.Join(n.Dir, "walbaton.yml"),
-		"--archive", n.c.Store.URL(), "--socket", n.Socket(), "--listen", n.listen())
+	n.sidecar, err = n.c.spawn("sidecar", n.Dir, n.c.Store.Env(), n.c.Bin("walbaton"), "sidecar", "--config", n.config())
 	return err
 }
 
@@ -97,11 +95,9 @@ func (n *Node) Reinit(ctx context.Context) error {
 	return n.Start(ctx)
 }
 
-// Walbaton is a walbaton command as an administrator types it on the node: verb, then the node's own flags, then args.
+// Walbaton is a walbaton command as an administrator types it on the node. The settings are all in its walbaton.yml.
 func (n *Node) Walbaton(ctx context.Context, verb string, args ...string) *exec.Cmd {
-	args = append([]string{verb, "--archive", n.c.Store.URL(), "--patroni-config", filepath.Join(n.Dir, "patroni.yml"),
-		"--config", filepath.Join(n.Dir, "walbaton.yml")}, args...)
-	return n.c.Command(ctx, "walbaton", args...)
+	return n.c.Command(ctx, "walbaton", append([]string{verb, "--config", n.config()}, args...)...)
 }
 
 // PGData is the data directory.
@@ -110,6 +106,7 @@ func (n *Node) PGData() string { return filepath.Join(n.Dir, "pgdata") }
 // Socket is where the sidecar answers walbaton-wal.
 func (n *Node) Socket() string { return filepath.Join(n.Dir, "walbaton.sock") }
 
+func (n *Node) config() string { return filepath.Join(n.Dir, "walbaton.yml") }
 func (n *Node) port() int      { return n.c.port(portPG + n.no) }
 func (n *Node) listen() string { return fmt.Sprintf("127.0.0.1:%d", n.c.port(portSidecar+n.no)) }
 func (n *Node) rest() string   { return fmt.Sprintf("http://127.0.0.1:%d", n.c.port(portREST+n.no)) }
@@ -314,10 +311,8 @@ func (n *Node) writeConfig() error {
 	if err != nil {
 		return err
 	}
-	for name, text := range map[string]string{"patroni.yml": b.String(), "walbaton.yml": n.c.o.Settings} {
-		if err := os.WriteFile(filepath.Join(n.Dir, name), []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
+	patroni := filepath.Join(n.Dir, "patroni.yml")
+	settings := fmt.Sprintf("archive:\n  url: %q\npatroni_config: %s\nsocket: %s\nlisten: %s\n%s",
+		n.c.Store.URL(), patroni, n.Socket(), n.listen(), n.c.o.Settings)
+	return errors.Join(os.WriteFile(patroni, []byte(b.String()), 0o644), os.WriteFile(n.config(), []byte(settings), 0o644))
 }

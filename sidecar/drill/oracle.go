@@ -164,9 +164,7 @@ func (b *Base) Restore(ctx context.Context, how How, target time.Time) (*Server,
 	for name, value := range settings {
 		argv = append(argv, "-c", name+"="+value)
 	}
-	env := append(b.c.Store.Env(), "WALBATON_ARCHIVE="+b.c.Store.URL(),
-		"WALBATON_PATRONI_CONFIG="+filepath.Join(b.c.Nodes[0].Dir, "patroni.yml"),
-		"WALBATON_CONFIG="+filepath.Join(b.c.Nodes[0].Dir, "walbaton.yml"))
+	env := append(b.c.Store.Env(), "WALBATON_CONFIG="+b.c.Nodes[0].config())
 	if s.p, err = b.c.spawn("postgres", dir, env, argv...); err != nil {
 		return nil, err
 	}
