@@ -110,7 +110,7 @@ func (s *suite) run(ctx context.Context, lanes int, match string, packages bool)
 	return nil
 }
 
-// drill is a test with the build tag "drills", which needs a machine of its own.
+// drill is a test named TestDrill… or TestDemo…, which needs a machine of its own.
 type drill struct{ program, test string }
 
 // build builds walbaton, walbaton-wal and the programs with drills, and returns those drills that match.
@@ -135,7 +135,7 @@ func (s *suite) build(ctx context.Context, match *regexp.Regexp) (drills []drill
 		}
 	}
 	for _, p := range programs {
-		list, err := command(ctx, s.program(p), "-test.list", "^Test").Output()
+		list, err := command(ctx, s.program(p), "-test.list", "^Test(Drill|Demo)").Output()
 		if err != nil {
 			return nil, fmt.Errorf("list the drills of %s: %w", p, err)
 		}
