@@ -191,7 +191,9 @@ func TestAuditBroken(t *testing.T) {
 			"swapped 000000020000000000000006.00000028.backup", "swapped 000000020000000000000006.00000028.backup", seg(3, 13)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := whole.clone(t)
+			p := whole
+			p.begin(t)
+			defer p.undo()
 			tc.spoil(p)
 			shallow, deep := audit(t, p, archiver.AuditOptions{}), audit(t, p, archiver.AuditOptions{Deep: true})
 			if got := found(shallow); got != tc.shallow {
@@ -243,7 +245,9 @@ func TestAuditFloors(t *testing.T) {
 		"a floor on a branch covers what it shares": {seg(1, 1), `{"timeline":2,"lsn":"0/300000","ancestors":[1]}`, []wal.Name{segName(1, 1)}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := whole.clone(t)
+			p := whole
+			p.begin(t)
+			defer p.undo()
 			p.floor(tc.floor)
 			for _, n := range tc.remove {
 				p.remove(n)

@@ -29,6 +29,7 @@ type prepared struct {
 	store  *mem.Store
 	sealer *seal.Sealer
 	a      *archiver.Archive
+	before map[string][]byte // what was changed since begin, nil where nothing was
 }
 
 // prepare begins an archive whose first floor is the start of the segment.
@@ -46,36 +47,66 @@ func prepare(t *testing.T, floor wal.Segment) *prepared {
 // floor begins the archive, or begins it anew with another first floor.
 func (p *prepared) floor(floor wal.Segment) {
 	p.t.Helper()
-	ctx := p.t.Context()
 	id := archiver.Identity{Scope: "main", SystemID: systemID, SegmentSize: segSize, Member: "n1", Created: time.Unix(1e9, 0).UTC(),
 		Floor: archiver.Floor{Timeline: floor.Timeline, LSN: floor.Start()}}
-	err := p.store.Delete(ctx, "main/7710542482846769188/archive.json")
-	if err == nil {
-		err = archiver.CreateArchive(ctx, p.store, id)
+	p.delete("main/7710542482846769188/archive.json")
+	if err := archiver.CreateArchive(p.t.Context(), p.store, id); err != nil {
+		p.t.Fatal(err)
 	}
-	if err == nil {
-		p.a, err = archiver.OpenArchive(ctx, p.store, "main", systemID)
+	p.open()
+}
+
+// undo puts everything back as it was when begin was called: making or copying a whole archive for each case takes
+// longer than the case.
+func (p *prepared) undo() {
+	p.store.Unmount(false)
+	for key, object := range p.before {
+		if err := p.store.Delete(context.Background(), key); err != nil {
+			p.t.Fatal(err)
+		}
+		if object != nil {
+			p.write(key, object)
+		}
 	}
-	if err != nil {
+	clear(p.before)
+	p.open()
+}
+
+func (p *prepared) begin(t *testing.T) {
+	p.t, p.before = t, map[string][]byte{}
+}
+
+// remember keeps an object before it is changed.
+func (p *prepared) remember(key string) {
+	if _, known := p.before[key]; known || p.before == nil {
+		return
+	}
+	p.before[key] = nil
+	if _, err := p.store.Head(p.t.Context(), key); err == nil {
+		p.before[key] = p.get(key)
+	}
+}
+
+func (p *prepared) write(key string, object []byte) {
+	if err := p.store.Put(context.Background(), key, archiver.Bytes(object)); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
-// clone copies the archive: sealing anew takes longer.
-func (p *prepared) clone(t *testing.T) *prepared {
-	t.Helper()
-	c := &prepared{t: t, store: mem.New(t.Name()), sealer: p.sealer}
-	for info, err := range p.store.List(t.Context(), "", "") {
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.set(info.Key, p.get(info.Key))
+func (p *prepared) delete(key string) {
+	p.t.Helper()
+	p.remember(key)
+	if err := p.store.Delete(p.t.Context(), key); err != nil {
+		p.t.Fatal(err)
 	}
+}
+
+func (p *prepared) open() {
+	p.t.Helper()
 	var err error
-	if c.a, err = archiver.OpenArchive(t.Context(), c.store, "main", systemID); err != nil {
-		t.Fatal(err)
+	if p.a, err = archiver.OpenArchive(context.Background(), p.store, "main", systemID); err != nil {
+		p.t.Fatal(err)
 	}
-	return c
 }
 
 func (p *prepared) source() archiver.Source { return archiver.Source{Store: p.store, Scope: "main"} }
@@ -110,12 +141,8 @@ func (p *prepared) put(n wal.Name, plain []byte) {
 // set stores bytes under a key, in place of what was there.
 func (p *prepared) set(key string, object []byte) {
 	p.t.Helper()
-	if err := p.store.Delete(p.t.Context(), key); err != nil {
-		p.t.Fatal(err)
-	}
-	if err := p.store.Put(p.t.Context(), key, archiver.Bytes(object)); err != nil {
-		p.t.Fatal(err)
-	}
+	p.delete(key)
+	p.write(key, object)
 }
 
 func (p *prepared) get(key string) []byte {
@@ -132,12 +159,7 @@ func (p *prepared) get(key string) []byte {
 	return b
 }
 
-func (p *prepared) remove(n wal.Name) {
-	p.t.Helper()
-	if err := p.store.Delete(context.Background(), p.a.Key(n)); err != nil {
-		p.t.Fatal(err)
-	}
-}
+func (p *prepared) remove(n wal.Name) { p.delete(p.a.Key(n)) }
 
 // fill puts every finished segment of w's line, and its history.
 func (p *prepared) fill(w *waltest.Writer) {

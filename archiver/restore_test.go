@@ -91,6 +91,9 @@ func TestFetchRules(t *testing.T) {
 	other.Fill(6)
 	branch := branchOf(two)
 	whole := prepare(t, seg(1, 1))
+	site, elsewhere := prepare(t, seg(1, 1)), prepare(t, seg(1, 1)) // other sites
+	site.fill(one)
+	elsewhere.fill(other)
 	for _, w := range []*waltest.Writer{one, two, three} {
 		whole.fill(w)
 	}
@@ -248,23 +251,17 @@ func TestFetchRules(t *testing.T) {
 			o.Others = []archiver.Source{{Store: p.store, Scope: "elsewhere"}}
 		}, segName(3, 13), codes{s, 1, 1}, none, "is the URL right"},
 		"only the other site has it": {func(p *prepared, o *archiver.RestoreOptions) {
-			site := prepare(p.t, seg(1, 1))
-			site.fill(one)
 			o.Others = []archiver.Source{site.source()}
 			p.remove(segName(1, 3))
 		}, segName(1, 3), codes{0, 0, 0}, one.Segment(seg(1, 3)), ""},
 		"damaged here, whole at the other site": {func(p *prepared, o *archiver.RestoreOptions) {
-			site := prepare(p.t, seg(1, 1))
-			site.fill(one)
 			o.Others = []archiver.Source{site.source()}
 			k := p.a.Key(segName(1, 3))
 			b := p.get(k)
 			p.set(k, b[:len(b)-9])
 		}, segName(1, 3), codes{0, 0, 0}, one.Segment(seg(1, 3)), ""},
 		"damaged here, something else at the other site": {func(p *prepared, o *archiver.RestoreOptions) {
-			site := prepare(p.t, seg(1, 1))
-			site.fill(other)
-			o.Others = []archiver.Source{site.source()}
+			o.Others = []archiver.Source{elsewhere.source()}
 			k := p.a.Key(segName(1, 3))
 			b := p.get(k)
 			p.set(k, b[:len(b)-9])
@@ -273,7 +270,8 @@ func TestFetchRules(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			whys := ""
 			for i, want := range []int{tc.want.recovery, tc.want.standby, tc.want.rewind} {
-				p := whole.clone(t)
+				p := whole
+				p.begin(t)
 				files := [][]string{{recovery}, {standby, recovery}, {recovery}}[i]
 				o := archiver.RestoreOptions{Own: p.source(), DataDir: dataDir(t, systemID, files...), Member: "n1"}
 				if tc.spoil != nil {
@@ -295,6 +293,7 @@ func TestFetchRules(t *testing.T) {
 					t.Errorf("%s: exit %d without a word", caller, want)
 				}
 				whys += out.Why + "\n"
+				p.undo()
 			}
 			if !strings.Contains(whys, tc.why) {
 				t.Errorf("it is said %q, want %q in it", whys, tc.why)
