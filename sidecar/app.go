@@ -14,6 +14,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/walbaton/walbaton/archiver"
 	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/archiver/wal"
 	"github.com/walbaton/walbaton/leader"
@@ -36,6 +37,7 @@ type app struct {
 	pg       *postgres
 	web      *webServer
 	socket   *socketServer
+	restorer *archiver.Restorer
 
 	mu      sync.Mutex
 	site    *site         // nil while the archive is not open
@@ -91,6 +93,9 @@ func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers 
 	a.scope = &scope{elector: a.elector, lens: &wiring.Lens{NoDCS: cfg.static()}}
 	a.pg = newPostgres(cfg, log, a.serverChanged)
 	a.registry.MustRegister(newStateCollector(a))
+	if a.restorer, err = newRestorer(ctx, cfg, a.scope, log); err != nil {
+		return nil, closers, err
+	}
 	return a, closers, nil
 }
 
@@ -105,6 +110,7 @@ func (a *app) Run(ctx context.Context) error {
 	g.Go(func() error { a.pg.Run(ctx); return nil })
 	g.Go(func() error { return a.elector.Run(ctx, a.lead) })
 	g.Go(func() error { return a.announce(ctx) })
+	g.Go(func() error { return a.keepHistories(ctx) })
 	g.Go(func() error { return a.tendSites(ctx) })
 	g.Go(func() error { n.Watch(ctx, a.alive); return nil })
 	a.log.Info("the sidecar runs", "member", a.cfg.Name, "scope", a.cfg.Scope, "archive", a.store.String(), "socket", a.cfg.Socket, "listen", a.web.Address())

@@ -49,7 +49,7 @@ of asking; recovery stops then, and goes on when PostgreSQL is started again.`,
 		if err != nil {
 			return fmt.Errorf("fetch %s: %w", args[0], err)
 		}
-		r, err := newRestorer(c.Context(), cfg, dst, cfg.logger(w))
+		r, err := newDirectRestorer(c.Context(), cfg, dst, cfg.logger(w))
 		if err != nil {
 			return err
 		}
@@ -65,23 +65,23 @@ of asking; recovery stops then, and goes on when PostgreSQL is started again.`,
 	return c
 }
 
-// newRestorer makes a Restorer that reads the store by itself and asks no DCS.
-func newRestorer(ctx context.Context, cfg Config, dst string, log *slog.Logger) (*archiver.Restorer, error) {
-	// The Restorer knows how patient to be; below it, a second try is for a broken connection.
-	quick := store.Backoff{First: 100 * time.Millisecond, Tries: 2, Log: log}
-	cfg.StallTimeout = min(cfg.StallTimeout, 10*time.Second) // a promotion may be waiting
-	own, err := openSource(ctx, cfg.Archive.URL, cfg, quick)
+// newRestorer makes the Restorer of a sidecar: for the data directory beside it, with the cluster to ask.
+func newRestorer(ctx context.Context, cfg Config, oracle archiver.Oracle, log *slog.Logger) (*archiver.Restorer, error) {
+	o, err := restoreOptions(ctx, cfg, log)
 	if err != nil {
 		return nil, err
 	}
-	o := archiver.RestoreOptions{Own: own, DataDir: dataDirOf(dst, cfg), Member: cfg.Name, Log: log}
-	for _, u := range cfg.RestoreFrom {
-		src, err := openSource(ctx, u, cfg, quick)
-		if err != nil {
-			return nil, err
-		}
-		o.Others = append(o.Others, src)
+	o.DataDir, o.Oracle, o.Kept = cfg.Postgres.DataDir, oracle, filepath.Join(cfg.KeepDir, "histories")
+	return archiver.NewRestorer(o)
+}
+
+// newDirectRestorer makes a Restorer that asks no DCS, for the file at dst.
+func newDirectRestorer(ctx context.Context, cfg Config, dst string, log *slog.Logger) (*archiver.Restorer, error) {
+	o, err := restoreOptions(ctx, cfg, log)
+	if err != nil {
+		return nil, err
 	}
+	o.DataDir = dataDirOf(dst, cfg)
 	if o.DataDir == "" {
 		// A person without a data directory: any archive that there is no doubt about will do.
 		a, err := openArchive(ctx, cfg, 0, log)
@@ -91,6 +91,25 @@ func newRestorer(ctx context.Context, cfg Config, dst string, log *slog.Logger) 
 		o.SystemID, o.SegmentSize = a.Identity().SystemID, a.SegmentSize()
 	}
 	return archiver.NewRestorer(o)
+}
+
+func restoreOptions(ctx context.Context, cfg Config, log *slog.Logger) (archiver.RestoreOptions, error) {
+	// The Restorer knows how patient to be; below it, a second try is for a broken connection.
+	quick := store.Backoff{First: 100 * time.Millisecond, Tries: 2, Log: log}
+	cfg.StallTimeout = min(cfg.StallTimeout, 10*time.Second) // a promotion may be waiting
+	own, err := openSource(ctx, cfg.Archive.URL, cfg, quick)
+	if err != nil {
+		return archiver.RestoreOptions{}, err
+	}
+	o := archiver.RestoreOptions{Own: own, Member: cfg.Name, Log: log}
+	for _, u := range cfg.RestoreFrom {
+		src, err := openSource(ctx, u, cfg, quick)
+		if err != nil {
+			return archiver.RestoreOptions{}, err
+		}
+		o.Others = append(o.Others, src)
+	}
+	return o, nil
 }
 
 // dataDirOf finds the data directory that a file is fetched for: the one around %p (pg_rewind may be started anywhere), the
@@ -104,8 +123,10 @@ func dataDirOf(dst string, cfg Config) string {
 		candidates[1] = wd
 	}
 	for _, dir := range candidates {
-		if dir != "" && exists(filepath.Join(dir, "global", "pg_control")) {
-			return dir
+		for _, mark := range []string{"global/pg_control", "recovery.signal", "standby.signal"} {
+			if dir != "" && exists(filepath.Join(dir, mark)) {
+				return dir
+			}
 		}
 	}
 	return ""

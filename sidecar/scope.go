@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/wal"
 	"github.com/walbaton/walbaton/leader"
 	"github.com/walbaton/walbaton/sidecar/wiring"
 )
@@ -34,3 +35,24 @@ func (s *scope) Read(ctx context.Context) (archiver.Cluster, error) {
 	}
 	return s.lens.Cluster(v, true), nil
 }
+
+// Leader makes scope an archiver.Oracle: fetch asks it whether a history is to be hidden.
+func (s *scope) Leader(ctx context.Context) (archiver.Leader, error) {
+	v, err := s.elector.Read(ctx)
+	if err != nil {
+		return archiver.Leader{}, err
+	}
+	l := archiver.Leader{Name: v.Cluster.Leader, Self: v.Cluster.Leader == v.Self, Standby: v.Cluster.StandbyCluster}
+	r, recorded := v.Leader()
+	_, member := v.Cluster.Members[l.Name]
+	l.Live = recorded || member
+	if _, timeline, ok := v.Line(); ok {
+		l.Timeline = wal.Timeline(timeline)
+	} else if recorded {
+		l.Timeline = wal.Timeline(r.Timeline)
+	}
+	return l, nil
+}
+
+// Line is the last known one.
+func (s *scope) Line() wal.History { return s.Last().Line }

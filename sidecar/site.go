@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path"
-	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,7 +13,6 @@ import (
 	"github.com/walbaton/walbaton/archiver/queue"
 	"github.com/walbaton/walbaton/archiver/seal"
 	"github.com/walbaton/walbaton/archiver/store"
-	"github.com/walbaton/walbaton/archiver/wal"
 	"github.com/walbaton/walbaton/leader"
 )
 
@@ -142,59 +138,3 @@ func (a *app) guardSite(ctx context.Context, end context.CancelCauseFunc, system
 		}
 	}
 }
-
-// Push answers archive_command.
-func (a *app) Push(ctx context.Context, file string) Answer {
-	deadline := time.Now().Add(a.cfg.PushWait)
-	for {
-		changed := a.wait()
-		s, why := a.current()
-		if s != nil {
-			return a.pushTo(ctx, s, file)
-		}
-		left := time.Until(deadline)
-		if left <= 0 || a.pg.Server().State == archiver.ServerStopping {
-			return Answer{1, fmt.Sprintf("not archived: %s", why)}
-		}
-		select {
-		case <-changed:
-		case <-time.After(min(left, time.Second)):
-		case <-ctx.Done():
-			return Answer{1, "not archived: the sidecar stops"}
-		}
-	}
-}
-
-func (a *app) pushTo(ctx context.Context, s *site, file string) Answer {
-	n, err := wal.ParseName(filepath.Base(file), s.archiver.Archive().SegmentSize())
-	if err != nil {
-		return Answer{1, fmt.Sprintf("not archived: %v", err)}
-	}
-	if err := a.checkPath(file); err != nil {
-		return Answer{1, fmt.Sprintf("not archived: %v", err)}
-	}
-	within, cancel := s.bound(ctx)
-	defer cancel()
-	r := s.archiver.Push(within, n)
-	if r.Code == 0 {
-		return Answer{}
-	}
-	return Answer{r.Code, fmt.Sprintf("%v not archived: %s (row %s; walbaton explain %v says more)", n, r.Why, r.Row, n)}
-}
-
-// checkPath refuses a file of another PostgreSQL: with several clusters on one host a wrong
-// --socket would ask the wrong sidecar.
-func (a *app) checkPath(file string) error {
-	theirs, err := os.Stat(file)
-	if err != nil {
-		return nil // another mount namespace may see it under another path; the name decides
-	}
-	ours, err := os.Stat(filepath.Join(a.pgWAL(), filepath.Base(file)))
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(theirs, ours) {
-		return fmt.Errorf("%s is not in %s, which this sidecar looks after: check --socket in archive_command", file, a.pgWAL())
-	}
-	return nil
-}
-
-// Fetch leaves restore_command to walbaton-wal, which runs walbaton fetch.
-func (a *app) Fetch(context.Context, string, string) Answer { return Answer{Code: -1} }

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// Push answers archive_command.
+func (a *app) Push(ctx context.Context, file string) Answer {
+	deadline := time.Now().Add(a.cfg.PushWait)
+	for {
+		changed := a.wait()
+		s, why := a.current()
+		if s != nil {
+			return a.pushTo(ctx, s, file)
+		}
+		left := time.Until(deadline)
+		if left <= 0 || a.pg.Server().State == archiver.ServerStopping {
+			return Answer{1, fmt.Sprintf("not archived: %s", why)}
+		}
+		select {
+		case <-changed:
+		case <-time.After(min(left, time.Second)):
+		case <-ctx.Done():
+			return Answer{1, "not archived: the sidecar stops"}
+		}
+	}
+}
+
+func (a *app) pushTo(ctx context.Context, s *site, file string) Answer {
+	n, err := wal.ParseName(filepath.Base(file), s.archiver.Archive().SegmentSize())
+	if err != nil {
+		return Answer{1, fmt.Sprintf("not archived: %v", err)}
+	}
+	if err := a.checkPath(file); err != nil {
+		return Answer{1, fmt.Sprintf("not archived: %v", err)}
+	}
+	within, cancel := s.bound(ctx)
+	defer cancel()
+	r := s.archiver.Push(within, n)
+	if r.Code == 0 {
+		return Answer{}
+	}
+	return Answer{r.Code, fmt.Sprintf("%v not archived: %s (row %s; walbaton explain %v says more)", n, r.Why, r.Row, n)}
+}
+
+// checkPath refuses a file of another PostgreSQL: with several clusters on one host a wrong
+// --socket would ask the wrong sidecar.
+func (a *app) checkPath(file string) error {
+	theirs, err := os.Stat(file)
+	if err != nil {
+		return nil // another mount namespace may see it under another path; the name decides
+	}
+	ours, err := os.Stat(filepath.Join(a.pgWAL(), filepath.Base(file)))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(theirs, ours) {
+		return fmt.Errorf("%s is not in %s, which this sidecar looks after: check --socket in archive_command", file, a.pgWAL())
+	}
+	return nil
+}
+
+
+// Fetch answers restore_command for our own server. Another data directory on this machine, a restore
+// beside it say, is none of this sidecar's: walbaton-wal then runs walbaton fetch.
+func (a *app) Fetch(ctx context.Context, name, dest string) Answer {
+	rel, err := filepath.Rel(a.cfg.Postgres.DataDir, dest)
+	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+		return Answer{Code: -1}
+	}
+	out := a.restorer.Fetch(ctx, name, dest)
+	return Answer{out.Code, out.Why}
+}
+
+// keepHistories keeps the histories with their content, at every change of the line: a promotion must
+// know which numbers are taken also while the archive is silent.
+func (a *app) keepHistories(ctx context.Context) error {
+	var kept wal.Timeline
+	for {
+		changed := a.elector.Changed()
+		if t := a.scope.Line().Timeline; t != kept {
+			if err := a.restorer.KeepHistories(ctx); err == nil {
+				kept = t
+			} else if ctx.Err() == nil {
+				a.log.Debug("histories not kept", "error", err)
+			}
+		}
+		select {
+		case <-changed:
+		case <-time.After(10 * time.Second):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
