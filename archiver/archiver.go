@@ -35,17 +35,18 @@ type Options struct {
 // all that needs no term; Push answers archive_command. They share what is known of pg_wal and of
 // the archive, and wake each other.
 type Archiver struct {
-	o       Options
-	archive *Archive
-	scope   Scope
-	server  func() Server
-	local   *local
-	keep    *local // files set aside; nil when there is no keep_dir
-	sealer  *seal.Sealer
-	cover   *coverage
-	bell    *bell
-	m       *metrics
-	log     *slog.Logger
+	o         Options
+	archive   *Archive
+	scope     Scope
+	server    func() Server
+	local     *local
+	keep      *local // files set aside; nil when there is no keep_dir
+	sealer    *seal.Sealer
+	cover     *coverage
+	bell      *bell
+	decisions decisions // administrators'
+	m         *metrics
+	log       *slog.Logger
 
 	opening sync.Mutex // held while this node opens a timeline: one segment at a time
 
@@ -286,12 +287,8 @@ func (a *Archiver) stored(l *local, n wal.Name, c *content, put bool) {
 	if put {
 		a.put = putState{taken: a.o.Now()}
 	}
-	for k, al := range a.alarms {
-		if al.Name == n.String() {
-			delete(a.alarms, k)
-		}
-	}
 	a.mu.Unlock()
+	a.calm(n)
 	a.bell.ring()
 }
 

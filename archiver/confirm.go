@@ -77,6 +77,9 @@ func (a *Archiver) confirmUntil(ctx context.Context) error {
 		}
 		if ok, _ := a.StoreAnswers(); ok && (listed.IsZero() || a.unlisted() && time.Since(listed) > time.Second) {
 			if err := a.List(ctx); err == nil {
+				if listed.IsZero() {
+					_ = a.ReadDecisions(ctx) // a push that is refused reads them again
+				}
 				listed = time.Now()
 			}
 		}
@@ -190,7 +193,7 @@ func (a *Archiver) confirmSmall(ctx context.Context, k known) {
 // end of recovery honours it, so there is no race with the promotion checkpoint.
 func (a *Archiver) protect(k known) {
 	c, _ := a.local.check(k.name)
-	if k.status != queue.Done || c == nil || !c.good {
+	if k.status != queue.Done || c == nil || !a.shippable(k.name, c) {
 		return
 	}
 	if err := a.local.q.MarkReady(k.name); err == nil {

@@ -46,6 +46,8 @@ type Facts struct {
 	Fork      wal.LSN // where the line left this timeline; 0 when it was never on it
 	ChildKept bool    // the archive has the .partial, or the first segment of the child
 
+	Resolved Resolved // administrators' decisions about our very copy
+
 	Server ServerState
 	Permit bool // this node may put it now (section 6)
 	Ours   bool // this node has the baton
@@ -82,6 +84,9 @@ type Verdict struct {
 	Alarm bool
 	Why   string // one clause for the log and for PostgreSQL's, empty when Code is 0
 }
+
+// disputed says that an administrator's decision could change the answer.
+func (v Verdict) disputed() bool { return v.Alarm || v.Row == "8" && v.Code != 0 }
 
 // Judge goes through the table of DESIGN section 7 from the top; the first row that fits answers.
 // When the store is silent (Archive is NotAsked), rows 2 to 6 do not fit.
@@ -132,6 +137,8 @@ func judgeHistory(f Facts) (Verdict, bool) {
 		return Verdict{Row: "4a", Act: Put, Code: 1, Why: "not stored yet"}, true
 	case f.Archive == Different && f.Fresh && !f.OnHistory && f.Place != PlaceUnknown:
 		return Verdict{Row: "4b", Act: Orphan}, true
+	case f.Archive == Different && f.Resolved.KeepArchive:
+		return Verdict{Row: "4c", Act: Orphan}, true
 	case f.Archive == Different && f.OnHistory:
 		return Verdict{Row: "4c", Act: Answer, Code: 1, Alarm: true,
 			Why: "the archive has another history of this timeline, and the cluster is on it"}, true
@@ -159,11 +166,19 @@ func judgeConflict(f Facts) (Verdict, bool) {
 	case TheirsHolds:
 		return Verdict{Row: "6a", Act: Answer}, true
 	case TheirsDamaged:
-		return Verdict{Row: "6b", Act: Orphan, Code: 1, Alarm: true, Why: "the archive's copy is damaged, ours is whole and kept in orphans/"}, true
+		return conflict(f, "6b", "the archive's copy is damaged, ours is whole and kept in orphans/"), true
 	case BothWhole:
-		return Verdict{Row: "6c", Act: Orphan, Code: 1, Alarm: true, Why: "the archive has another segment of this name, ours is kept in orphans/"}, true
+		return conflict(f, "6c", "the archive has another segment of this name, ours is kept in orphans/"), true
 	}
 	return Verdict{}, false
+}
+
+// conflict needs a person, and ends with that person's decision. Ours is kept either way.
+func conflict(f Facts, row, why string) Verdict {
+	if f.Resolved.KeepArchive {
+		return Verdict{Row: row, Act: Orphan}
+	}
+	return Verdict{Row: row, Act: Orphan, Code: 1, Alarm: true, Why: why}
 }
 
 // judgeOurs has rows 7 to 9: PostgreSQL is stopped, or our copy is not what its name says.
@@ -171,12 +186,17 @@ func judgeOurs(f Facts) (Verdict, bool) {
 	switch {
 	case f.Server == ServerStopped && f.Stopped >= f.Limits.StoppedWait:
 		return Verdict{Row: "7", Act: Keep, Code: 1, Why: "PostgreSQL is stopped, and the file is not known to be stored"}, true
-	case f.Read && f.State == wal.Cut && f.Name.Kind == wal.KindSegment:
-		return Verdict{Row: "8", Act: Wait, Code: 1, Why: "its records end early, and no timeline switch explains it yet"}, true
-	case f.Read && !sound(f):
-		return Verdict{Row: "9", Act: Answer, Code: 1, Alarm: true, Why: "our copy is damaged"}, true
+	case sound(f):
+		return Verdict{}, false
 	}
-	return Verdict{}, false
+	v := Verdict{Row: "9", Act: Answer, Code: 1, Alarm: true, Why: "our copy is damaged"}
+	if f.State == wal.Cut && f.Name.Kind == wal.KindSegment {
+		v = Verdict{Row: "8", Act: Wait, Code: 1, Why: "its records end early, and no timeline switch explains it yet"}
+	}
+	if f.Archive == Different && f.Resolved.KeepArchive {
+		v = Verdict{Row: v.Row, Act: Orphan}
+	}
+	return v, true
 }
 
 // judgeShip has rows 10 to 13: the file has still to be shipped, by us or by another.
@@ -196,10 +216,10 @@ func judgeShip(f Facts) (Verdict, bool) {
 	return Verdict{Row: "12", Act: Wait, Code: 1, Why: "another node has to ship it, and the archive does not have it yet"}, true
 }
 
-// sound says whether our copy may be stored under its name.
+// sound says whether our copy may be stored under its name (promise P3).
 func sound(f Facts) bool {
-	if !f.Read {
-		return true // its reading is part of shipping it
+	if !f.Read || f.Resolved.Accept && f.Archive != Different {
+		return true // its reading is part of shipping it; or an administrator accepted it by name
 	}
 	return f.State == wal.Complete || f.State == wal.Cut && f.Name.Kind == wal.KindPartial
 }

@@ -17,6 +17,7 @@ func TestJudge(t *testing.T) {
 	history := wal.HistoryName(2)
 	fork := seg(2, 0x4B).Start() + 0x1000
 	late := time.Minute
+	keep, accept := Resolved{KeepArchive: true}, Resolved{Accept: true}
 	for _, tt := range []struct {
 		name string
 		f    Facts
@@ -61,6 +62,20 @@ func TestJudge(t *testing.T) {
 		{"ours to ship, late", Facts{Name: s, Archive: NotAsked, Permit: true, Ours: true, Place: OnLine, Waited: late}, "11", Answer, 1},
 		{"somebody else's", Facts{Name: s, Archive: Absent, Place: OnLine, Read: true, State: wal.Complete}, "12", Wait, 1},
 		{"somebody else's, late", Facts{Name: s, Archive: Absent, Place: OnLine, Read: true, State: wal.Complete, Waited: late}, "12", Answer, 1},
+		{"history differs, on the line, decided", Facts{Name: history, Archive: Different, Fresh: true, OnHistory: true, Place: OnLine, Resolved: keep}, "4c", Orphan, 0},
+		{"theirs damaged, decided", Facts{Name: s, Archive: Different, Contrast: TheirsDamaged, Place: OnLine, Resolved: keep}, "6b", Orphan, 0},
+		{"both whole, decided", Facts{Name: s, Archive: Different, Contrast: BothWhole, Place: OnLine, Server: ServerStopped, Stopped: time.Hour, Resolved: keep}, "6c", Orphan, 0},
+		{"both whole, accepted: nothing is overwritten", Facts{Name: s, Archive: Different, Contrast: BothWhole, Place: OnLine, Resolved: accept}, "6c", Orphan, 1},
+		{"cut, theirs differs, decided", Facts{Name: s, Archive: Different, Read: true, State: wal.Cut, Place: OnLine, Resolved: keep}, "8", Orphan, 0},
+		{"cut, theirs differs, accepted before theirs came", Facts{Name: s, Archive: Different, Read: true, State: wal.Cut, Place: OnLine, Resolved: accept}, "8", Wait, 1},
+		{"cut, decided, but the archive has none to keep", Facts{Name: s, Archive: Absent, Read: true, State: wal.Cut, Place: OnLine, Resolved: keep}, "8", Wait, 1},
+		{"cut, decided, silent store", Facts{Name: s, Read: true, State: wal.Cut, Place: OnLine, Resolved: keep}, "8", Wait, 1},
+		{"cut, accepted", Facts{Name: s, Archive: Absent, Read: true, State: wal.Cut, Place: OnLine, Permit: true, Resolved: accept}, "11", Wait, 1},
+		{"damaged, accepted", Facts{Name: s, Archive: Absent, Read: true, State: wal.Damaged, Place: OnLine, Permit: true, Resolved: accept}, "11", Wait, 1},
+		{"damaged, accepted, another node has the baton", Facts{Name: s, Archive: Absent, Read: true, State: wal.Damaged, Place: OnLine, Resolved: accept}, "12", Wait, 1},
+		{"damaged, accepted, stopped", Facts{Name: s, Archive: Absent, Read: true, State: wal.Damaged, Server: ServerStopped, Stopped: time.Hour, Resolved: accept}, "7", Keep, 1},
+		{"damaged, theirs unreadable too, decided", Facts{Name: s, Archive: Different, Read: true, State: wal.Foreign, Place: OnLine, Resolved: keep}, "9", Orphan, 0},
+		{"label damaged, accepted", Facts{Name: label, Archive: Absent, Read: true, State: wal.Damaged, Resolved: accept}, "3", Put, 1},
 		{"no archive yet", Facts{Name: s, NoArchive: "the store does not answer"}, "13", Wait, 1},
 	} {
 		tt.f.Limits = testLimits
@@ -78,7 +93,8 @@ func TestJudge(t *testing.T) {
 }
 
 // TestJudgeAnswersZeroForGoodReasonOnly is promise P1 over all facts: 0 only when the archive has
-// our content or enough of it, the file is below the floor, or it is off the line.
+// our content or enough of it, the file is below the floor, it is off the line, or an administrator
+// decided for the archive's copy and ours is kept in orphans/.
 func TestJudgeAnswersZeroForGoodReasonOnly(t *testing.T) {
 	names := []wal.Name{wal.SegmentName(seg(1, 7)), {Kind: wal.KindPartial, Segment: seg(1, 7)}, {Kind: wal.KindBackup, Segment: seg(1, 7)}, wal.HistoryName(2)}
 	each(2, func(below int) {
@@ -86,10 +102,11 @@ func TestJudgeAnswersZeroForGoodReasonOnly(t *testing.T) {
 			each(4, func(contrast int) {
 				each(4, func(state int) {
 					each(3, func(place int) {
-						each(64, func(bits int) {
+						each(256, func(bits int) {
 							for _, n := range names {
 								f := Facts{Name: n, BelowFloor: below == 1, Archive: Presence(presence), Contrast: Contrast(contrast), State: wal.State(state), Read: bits&1 != 0,
-									Place: Place(place), Fresh: bits&2 != 0, OnHistory: bits&4 != 0, ChildKept: bits&8 != 0, Permit: bits&16 != 0, Limits: testLimits}
+									Place: Place(place), Fresh: bits&2 != 0, OnHistory: bits&4 != 0, ChildKept: bits&8 != 0, Permit: bits&16 != 0, Limits: testLimits,
+									Resolved: Resolved{KeepArchive: bits&64 != 0, Accept: bits&128 != 0}}
 								if bits&32 != 0 {
 									f.Server, f.Stopped, f.Waited = ServerStopped, time.Hour, time.Hour
 								}
@@ -100,7 +117,8 @@ func TestJudgeAnswersZeroForGoodReasonOnly(t *testing.T) {
 								ok := f.BelowFloor || f.Archive == Same ||
 									v.Act == Orphan && f.Archive == Different && n.Kind != wal.KindSegment && !(n.Kind == wal.KindHistory && f.OnHistory) ||
 									f.Fresh && f.Place == OnBranch && f.Archive != NotAsked && (v.Act == Orphan || f.ChildKept) ||
-									f.Archive == Different && f.Contrast == TheirsHolds
+									f.Archive == Different && f.Contrast == TheirsHolds ||
+									f.Archive == Different && f.Resolved.KeepArchive && v.Act == Orphan
 								if !ok {
 									t.Fatalf("%v: answered 0 by row %s", f, v.Row)
 								}

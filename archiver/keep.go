@@ -13,9 +13,8 @@ import (
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
-// patience says how long PostgreSQL has been stopping without the archive taking a file, and how
-// long pushes have found it stopped (rows 10 and 7). Both count across calls.
-func (a *Archiver) patience(s ServerState) (storeIdle, stopped time.Duration) {
+// observe notes that a push found PostgreSQL in this state.
+func (a *Archiver) observe(s ServerState) {
 	now := a.o.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -29,6 +28,14 @@ func (a *Archiver) patience(s ServerState) (storeIdle, stopped time.Duration) {
 	} else if a.stoppingSince.IsZero() {
 		a.stoppingSince = now
 	}
+}
+
+// patience says how long PostgreSQL has been stopping without the archive taking a file, and how
+// long pushes have found it stopped (rows 10 and 7). Both count across calls.
+func (a *Archiver) patience() (storeIdle, stopped time.Duration) {
+	now := a.o.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if !a.stoppingSince.IsZero() {
 		from := a.stoppingSince
 		if a.put.taken.After(from) {

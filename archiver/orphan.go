@@ -70,7 +70,7 @@ func (a *Archiver) AdoptOrphans(ctx context.Context) error {
 			continue
 		}
 		n, err := wal.ParseName(name, a.archive.SegmentSize())
-		if err != nil || n.Kind != wal.KindSegment || !line.Holds(n.Segment) || a.cover.has(n) || a.archive.BelowFloor(n) {
+		if err != nil || n.Kind != wal.KindSegment || !line.Holds(n.Segment) || a.cover.has(n) || a.archive.BelowFloor(n) || a.setAsideFor(info.Key, n) {
 			continue
 		}
 		if err := a.adopt(ctx, info.Key, n); err != nil {

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"time"
 
-	"github.com/walbaton/walbaton/archiver/seal"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
@@ -54,6 +53,7 @@ type Call struct {
 	fresh   time.Time // the last read of the leader
 	cluster Cluster   // from that read
 	isFresh bool
+	explain bool // nobody waits for the answer: everything is looked at, and nothing is counted
 }
 
 // NewCall begins to answer a push of n.
@@ -80,6 +80,10 @@ func (c *Call) Step(ctx context.Context) (r Reply, done bool) {
 		}
 	}
 	v := Judge(f)
+	if v.disputed() && read != nil && a.decisions.due(a.o.Now()) && a.ReadDecisions(ctx) == nil {
+		f.Resolved = a.decided(c.n, read.digest)
+		v = Judge(f)
+	}
 	return c.act(ctx, v, f, read)
 }
 
@@ -89,10 +93,13 @@ func (c *Call) gather(ctx context.Context, f *Facts) (*content, error) {
 	last := a.scope.Last()
 	f.Ours = a.Term() != 0
 	f.Place = last.PlaceOf(c.n.Segment)
-	f.StoreIdle, f.Stopped = a.patience(f.Server)
+	if !c.explain {
+		a.observe(f.Server)
+	}
+	f.StoreIdle, f.Stopped = a.patience()
 	shipped := a.cover.has(c.n) || c.n.Kind == wal.KindSegment && c.n.Segment.No < last.Marks[c.n.Segment.Timeline]
 	shipping := f.Ours && f.Place == OnLine && !shipped
-	look := shipped || !shipping && c.n.Kind != wal.KindSegment || f.Place == OnBranch || !shipping && f.Waited > lookAfter || f.Server == ServerStopped
+	look := shipped || !shipping && c.n.Kind != wal.KindSegment || f.Place == OnBranch || !shipping && f.Waited > lookAfter || f.Server == ServerStopped || c.explain
 	if !look {
 		// The holder is to ship it, here or elsewhere: reading the file is part of that.
 		f.Permit = shipping
@@ -131,6 +138,7 @@ func (c *Call) readCopy(f *Facts) (*content, error) {
 		return nil, err
 	}
 	f.Read, f.State, f.End = true, read.state, read.end
+	f.Resolved = c.a.decided(c.n, read.digest)
 	return read, nil
 }
 
@@ -142,10 +150,12 @@ func (c *Call) ask(ctx context.Context, f *Facts, read *content, shipped bool) e
 		f.Archive = Absent
 		return nil
 	}
-	if !a.claim(c.n) {
-		return errBusy
+	if !c.explain {
+		if !a.claim(c.n) {
+			return errBusy
+		}
+		defer a.unclaim(c.n)
 	}
-	defer a.unclaim(c.n)
 	c.looked = now
 	same, err := a.compare(ctx, a.local, c.n, read)
 	switch {
@@ -165,69 +175,15 @@ func (c *Call) ask(ctx context.Context, f *Facts, read *content, shipped bool) e
 	return err
 }
 
-// freshen reads the leader for this call, at most once a second, and places the file on the line.
-func (c *Call) freshen(ctx context.Context, f *Facts) {
-	a := c.a
-	if now := a.o.Now(); now.Sub(c.fresh) >= time.Second {
-		c.fresh = now
-		got, err := a.scope.Read(ctx)
-		c.cluster, c.isFresh = got, err == nil && got.Leader != "" && got.Line.Timeline != 0
-	}
-	if !c.isFresh {
-		f.Place = PlaceUnknown
-		return
-	}
-	t := c.n.Segment.Timeline
-	f.Fresh, f.Place = true, c.cluster.PlaceOf(c.n.Segment)
-	if f.Place == OnBranch && a.ahead(c.cluster, t, f.Waited) {
-		f.Fresh, f.Place = false, PlaceUnknown
-		return
-	}
-	if fork, ok := c.cluster.Line.End(t); ok {
-		f.OnHistory = true
-		if fork != wal.MaxLSN {
-			f.Fork = fork
-			f.ChildKept = a.childKept(ctx, c.n.Segment, c.cluster.Line, fork)
-		}
-	}
-}
-
-// ahead says whether t may be the timeline that the leader has just begun: it is above the last one
-// known of the leader, whose record and member key come a moment after its promotion. To a server
-// that is on t now it may be so for as long as it is; to others only for the first while of a call.
-func (a *Archiver) ahead(c Cluster, t wal.Timeline, waited time.Duration) bool {
-	if t <= c.Line.Timeline {
-		return false
-	}
-	srv := a.server()
-	return srv.State.Running() && srv.Timeline == t || waited < promotionLag
-}
-
-// childKept says whether what s holds up to the fork is in the archive under another name: its
-// .partial, or the first segment of the timeline that forked off inside it.
-func (a *Archiver) childKept(ctx context.Context, s wal.Segment, line wal.History, fork wal.LSN) bool {
-	if fork < s.Start() || fork > s.End() {
-		return fork < s.Start() // it lies behind the fork, nothing of it is on the line
-	}
-	child := s.On(line.TimelineAt(fork))
-	for _, n := range []wal.Name{{Kind: wal.KindPartial, Segment: s}, wal.SegmentName(child)} {
-		if a.cover.has(n) {
-			return true
-		}
-		if _, err := a.archive.store.Head(ctx, a.archive.Key(n)); err == nil {
-			a.cover.add(n)
-			return true
-		}
-	}
-	return false
-}
-
 // act does what the verdict says.
 func (c *Call) act(ctx context.Context, v Verdict, f Facts, read *content) (Reply, bool) {
 	a := c.a
 	r := Reply{v.Code, v.Row, v.Why}
 	if v.Alarm || v.Row == "8" && a.o.Now().Sub(c.began) > a.o.StallTimeout {
 		a.alarm(v.Row, c.n, v.Why)
+	}
+	if v.Code == 0 {
+		a.calm(c.n)
 	}
 	switch v.Act {
 	case Answer:
@@ -252,35 +208,4 @@ func (c *Call) act(ctx context.Context, v Verdict, f Facts, read *content) (Repl
 		r.Why = why.Error()
 	}
 	return r, false
-}
-
-// contrast fetches the archive's copy of a segment that has another digest than ours.
-func (a *Archiver) contrast(ctx context.Context, n wal.Name, ours *content) (Contrast, error) {
-	_, r, err := a.archive.Open(ctx, a.archive.Key(n))
-	var theirs wal.Report
-	if err == nil {
-		defer r.Close()
-		theirs, err = wal.Check(r, n.Segment, a.local.systemID)
-	}
-	damaged := errors.Is(err, seal.ErrFormat) || errors.Is(err, seal.ErrDamaged)
-	if err != nil && !damaged {
-		a.note(err)
-		return NotCompared, err
-	}
-	switch {
-	case ours.state == wal.Damaged:
-		return TheirsHolds, nil
-	case damaged || theirs.State != wal.Complete:
-		if ours.good {
-			return TheirsDamaged, nil
-		}
-		return NotCompared, nil
-	case ours.good:
-		return BothWhole, nil
-	}
-	same, err := a.samePrefix(ctx, n, ours.end)
-	if err != nil || !same {
-		return NotCompared, err
-	}
-	return TheirsHolds, nil
 }

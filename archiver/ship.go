@@ -48,6 +48,9 @@ func (a *Archiver) Lead(ctx context.Context, term uint64, errand Set) error {
 			return nil
 		}
 	}
+	if err := a.ReadDecisions(ctx); err != nil {
+		a.log.Warn("administrators' decisions not read", "why", err)
+	}
 	if err := a.AdoptOrphans(ctx); err != nil {
 		a.log.Warn("orphans not read", "why", err)
 	}
@@ -183,7 +186,7 @@ func (a *Archiver) putFile(ctx context.Context, l *local, n wal.Name) error {
 		return err
 	}
 	defer packed.Close()
-	if !c.good {
+	if !a.shippable(n, c) {
 		return fmt.Errorf("%w: %s", errBadCopy, c.why)
 	}
 	sealed, err := packed.Seal(a.header(n, c))

@@ -45,11 +45,11 @@ func (a *Archiver) State() State {
 		if n.Kind != wal.KindSegment || !line.Holds(n.Segment) || !k.kept && !below(k) {
 			continue
 		}
-		good := k.read != nil && k.read.good || k.sealed || k.read == nil && archived.Has(n.Segment)
+		good := k.read != nil && a.shippable(n, k.read) || k.sealed || k.read == nil && archived.Has(n.Segment)
 		if good {
 			s.Has.Add(n.Segment)
 		}
-		if archived.Has(n.Segment) || a.archive.BelowFloor(n) || k.read != nil && !k.read.good {
+		if archived.Has(n.Segment) || a.archive.BelowFloor(n) || k.read != nil && !a.shippable(n, k.read) {
 			continue
 		}
 		s.Waiting++
@@ -145,7 +145,7 @@ func (a *Archiver) lackCandidates(c Cluster) Set {
 	rest := c.Others.Minus(a.cover.archived())
 	var ours Set
 	for _, k := range a.names() {
-		if k.name.Kind == wal.KindSegment && (k.read == nil || k.read.good) {
+		if k.name.Kind == wal.KindSegment && (k.read == nil || a.shippable(k.name, k.read)) {
 			ours.Add(k.name.Segment)
 		}
 	}

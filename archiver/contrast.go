@@ -1,0 +1,98 @@
+package archiver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/walbaton/walbaton/archiver/seal"
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// contrast fetches the archive's copy of a segment that has another digest than ours.
+func (a *Archiver) contrast(ctx context.Context, n wal.Name, ours *content) (Contrast, error) {
+	_, r, err := a.archive.Open(ctx, a.archive.Key(n))
+	var theirs wal.Report
+	if err == nil {
+		defer r.Close()
+		theirs, err = wal.Check(r, n.Segment, a.local.systemID)
+	}
+	damaged := errors.Is(err, seal.ErrFormat) || errors.Is(err, seal.ErrDamaged)
+	if err != nil && !damaged {
+		a.note(err)
+		return NotCompared, err
+	}
+	switch {
+	case ours.state == wal.Damaged:
+		return TheirsHolds, nil
+	case damaged || theirs.State != wal.Complete:
+		if ours.good {
+			return TheirsDamaged, nil
+		}
+		return NotCompared, nil
+	case ours.good:
+		return BothWhole, nil
+	}
+	same, err := a.samePrefix(ctx, n, ours.end)
+	if err != nil || !same {
+		return NotCompared, err
+	}
+	return TheirsHolds, nil
+}
+
+// freshen reads the leader for this call, at most once a second, and places the file on the line.
+func (c *Call) freshen(ctx context.Context, f *Facts) {
+	a := c.a
+	if now := a.o.Now(); now.Sub(c.fresh) >= time.Second {
+		c.fresh = now
+		got, err := a.scope.Read(ctx)
+		c.cluster, c.isFresh = got, err == nil && got.Leader != "" && got.Line.Timeline != 0
+	}
+	if !c.isFresh {
+		f.Place = PlaceUnknown
+		return
+	}
+	t := c.n.Segment.Timeline
+	f.Fresh, f.Place = true, c.cluster.PlaceOf(c.n.Segment)
+	if f.Place == OnBranch && a.ahead(c.cluster, t, f.Waited) && !a.isApart(t) {
+		f.Fresh, f.Place = false, PlaceUnknown
+		return
+	}
+	if fork, ok := c.cluster.Line.End(t); ok {
+		f.OnHistory = true
+		if fork != wal.MaxLSN {
+			f.Fork = fork
+			f.ChildKept = a.childKept(ctx, c.n.Segment, c.cluster.Line, fork)
+		}
+	}
+}
+
+// ahead says whether t may be the timeline that the leader has just begun: it is above the last one
+// known of the leader, whose record and member key come a moment after its promotion. To a server
+// that is on t now it may be so for as long as it is; to others only for the first while of a call.
+func (a *Archiver) ahead(c Cluster, t wal.Timeline, waited time.Duration) bool {
+	if t <= c.Line.Timeline {
+		return false
+	}
+	srv := a.server()
+	return srv.State.Running() && srv.Timeline == t || waited < promotionLag
+}
+
+// childKept says whether what s holds up to the fork is in the archive under another name: its
+// .partial, or the first segment of the timeline that forked off inside it.
+func (a *Archiver) childKept(ctx context.Context, s wal.Segment, line wal.History, fork wal.LSN) bool {
+	if fork < s.Start() || fork > s.End() {
+		return fork < s.Start() // it lies behind the fork, nothing of it is on the line
+	}
+	child := s.On(line.TimelineAt(fork))
+	for _, n := range []wal.Name{{Kind: wal.KindPartial, Segment: s}, wal.SegmentName(child)} {
+		if a.cover.has(n) {
+			return true
+		}
+		if _, err := a.archive.store.Head(ctx, a.archive.Key(n)); err == nil {
+			a.cover.add(n)
+			return true
+		}
+	}
+	return false
+}
