@@ -265,7 +265,7 @@ func (r *Restorer) identify(w *wanted) error {
 	if r.o.DataDir != "" {
 		c, err := readControl(r.o.DataDir)
 		if err != nil {
-			return err
+			return hopelessError{err} // a torn one was read again already
 		}
 		w.systemID, w.size = c.SystemID, c.SegmentSize
 	}
