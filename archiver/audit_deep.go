@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"golang.org/x/sync/errgroup"
@@ -28,38 +29,64 @@ func (x *auditor) readSegments(ctx context.Context) error {
 		for no := p.First; no <= p.Last && ctx.Err() == nil; no++ {
 			n := wal.Name{Kind: wal.KindPartial, Segment: wal.Segment{Timeline: p.Timeline, Size: x.a.id.SegmentSize, No: no}}
 			g.Go(func() error {
-				c, err := x.openWAL(ctx, n, nil)
+				_, opened, err := x.openWAL(ctx, n)
 				x.looked(true)
-				return x.judgeObject(n, err, c != nil)
+				return x.judgeObject(n, err, opened)
 			})
 		}
 	}
 	return g.Wait()
 }
 
-// readChain checks n segments in a row.
+// readChain checks n segments in a row, and that each fits the one before it.
 func (x *auditor) readChain(ctx context.Context, first wal.Segment, n uint64) error {
-	var before *wal.Checker
-	if s, ok := x.predecessor(first); ok {
-		// Its own chain reports what is wrong with it.
-		if c, err := x.openWAL(ctx, wal.SegmentName(s), nil); err == nil {
-			before = c
-		} else if ctx.Err() != nil {
-			return err
-		}
-	}
+	before := x.readBefore(ctx, first)
 	for s := first; s.No < first.No+n; s = s.Next() {
 		name := wal.SegmentName(s)
-		c, err := x.openWAL(ctx, name, before)
+		j, opened, err := x.openWAL(ctx, name)
 		x.looked(true)
-		if err := x.judgeObject(name, err, c != nil); err != nil {
-			return err
+		if err == nil {
+			before, err = joinWAL(before, j)
+		} else {
+			before = wal.Joint{}
 		}
-		if before = c; err != nil {
-			before = nil
+		if err := x.judgeObject(name, err, opened); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// readBefore reads what a chain needs of the segments before it: one, or more when a record runs through it. Their own
+// chain reports what is wrong with them.
+func (x *auditor) readBefore(ctx context.Context, first wal.Segment) (before wal.Joint) {
+	for s := first; !before.Settled(); {
+		p, ok := x.predecessor(s)
+		if !ok {
+			break
+		}
+		j, _, err := x.openWAL(ctx, wal.SegmentName(p))
+		if err == nil && s != first {
+			j, err = wal.Join(j, before)
+		}
+		if err != nil {
+			break
+		}
+		before, s = j, p
+	}
+	return before
+}
+
+// joinWAL proves that j follows before, and returns what the two leave open.
+func joinWAL(before, j wal.Joint) (wal.Joint, error) {
+	both, err := wal.Join(before, j)
+	switch {
+	case errors.Is(err, wal.ErrApart):
+		return j, nil
+	case err != nil:
+		return j, wrong(errBadWAL, "its WAL does not fit the segment before: %v", err)
+	}
+	return both, nil
 }
 
 // predecessor is the segment whose WAL runs on into s: on the same timeline, or on the one that s's began from.
@@ -78,24 +105,21 @@ func (x *auditor) predecessor(s wal.Segment) (wal.Segment, bool) {
 	return s, false
 }
 
-// openWAL reads a segment or .partial to its end. The Checker is nil when the header was not in order.
-func (x *auditor) openWAL(ctx context.Context, n wal.Name, before *wal.Checker) (*wal.Checker, error) {
+// openWAL reads a segment or .partial to its end. opened is false when its header was not in order.
+func (x *auditor) openWAL(ctx context.Context, n wal.Name) (j wal.Joint, opened bool, err error) {
 	h, r, err := x.a.Open(ctx, x.a.Key(n))
 	if err != nil {
-		return nil, err
+		return j, false, err
 	}
 	defer r.Close()
 	if err := checkHeader(h, n, x.a.id.SystemID, x.a.id.SegmentSize); err != nil {
-		return nil, err
+		return j, false, err
 	}
 	c := wal.NewChecker(n.Segment, x.a.id.SystemID)
-	if before != nil {
-		c.Follow(before)
-	}
 	if _, err := io.CopyBuffer(c, struct{ io.Reader }{r}, make([]byte, 1<<17)); err != nil {
-		return c, err
+		return j, true, err
 	}
-	return c, x.judgeWAL(n, c.Report())
+	return c.Joint(), true, x.judgeWAL(n, c.Report())
 }
 
 // judgeWAL says what is wrong with WAL that is what was once sealed.

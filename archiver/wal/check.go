@@ -16,14 +16,19 @@ type Checker struct {
 	extra bool   // there were bytes after the last page
 
 	phase    phase
-	broken   string   // why the records end
-	worse    string   // why that is damage
-	parent   Timeline // of the page before this segment; 0 when it is not known
-	followed bool     // what the segment before leaves open is known
-	prev     LSN      // start of the last good record; 0 when it is before this segment and not known
-	open     bool     // rec is being read
+	broken   string // why the records end
+	worse    string // why that is damage
+	prev     LSN    // start of the last good record; 0 when it is before this segment and not known
+	open     bool   // rec is being read
 	rec      partial
 	replaced bool // the next record must be the one that overwrites an abandoned one
+
+	rest     partial // all of the record that began before this segment
+	lost     bool    // which was abandoned here
+	skipped  bool    // which was the end of an XLOG_SWITCH
+	replaces bool    // page 0 abandons that record
+	link     link    // of the first record that starts here
+
 	commits  bool
 	earliest int64
 	latest   int64
@@ -46,23 +51,6 @@ const (
 // NewChecker checks what is written to it as the segment s of the cluster systemID.
 func NewChecker(s Segment, systemID uint64) *Checker {
 	return &Checker{seg: s, systemID: systemID, rep: Report{End: s.Start()}}
-}
-
-// Follow tells c, before its first byte, what b found in the segment before: then the record that runs on from
-// there is checked too, and the first link, and that the timelines do not go back. It returns false, and
-// changes nothing, when b's segment is not complete, or not the one before.
-func (c *Checker) Follow(b *Checker) bool {
-	if b.Report().State != Complete || b.systemID != c.systemID || b.seg.Next().On(c.seg.Timeline) != c.seg ||
-		b.seg.Timeline > c.seg.Timeline {
-		return false
-	}
-	// A rest of which b knew nothing stays unknown.
-	if c.open = b.open; c.open {
-		c.rec = b.rec
-	}
-	c.prev = b.prev
-	c.parent, c.followed = b.rep.LastTimeline, true
-	return true
 }
 
 // Write takes the next bytes of the segment, in chunks of any size; it never fails.
@@ -135,15 +123,13 @@ func (c *Checker) first(p []byte) {
 		other = fmt.Sprintf("it holds the WAL of %v", h.at)
 	case h.timeline > c.seg.Timeline || h.timeline == 0:
 		other = fmt.Sprintf("it holds timeline %d", uint32(h.timeline))
-	case h.timeline < c.parent:
-		other = fmt.Sprintf("it holds timeline %d, and the segment before is on %d", uint32(h.timeline), uint32(c.parent))
 	}
 	if other != "" {
 		c.phase, c.broken = foreign, other
 		return
 	}
 	c.rep.FirstTimeline = h.timeline
-	if h.info&pageContinues != 0 && h.rest != 0 && !c.followed {
+	if h.info&pageContinues != 0 && h.rest != 0 {
 		// The rest of a record of which nothing is known.
 		c.open, c.rec = true, partial{total: h.rest, left: h.rest}
 	}
@@ -175,7 +161,7 @@ func (c *Checker) before() LSN {
 	switch {
 	case !c.open:
 		return c.at()
-	case c.rec.start >= c.seg.Start():
+	case c.rec.start != 0:
 		return c.rec.start
 	}
 	return c.seg.Start() // it began in another segment
@@ -191,7 +177,11 @@ func (c *Checker) enter(h page, p []byte, off int) {
 			why = "a page overwrites a record that was not there"
 			break
 		}
+		if c.open && c.rec.start == 0 {
+			c.rest, c.lost = c.rec, true
+		}
 		c.open, c.replaced = false, true
+		c.replaces = c.replaces || c.pages == 0
 	case (h.info&pageContinues != 0) != c.open || c.open && h.rest != c.rec.left || !c.open && h.rest != 0:
 		why = "a page does not continue the record before it"
 	}
@@ -230,16 +220,16 @@ func (c *Checker) resume(p []byte, off int) {
 	}
 	c.open = false
 	off = align(off + n)
-	if c.rec.start != 0 {
-		if c.rec.start >= c.seg.Start() {
-			c.accept(c.rec.start, c.rec.seen())
-		}
+	last := false
+	if c.rec.start == 0 {
+		last = switchRest(p[off-align(n):off], c.rec.total) && zero(p[off:])
+		c.rest, c.skipped = c.rec, last
+	} else {
+		c.accept(c.rec.start, c.rec.seen())
 		c.prev = c.rec.start
-		if c.rec.seen().isSwitch() {
-			c.switchAt(p, off)
-			return
-		}
-	} else if switchRest(p[off-align(n):off], c.rec.total) && zero(p[off:]) {
+		last = c.rec.seen().isSwitch()
+	}
+	if last {
 		c.switchAt(p, off)
 		return
 	}
@@ -309,10 +299,14 @@ func (c *Checker) linked(lsn LSN, h head) bool {
 		}
 		c.replaced = false
 	}
-	if c.prev == 0 {
-		return h.prev() < lsn
+	switch {
+	case c.prev != 0:
+		return h.prev() == c.prev
+	case c.link.at != 0: // the first record was abandoned; the one that replaces it has the same link
+		return h.prev() == c.link.to
 	}
-	return h.prev() == c.prev
+	c.link = link{lsn, h.prev()}
+	return h.prev() < lsn
 }
 
 // accept counts a good record that starts in this segment.
@@ -441,7 +435,7 @@ func (c *Checker) finish() Report {
 	default:
 		r.State, r.End = Complete, c.seg.End()
 		r.Continues = c.open
-		if c.open && c.rec.start >= c.seg.Start() {
+		if c.open && c.rec.start != 0 {
 			r.Last = c.rec.start
 			r.Records++
 			if r.First == 0 {

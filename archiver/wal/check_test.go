@@ -316,8 +316,9 @@ func TestCrash(t *testing.T) {
 		if n.First != first.End()+40 {
 			t.Errorf("%d bytes left: the first record is at %v", room, n.First)
 		}
-		// Read in order, the second follows the first.
-		follow(t, w, first, first.Next())
+		if !agree(t, "a crash", []file{{first, w.Segment(first)}, {first.Next(), w.Segment(first.Next())}}) {
+			t.Errorf("%d bytes left: the second does not follow the first", room)
+		}
 	}
 	// A standby that is promoted without a record's end, by 13.5 to 13.8 and 14.1 to 14.5.
 	w := waltest.New(cluster, mib)
@@ -349,106 +350,6 @@ func TestCrash(t *testing.T) {
 	b[pageSize+2] &^= 8
 	if r := check(t, b, s, cluster); r.State != wal.Damaged || r.End != s.Start()+40 {
 		t.Errorf("an abandoned record that nothing overwrites: %v up to %v, %s", r.State, r.End, r.Why)
-	}
-}
-
-// follow checks segments of w in order and returns the last Checker.
-func follow(t *testing.T, w *waltest.Writer, segments ...wal.Segment) *wal.Checker {
-	t.Helper()
-	var before *wal.Checker
-	for _, s := range segments {
-		c := wal.NewChecker(s, w.SystemID())
-		if before != nil && !c.Follow(before) {
-			t.Fatalf("%v does not follow", s)
-		}
-		if _, err := c.Write(w.Segment(s)); err != nil {
-			t.Fatal(err)
-		}
-		if r := c.Report(); r.State != wal.Complete {
-			t.Errorf("%v, in order: %v, %s", s, r.State, r.Why)
-		}
-		before = c
-	}
-	return before
-}
-
-func TestFollow(t *testing.T) {
-	for room := 8; room <= 64; room += 8 {
-		w := waltest.New(cluster, mib)
-		first := w.Current()
-		w.Pad(room)
-		w.Record(mib + 100_000)
-		w.Record(10)
-		w.Fill(1)
-		second, third := first.Next(), first.Next().Next()
-		follow(t, w, first, second, third)
-
-		// A bit in the rest of the long record: alone nobody sees it, in order everybody does.
-		flipped := waltest.Flip(w.Segment(third), 50_000)
-		if r := check(t, flipped, third, cluster); r.State != wal.Complete {
-			t.Errorf("alone: %v, %s", r.State, r.Why)
-		}
-		c := wal.NewChecker(third, cluster)
-		if !c.Follow(follow(t, w, first, second)) {
-			t.Fatal("the third does not follow")
-		}
-		if _, err := c.Write(flipped); err != nil {
-			t.Fatal(err)
-		}
-		if r := c.Report(); r.State != wal.Damaged || r.End != third.Start() {
-			t.Errorf("in order: %v up to %v, %s", r.State, r.End, r.Why)
-		}
-
-		// Another server's segment does not follow ours.
-		other := waltest.New(cluster, mib).Clone(1)
-		other.Fill(2)
-		c = wal.NewChecker(second, cluster)
-		if !c.Follow(follow(t, w, first)) {
-			t.Fatal("the second does not follow")
-		}
-		if _, err := c.Write(other.Segment(second)); err != nil {
-			t.Fatal(err)
-		}
-		if r := c.Report(); r.State != wal.Damaged {
-			t.Errorf("another's: %v, %s", r.State, r.Why)
-		}
-	}
-	w := waltest.New(cluster, mib)
-	w.Fill(3)
-	full := w.Full()
-	one := follow(t, w, full[0])
-	for what, c := range map[string]*wal.Checker{
-		"the same":        wal.NewChecker(full[0], cluster),
-		"the one after":   wal.NewChecker(full[2], cluster),
-		"another cluster": wal.NewChecker(full[1], 1),
-		"another size":    wal.NewChecker(wal.Segment{Timeline: 1, Size: 2 * mib, No: full[1].No}, cluster),
-		"a parent":        wal.NewChecker(full[1].On(0), cluster),
-	} {
-		if c.Follow(one) {
-			t.Errorf("%s follows", what)
-		}
-	}
-	if wal.NewChecker(full[1], cluster).Follow(wal.NewChecker(full[0], cluster)) {
-		t.Error("a segment follows one that was not read")
-	}
-	// A recycled file of the parent, after a segment of the child.
-	child := w.Fork(2)
-	child.Fill(2)
-	w.Fill(2)
-	s := child.Full()[4]
-	before := wal.NewChecker(s.Prev(), cluster)
-	if _, err := before.Write(child.Segment(s.Prev())); err != nil {
-		t.Fatal(err)
-	}
-	c := wal.NewChecker(s, cluster)
-	if !c.Follow(before) {
-		t.Fatal(before.Report().Why)
-	}
-	if _, err := c.Write(w.Segment(s.On(1))); err != nil {
-		t.Fatal(err)
-	}
-	if r := c.Report(); r.State != wal.Foreign {
-		t.Errorf("the parent's after the child's: %v, %s", r.State, r.Why)
 	}
 }
 

@@ -4,7 +4,8 @@
 //
 //	name.go     LSN, Timeline, Segment and Name: parse, print, compare, count
 //	history.go  History: the line of a timeline, and who holds what on it
-//	check.go    Checker: one pass over a segment's bytes gives a Report (report.go)
+//	check.go    Checker: one pass over a segment's bytes gives a Report (report.go) and a Joint
+//	join.go     Join: two segments that were read alone fit together
 //	control.go  ReadControl: pg_control without a server
 //	waltest/    makes WAL in memory for tests, and damages it
 //
@@ -24,11 +25,11 @@
 // Damaged means that good WAL of this segment lies behind the place where the records break.
 // Foreign means that the file is not this segment at all.
 //
-// What it cannot see: a record that began in the segment before, or that ends in the one after, has
-// its CRC split between the two; its pages are checked, its bytes are not, unless the segments are
-// read in order and each Checker is told to Follow the one before. A recycled file of the parent
-// timeline with the same number is in order in itself; History.Explains finds it out. A file that a
-// server is still writing may look Damaged for a moment.
+// What one segment cannot tell: a record that began in the segment before, or ends in the one after, has its
+// CRC split between the two. So a Checker also gives a Joint, the state of that CRC and of the links at both
+// ends, and Join proves afterwards that two segments fit, in whatever order they were read. A recycled
+// file of the parent timeline with the same number is in order in itself; History.Explains finds it
+// out. A file that a server is still writing may look Damaged for a moment.
 //
 // Formats: PostgreSQL 12 to 18, little-endian, pages of 8192 bytes. Layouts are those of
 // xlog_internal.h, xlogrecord.h and pg_control.h.

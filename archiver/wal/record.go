@@ -106,14 +106,21 @@ func sum(r []byte) uint32 {
 	return crc32.Update(crc32.Update(0, castagnoli, r[recordHeader:]), castagnoli, r[:recordCRC])
 }
 
+// sumMore continues a CRC.
+func sumMore(crc uint32, p []byte) uint32 { return crc32.Update(crc, castagnoli, p) }
+
 // align rounds up to where the next record can start.
 func align[T ~int | ~uint64](n T) T { return (n + 7) &^ 7 }
 
+// leadKept is how much is kept of the beginning of a rest of which nothing is known: the most that can be missing
+// of a record's header, whose length is never split off.
+const leadKept = recordHeader - 8
+
 // partial is a record that is read over more than one page.
 type partial struct {
-	start       LSN    // 0 when it began before this segment and nothing is known of it
+	start       LSN    // 0 when it began before this segment; then total is what this segment was to bring
 	total, left uint32 // bytes; left is what later pages must still bring
-	crc         uint32 // of the body so far
+	crc         uint32 // of the body so far; of all behind the lead when start is 0
 	head        [headKept]byte
 }
 
@@ -123,20 +130,25 @@ func (r *partial) begin(lsn LSN, total uint32, p []byte) {
 	r.add(p)
 }
 
+// own returns how many bytes at the beginning the CRC does not take.
+func (r *partial) own() uint32 {
+	if r.start == 0 {
+		return leadKept
+	}
+	return recordHeader
+}
+
 // add takes the next bytes of the record, at most as many as are left.
 func (r *partial) add(p []byte) {
-	done := int(r.total - r.left)
+	done := r.total - r.left
 	r.left -= uint32(len(p))
-	if r.start == 0 {
-		return
-	}
 	if done < headKept {
 		copy(r.head[done:], p)
-		if done < recordHeader {
-			p = p[min(recordHeader-done, len(p)):]
+		if own := r.own(); done < own {
+			p = p[min(own-done, uint32(len(p))):]
 		}
 	}
-	r.crc = crc32.Update(r.crc, castagnoli, p)
+	r.crc = sumMore(r.crc, p)
 }
 
 // seen returns the beginning of the record as far as it is known.

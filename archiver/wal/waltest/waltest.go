@@ -14,6 +14,7 @@
 //	d := w.Clone(1)           // a second server with the same past; its records will differ
 //	w.Crash(200_000)          // a crash inside a record, and the overwriting record after it
 //	w.Tear(200_000)           // the same in two steps: w.Resume() goes on, or a fork of w, as 14.1 to 14.5 do
+//	w.TearAfter(2<<20, 200)   // the record is lost from the 200th page after its start on
 //
 //	waltest.Flip(b, 5000)     // one bit
 //	waltest.Zero(b, 5000)     // zeros from there: a fresh file, in progress
@@ -209,10 +210,13 @@ func (w *Writer) Switch() wal.LSN {
 
 // Tear begins a record of n bytes (more, if it would end in this page) and loses it from the next page on,
 // where the WAL ends now; Resume must be next. It returns where the lost record starts.
-func (w *Writer) Tear(n int) wal.LSN {
-	r := w.record(rmXLOG, noop, w.noise(max(n, pageSize)))
+func (w *Writer) Tear(n int) wal.LSN { return w.TearAfter(n, 1) }
+
+// TearAfter is Tear, but loses the record later: from the pages-th page after the one that it starts in on.
+func (w *Writer) TearAfter(n, pages int) wal.LSN {
+	r := w.record(rmXLOG, noop, w.noise(max(n, pages*pageSize)))
 	prev := w.prev
-	next := (w.pos/pageSize + 1) * pageSize
+	next := (w.pos/pageSize + wal.LSN(pages)) * pageSize
 	w.torn = w.put(r, next)
 	w.pos, w.prev = next, prev
 	return w.torn
