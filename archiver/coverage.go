@@ -8,7 +8,8 @@ import (
 )
 
 // coverage is which names the archive has, as far as this node listed it, wrote it, or compared
-// with it. It only ever grows: nothing but expire deletes, and that below the floor.
+// with it. It only ever grows, for nothing but expire deletes, and that below the floor; but a name
+// that the archive itself says it has not is forgotten: a person removed a damaged object.
 type coverage struct {
 	mu       sync.Mutex
 	segments Set
@@ -41,6 +42,16 @@ func (c *coverage) add(n wal.Name) {
 	default:
 		c.small[n] = true
 	}
+}
+
+// forget notes that the archive has not n any more.
+func (c *coverage) forget(n wal.Name) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n.Kind == wal.KindSegment {
+		c.segments.Remove(n.Segment)
+	}
+	delete(c.small, n)
 }
 
 // vouch notes that one of our segments of t is the archive's.

@@ -154,6 +154,32 @@ func TestResolveTheirsDamaged(t *testing.T) {
 	}
 }
 
+// TestRepairByHand: a person removes the damaged object, and the good copy takes its place without a restart.
+func TestRepairByHand(t *testing.T) {
+	w, n1, _ := pair(t, 1)
+	w.Fill(1)
+	g := w.Full()[1]
+	name := wal.SegmentName(g)
+	n1.put(name, waltest.Flip(w.Segment(g), 300_000))
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(2)
+	n1.wantPush(name, 1, "6b")
+	if err := n1.Archive().store.Delete(t.Context(), n1.Archive().Key(name)); err != nil {
+		t.Fatal(err)
+	}
+	if r := n1.Push(t.Context(), name); r.Code != 1 {
+		t.Errorf("push while the archive has none: got %+v", r)
+	}
+	n1.shipAll(3)
+	n1.wantPush(name, 0, "2")
+	if !bytes.Equal(stored(t, n1.Archive())[g.String()], w.Segment(g)) {
+		t.Error("the archive has not the good copy")
+	}
+	if got := n1.Alarms(); len(got) != 0 {
+		t.Errorf("alarms: got %v, want none", got)
+	}
+}
+
 // TestResolveHistory is row 4c: another history of a timeline of the line.
 func TestResolveHistory(t *testing.T) {
 	w, n1, n2 := pair(t, 2)

@@ -186,6 +186,9 @@ func (a *Archiver) putFile(ctx context.Context, l *local, n wal.Name) error {
 		return err
 	}
 	defer packed.Close()
+	if c, err = a.prove(ctx, l, n, c); err != nil {
+		return err
+	}
 	if !a.shippable(n, c) {
 		return fmt.Errorf("%w: %s", errBadCopy, c.why)
 	}
@@ -220,6 +223,9 @@ func (a *Archiver) compare(ctx context.Context, l *local, n wal.Name, c *content
 	case errors.Is(err, seal.ErrFormat), errors.Is(err, seal.ErrDamaged):
 		a.cover.add(n)
 		return false, nil
+	case errors.Is(err, fs.ErrNotExist):
+		a.cover.forget(n)
+		return false, err
 	case err != nil:
 		return false, err
 	}

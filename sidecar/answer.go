@@ -67,7 +67,6 @@ func (a *app) checkPath(file string) error {
 	return nil
 }
 
-
 // Fetch answers restore_command for our own server. Another data directory on this machine, a restore
 // beside it say, is none of this sidecar's: walbaton-wal then runs walbaton fetch.
 func (a *app) Fetch(ctx context.Context, name, dest string) Answer {

@@ -24,11 +24,20 @@ type codeError struct {
 	err  error
 }
 
-func (e *codeError) Error() string { return e.err.Error() }
+func (e *codeError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
 func (e *codeError) Unwrap() error { return e.err }
 
 // withCode says which code to exit with; an error that says nothing exits with 1.
 func withCode(code int, err error) error { return &codeError{code, err} }
+
+// justCode ends the program with a code where all that there is to say was said.
+func justCode(code int) error { return &codeError{code: code} }
 
 // exitCode is the one place where an error becomes an exit code.
 func exitCode(err error) int {
@@ -76,6 +85,10 @@ func withHint(err error, hint string) error { return &hintError{err, hint} }
 // explainError is what the user reads: one line that says what happened and why, and below it what
 // to type next.
 func explainError(err error) string {
+	var c *codeError
+	if errors.As(err, &c) && c.err == nil {
+		return ""
+	}
 	s := "walbaton: " + err.Error() + "\n"
 	var h *hintError
 	if errors.As(err, &h) {

@@ -52,7 +52,9 @@ func verbs(w world) []*cobra.Command {
 		newFetchCommand(w),
 		newStatusCommand(w),
 		newListCommand(w),
+		newExplainCommand(w),
 		newVerifyCommand(w),
+		newResolveCommand(w),
 		newVersionCommand(w),
 	}
 }

@@ -19,13 +19,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answerer says what walbaton-wal is told. Both methods return soon after ctx ends, which it
-// does when the client is gone or the sidecar stops.
+// answerer says what walbaton-wal is told, and the verbs that ask the local sidecar. All methods
+// return soon after ctx ends, which it does when the client is gone or the sidecar stops.
 type answerer interface {
 	// Push answers archive_command for the file at path, which is absolute.
 	Push(ctx context.Context, path string) Answer
 	// Fetch answers restore_command: put the file called name at dest, which is absolute.
 	Fetch(ctx context.Context, name, dest string) Answer
+	// Explain says all about one file of pg_wal, as JSON.
+	Explain(ctx context.Context, name string) Answer
+	// Resolve takes an administrator's decision; request and answer are JSON.
+	Resolve(ctx context.Context, request string) Answer
 }
 
 // Answer is an exit code for walbaton-wal and a line for PostgreSQL's log, or "". A code below
@@ -43,7 +47,8 @@ const (
 	maxRequest    = 16 << 10        // bytes
 )
 
-// socketServer answers walbaton-wal; the conversation is described in the comment of its package.
+// socketServer answers walbaton-wal; the conversation is described in the comment of its package. The verbs
+// explain and resolve speak it too (askSidecar), with words that walbaton-wal does not know.
 type socketServer struct {
 	listener *net.UnixListener
 	lock     *os.File // held as long as we listen
@@ -180,10 +185,15 @@ func (s *socketServer) answer(ctx context.Context, c *net.UnixConn, verb string,
 		_, _ = c.Read(make([]byte, 1)) // clients say no more: it returns when they are gone
 	})
 	helpers.Go(func() {
-		if verb == "push" {
+		switch verb {
+		case "push":
 			answers <- a.Push(ctx, words[0])
-		} else {
+		case "fetch":
 			answers <- a.Fetch(ctx, words[0], words[1])
+		case "explain":
+			answers <- a.Explain(ctx, words[0])
+		default:
+			answers <- a.Resolve(ctx, words[0])
 		}
 	})
 	defer helpers.Wait()
@@ -271,8 +281,10 @@ func parseRequest(line string) (verb string, words []string, err error) {
 	case len(words) == 5 && words[1] == "fetch":
 		dest, err := absolute(words[3], words[4])
 		return "fetch", []string{words[2], dest}, err
+	case len(words) == 3 && (words[1] == "explain" || words[1] == "resolve"):
+		return words[1], words[2:], nil
 	}
-	return "", nil, fmt.Errorf("read request %q: neither a push nor a fetch", line)
+	return "", nil, fmt.Errorf("read request %q: none of push, fetch, explain and resolve", line)
 }
 
 func absolute(path, dir string) (string, error) {

@@ -26,6 +26,14 @@ func (f fakeAnswerer) Fetch(ctx context.Context, name, dest string) Answer {
 	return f.fetch(ctx, name, dest)
 }
 
+func (f fakeAnswerer) Explain(_ context.Context, name string) Answer {
+	return Answer{0, "explain " + name}
+}
+
+func (f fakeAnswerer) Resolve(_ context.Context, request string) Answer {
+	return Answer{2, "resolve " + request}
+}
+
 func echoAnswers() fakeAnswerer {
 	return fakeAnswerer{
 		push:  func(_ context.Context, path string) Answer { return Answer{0, "push " + path} },
@@ -97,6 +105,11 @@ func TestSocketRequests(t *testing.T) {
 		`"walbaton/1"`:                                                    `-1 `,
 		`walbaton/1 push`:                                                 `-1 `,
 		``:                                                                `-1 `,
+		`"walbaton/1" "explain" "00000002.history"`:                       `0 "explain 00000002.history"`,
+		`"walbaton/1" "resolve" "{\"a\": 1}"`:                             `2 "resolve {\"a\": 1}"`,
+		`"walbaton/1" "explain"`:                                          `-1 `,
+		`"walbaton/1" "explain" "a" "b"`:                                  `-1 `,
+		`"walbaton/1" "resolve" "{}" "/data"`:                             `-1 `,
 		`"walbaton/1" "drop" "pg_wal/0A" "/data"`:                         `-1 `,
 		`"walbaton/1" "push" "` + strings.Repeat("x", 8000) + `" "/data"`: `0 "push /data/xxx`,
 	} {

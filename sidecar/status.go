@@ -53,8 +53,8 @@ Exit code 0: all is in order. 3: something is not (the text says what). 1: no si
 		if err := printStatus(w.stdout, st); err != nil {
 			return err
 		}
-		if problems := st.problems(); len(problems) > 0 {
-			return withCode(exitFound, errors.New(problems[0]))
+		if len(st.problems()) > 0 {
+			return justCode(exitFound)
 		}
 		return nil
 	}
