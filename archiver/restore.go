@@ -153,10 +153,10 @@ func (r *Restorer) Fetch(ctx context.Context, name, dst string) Outcome {
 		case errors.As(err, &none):
 			return Outcome{Code: NotThere, Why: fmt.Sprintf("%s is not in the archive: %s", name, none.why)}
 		}
+		if (w.mode == onStandby || w.mode == promoting) && r.fromKept(ctx, &w) {
+			return Outcome{Code: Restored, Why: fmt.Sprintf("%s is from the histories kept here: %v", name, err)}
+		}
 		if w.mode == onStandby {
-			if r.fromKept(ctx, &w) {
-				return Outcome{Code: Restored, Why: fmt.Sprintf("%s is from the histories kept here: %v", name, err)}
-			}
 			return w.cannotSay(err)
 		}
 		// Damage may have happened on the way: it gets a second look.
@@ -228,6 +228,9 @@ func (w *wanted) cannotSay(err error) Outcome {
 // attempt asks once. It gives nil when the file is at its place, an *absentError when it is proven not to
 // be there, and otherwise why nobody can say. Finding ends at the deadline; moving bytes does not.
 func (r *Restorer) attempt(ctx context.Context, w *wanted, deadline time.Time) error {
+	if quick := time.Now().Add(r.o.Standby); w.mode == promoting && quick.Before(deadline) {
+		deadline = quick // between the tries the histories kept here are looked at
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(time.Until(deadline), func() { cancel(errSilent) })
@@ -244,6 +247,9 @@ var errSilent = errors.New("the archive did not answer in time")
 func (r *Restorer) try(ctx context.Context, w *wanted, late *time.Timer) error {
 	if err := r.identify(w); err != nil {
 		return err
+	}
+	if w.name == wal.HistoryName(1) {
+		return absent("the first timeline has no history")
 	}
 	archives, err := r.open(ctx, w)
 	if err != nil {

@@ -105,7 +105,7 @@ func (r *Restorer) fromKept(ctx context.Context, w *wanted) bool {
 			r.log.Warn("kept history not used", "file", path, "why", err)
 			continue
 		}
-		if r.hidden(ctx, t) != "" {
+		if w.mode == onStandby && r.hidden(ctx, t) != "" {
 			return false
 		}
 		f := &finder{r: r, w: w}

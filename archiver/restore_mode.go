@@ -17,6 +17,7 @@ const (
 	inRecovery             // recovery.signal: "not there" ends recovery and promotes
 	onStandby              // standby.signal, which wins over recovery.signal: "not there" makes it stream
 	inRewind               // pg_rewind: "not there" makes it give up
+	promoting              // the end of recovery, when the signal files are gone: "not there" loses the ancestors of the new timeline
 )
 
 // modeOf tells the caller by the signal files in the data directory, as PostgreSQL does at its start. pg_rewind asks for a
@@ -31,6 +32,10 @@ func (r *Restorer) modeOf(dst, name string) mode {
 		return onStandby
 	case !errors.Is(there(filepath.Join(r.o.DataDir, "recovery.signal")), os.ErrNotExist):
 		return inRecovery // also when the disk does not say: that answer does no harm
+	case filepath.Base(dst) == "RECOVERYHISTORY", filepath.Base(dst) == "RECOVERYXLOG":
+		// The server removes its signal files before it writes the history of its new timeline, for
+		// which it asks for the parent's (timeline.c, writeTimeLineHistory). Nobody can write meanwhile.
+		return promoting
 	}
 	return byHand
 }

@@ -213,7 +213,7 @@ func TestFetchRules(t *testing.T) {
 
 		"a history":               {nil, wal.HistoryName(2), codes{0, 0, 0}, two.History().Bytes(), ""},
 		"a history that is not":   {nil, wal.HistoryName(4), codes{1, 1, 1}, none, "neither it nor WAL after it"},
-		"the first history":       {nil, wal.HistoryName(1), codes{1, 1, 1}, none, "neither it nor WAL after it"},
+		"the first history":       {nil, wal.HistoryName(1), codes{1, 1, 1}, none, "the first timeline has no history"},
 		"a history of nonsense":   {func(p *prepared, _ *archiver.RestoreOptions) { p.put(wal.HistoryName(2), []byte("x")) }, wal.HistoryName(2), codes{s, 1, 1}, none, "cannot say"},
 		"a history, silent store": {func(p *prepared, o *archiver.RestoreOptions) { o.Own.Store = down(p.store) }, wal.HistoryName(2), codes{s, 1, 1}, none, "cannot say"},
 		"a history, silent store, pg_wal has it": {func(p *prepared, o *archiver.RestoreOptions) {
@@ -517,10 +517,33 @@ func TestFetchRequests(t *testing.T) {
 			t.Fatal(err)
 		}
 		dst := filepath.Join(o.DataDir, "pg_wal", "RECOVERYXLOG")
-		r.Fetch(t.Context(), "00000001.history", dst) // opens the archive
+		r.Fetch(t.Context(), "00000009.history", dst) // opens the archive
 		n = 0
 		if r.Fetch(t.Context(), tc.name, dst); n != tc.want {
 			t.Errorf("%s, %s: %d requests, want %d", tc.files, tc.name, n, tc.want)
 		}
+	}
+}
+
+// At the end of recovery the server has removed its signal files, asks for the parent's history, and
+// takes no writes until it is answered. A silent archive must not hold up a promotion: the first
+// timeline has no history, and any other one is in pg_wal.
+func TestPromotionWithSilentArchive(t *testing.T) {
+	_, two, _ := forked()
+	p := prepare(t, seg(1, 1))
+	dir := dataDir(t, systemID)
+	writeFile(t, filepath.Join(dir, "pg_wal", "00000002.history"), two.History().Bytes())
+	o := archiver.RestoreOptions{Own: p.source(), DataDir: dir, Recovery: time.Hour}
+	o.Own.Store = down(p.store)
+	begin := time.Now()
+	if out, _ := fetch(t, o, "00000001.history", false); out.Code != archiver.NotThere {
+		t.Errorf("00000001.history: exit %d, want 1: %s", out.Code, out.Why)
+	}
+	out, b := fetch(t, o, "00000002.history", false)
+	if out.Code != archiver.Restored || !bytes.Equal(b, two.History().Bytes()) {
+		t.Errorf("00000002.history: exit %d with %d bytes, want 0 with those of pg_wal: %s", out.Code, len(b), out.Why)
+	}
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("the promotion waited %v", took)
 	}
 }
