@@ -3,6 +3,7 @@ package archiver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"time"
 
@@ -75,7 +76,7 @@ func (a *Archiver) confirmUntil(ctx context.Context) error {
 				a.note(err)
 			}
 		}
-		if ok, _ := a.StoreAnswers(); ok && (listed.IsZero() || a.unlisted() && time.Since(listed) > time.Second) {
+		if ok, _ := a.StoreAnswers(); ok && (listed.IsZero() || a.Unlisted() && time.Since(listed) > time.Second) {
 			if err := a.List(ctx); err == nil {
 				if listed.IsZero() {
 					_ = a.ReadDecisions(ctx) // a push that is refused reads them again
@@ -102,8 +103,8 @@ func (a *Archiver) confirmUntil(ctx context.Context) error {
 	}
 }
 
-// unlisted says whether pg_wal has a timeline, or WAL older than any, that no listing reached.
-func (a *Archiver) unlisted() bool {
+// Unlisted says whether pg_wal has a timeline, or WAL older than any, that no listing reached.
+func (a *Archiver) Unlisted() bool {
 	for _, k := range a.local.names() {
 		if k.name.Kind == wal.KindSegment && !k.sealed && !a.cover.listed(k.name.Segment.Timeline, k.name.Segment.No) {
 			return true
@@ -143,14 +144,26 @@ func (a *Archiver) Confirm(ctx context.Context) {
 		case shipped, shipping:
 			// Nobody waits for it, or the shipper reads it anyway.
 		default:
-			if k.read == nil && !a.resting(n) {
-				if _, err := a.local.check(n); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if (k.read == nil || k.read.unproven() || k.read.disputed) && !a.resting(n) {
+				if err := a.look(ctx, n); err != nil && !errors.Is(err, fs.ErrNotExist) {
 					a.fail(n, err)
 				}
 			}
 			a.protect(k)
 		}
 	}
+}
+
+// look reads a segment, unless memory has it, and holds it against those beside it.
+func (a *Archiver) look(ctx context.Context, n wal.Name) error {
+	c, err := a.local.check(n)
+	if err == nil {
+		c, err = a.prove(ctx, a.local, n, c)
+	}
+	if err == nil && c.disputed {
+		err = fmt.Errorf("%w: %s", errBadCopy, c.why) // and is looked at again
+	}
+	return err
 }
 
 // confirm compares one segment with the archive's.
@@ -193,7 +206,7 @@ func (a *Archiver) confirmSmall(ctx context.Context, k known) {
 // end of recovery honours it, so there is no race with the promotion checkpoint.
 func (a *Archiver) protect(k known) {
 	c, _ := a.local.check(k.name)
-	if k.status != queue.Done || c == nil || !a.shippable(k.name, c) {
+	if k.status != queue.Done || c == nil || !a.shippable(k.name, c) && !c.disputed {
 		return
 	}
 	if err := a.local.q.MarkReady(k.name); err == nil {

@@ -11,6 +11,10 @@ import (
 
 // contrast fetches the archive's copy of a segment that has another digest than ours.
 func (a *Archiver) contrast(ctx context.Context, n wal.Name, ours *content) (Contrast, error) {
+	ours, err := a.prove(ctx, a.local, n, ours)
+	if err != nil {
+		return NotCompared, err
+	}
 	_, r, err := a.archive.Open(ctx, a.archive.Key(n))
 	var theirs wal.Report
 	if err == nil {
@@ -22,15 +26,16 @@ func (a *Archiver) contrast(ctx context.Context, n wal.Name, ours *content) (Con
 		a.note(err)
 		return NotCompared, err
 	}
+	whole := ours.good || ours.disputed
 	switch {
-	case ours.state == wal.Damaged:
+	case ours.state == wal.Damaged && !ours.disputed:
 		return TheirsHolds, nil
 	case damaged || theirs.State != wal.Complete:
-		if ours.good {
+		if whole {
 			return TheirsDamaged, nil
 		}
 		return NotCompared, nil
-	case ours.good:
+	case whole:
 		return BothWhole, nil
 	}
 	same, err := a.samePrefix(ctx, n, ours.end)

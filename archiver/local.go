@@ -27,8 +27,10 @@ type local struct {
 	size     wal.SegmentSize
 	systemID uint64
 
-	mu    sync.Mutex
-	files map[wal.Name]*localFile
+	mu       sync.Mutex
+	files    map[wal.Name]*localFile
+	reading  map[wal.Name]chan struct{} // closed when that reading has ended
+	archived map[wal.Segment]wal.Joint  // of files that are gone, and that the archive has
 }
 
 // localFile is one file as the last scan and the last read saw it.
@@ -48,10 +50,15 @@ type content struct {
 	end    wal.LSN // of the good records
 	why    string  // when it is not good
 	report wal.Report
+
+	joint    wal.Joint // of a segment
+	proven   bool      // a segment that fits its history and the segments beside it (prove)
+	disputed bool      // not good, or the segment beside it is not: they do not fit
 }
 
 func newLocal(q *queue.Queue, size wal.SegmentSize, systemID uint64) *local {
-	return &local{q: q, size: size, systemID: systemID, files: map[wal.Name]*localFile{}}
+	return &local{q: q, size: size, systemID: systemID, files: map[wal.Name]*localFile{},
+		reading: map[wal.Name]chan struct{}{}, archived: map[wal.Segment]wal.Joint{}}
 }
 
 // scan reads the folder once. What is gone is forgotten.
@@ -77,9 +84,10 @@ func (l *local) scan() error {
 	}
 	for n := range l.files {
 		if !seen[n] {
-			delete(l.files, n)
+			l.forget(n)
 		}
 	}
+	l.tidy()
 	return nil
 }
 
@@ -214,6 +222,7 @@ func (l *local) load(n wal.Name, s *seal.Sealer) (*content, *seal.Packed, error)
 
 // read passes the file once through the check and through eat, which digests it.
 func (l *local) read(n wal.Name, eat func(io.Reader, int64) (seal.Digest, error)) (*content, error) {
+	defer l.beginRead(n)()
 	f, id, err := l.q.Open(n)
 	if err != nil {
 		return nil, fmt.Errorf("open %v: %w", n, err)
@@ -280,7 +289,7 @@ func (i *inspector) conclude(c *content) {
 	c.state = wal.Complete
 	switch i.name.Kind {
 	case wal.KindSegment, wal.KindPartial:
-		c.report = i.checker.Report()
+		c.report, c.joint = i.checker.Report(), i.checker.Joint()
 		c.state, c.end, c.why = c.report.State, c.report.End, c.report.Why
 		c.good = c.state == wal.Complete || i.name.Kind == wal.KindPartial && c.state == wal.Cut
 		if !c.good && c.why == "" {

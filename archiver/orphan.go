@@ -96,7 +96,14 @@ func (a *Archiver) adopt(ctx context.Context, key string, n wal.Name) error {
 	if report.State != wal.Complete {
 		return fmt.Errorf("%w: %s", errBadCopy, report.Why)
 	}
-	sealed, err := packed.Seal(a.header(n, &content{report: report}))
+	c, err := a.prove(ctx, a.local, n, &content{report: report, joint: checker.Joint()})
+	if err != nil {
+		return err
+	}
+	if !c.good {
+		return fmt.Errorf("%w: %s", errBadCopy, c.why)
+	}
+	sealed, err := packed.Seal(a.header(n, c))
 	if err != nil {
 		return err
 	}

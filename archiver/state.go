@@ -45,7 +45,7 @@ func (a *Archiver) State() State {
 		if n.Kind != wal.KindSegment || !line.Holds(n.Segment) || !k.kept && !below(k) {
 			continue
 		}
-		good := k.read != nil && a.shippable(n, k.read) || k.sealed || k.read == nil && archived.Has(n.Segment)
+		good := k.read != nil && a.shippable(n, k.read) && !k.read.unproven() || k.sealed || k.read == nil && archived.Has(n.Segment)
 		if good {
 			s.Has.Add(n.Segment)
 		}
