@@ -10,8 +10,10 @@
 //     and safe in orphans/.
 //   - P2 Written once. The only write is put-if-absent. Nothing in the archive is overwritten, by
 //     anyone, ever; only expire deletes.
-//   - P3 Nothing but good WAL. A segment is shipped only if it is what its name says, or an
-//     administrator accepted it by name.
+//   - P3 Nothing but good WAL. A segment is shipped only if it is what its name says (system identifier,
+//     timeline, every page address, the CRC of every record that ends in it), or an administrator
+//     accepted it by name. A record that began in the segment before is checked where this node has
+//     that segment, or archived it; elsewhere only the deep verify can.
 //   - P5 No gap. As long as one surviving node has the bytes, every segment of the cluster's history
 //     reaches the archive, after any sequence of role changes, with no human step.
 //   - P6 Restore gives the exact bytes, or a proven "not there", or an abort. Never a guess.
@@ -26,6 +28,7 @@
 //	local      pg_wal, and what reading its files said          (queue, wal)
 //	coverage   which names the archive has                       (a listing, our puts, comparisons)
 //	Archiver   Lead ships inside a term; Tend does all that needs none; Push answers archive_command
+//	prove      is it good WAL, also where it meets the segments beside it?   (P3)
 //	mayPut     may this node put this file now?                  a pure function, DESIGN section 6
 //	Judge      which row of the table answers a push?            a pure function, DESIGN section 7
 //	Restorer   fetch: exact bytes, a proven "not there", or an abort

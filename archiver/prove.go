@@ -96,15 +96,11 @@ func (a *Archiver) refuteAfter(ctx context.Context, s wal.Segment, c *content) e
 
 // arbitrate asks the archive which of two segments that do not fit is damaged: c, or its neighbour here.
 func (a *Archiver) arbitrate(ctx context.Context, here neighbour, c *content, why error, fits func(wal.Joint) error) error {
-	var b *wal.Break
-	if !errors.As(why, &b) {
-		return why
-	}
-	c.refuse(b.State, "it does not fit the segment beside it: "+why.Error())
+	n := wal.SegmentName(here.segment)
+	c.refuse(wal.Damaged, fmt.Sprintf("it and %v do not fit: %v", n, why))
 	if here.sealed {
 		return nil
 	}
-	n := wal.SegmentName(here.segment)
 	if !a.cover.has(n) {
 		c.disputed = true
 		return nil

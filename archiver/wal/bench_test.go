@@ -48,3 +48,24 @@ func BenchmarkChecker(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkJoin proves a record over two segments, after both were read.
+func BenchmarkJoin(b *testing.B) {
+	w := waltest.New(1, 1<<20)
+	w.Record(1_500_000)
+	w.Fill(1)
+	var joints []wal.Joint
+	for _, s := range w.Full()[:2] {
+		k := wal.NewChecker(s, 1)
+		if _, err := k.Write(w.Segment(s)); err != nil {
+			b.Fatal(err)
+		}
+		joints = append(joints, k.Joint())
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := wal.Join(joints[0], joints[1]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
