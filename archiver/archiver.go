@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -52,7 +53,8 @@ type Archiver struct {
 
 	mu       sync.Mutex
 	busy     map[wal.Name]bool
-	failed   map[wal.Name]failure // files that could not be shipped, and why
+	failed   map[wal.Name]failure   // files that could not be shipped, and why
+	waits    map[wal.Name]time.Time // cut segments that no timeline switch explains yet, since when
 	alarms   map[string]Alarm
 	put      putState
 	term     uint64 // 0 outside a term
@@ -105,7 +107,7 @@ func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Option
 		o: o, archive: a, scope: scope, server: server, sealer: sealer,
 		local: newLocal(q, a.SegmentSize(), a.Identity().SystemID),
 		cover: newCoverage(), bell: newBell(), m: newMetrics(o.Metrics), log: o.Log,
-		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{},
+		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{},
 	}
 	return r, r.openKeep()
 }
@@ -132,7 +134,30 @@ func (a *Archiver) Rescan() error {
 	if moved {
 		a.local.revalidate()
 	}
-	return a.local.scan()
+	if err := a.local.scan(); err != nil {
+		return err
+	}
+	a.forgetGone()
+	return nil
+}
+
+// forgetGone drops what is remembered of files that are no longer here: whatever was wrong with
+// our copy is over.
+func (a *Archiver) forgetGone() {
+	here := map[wal.Name]bool{}
+	for _, k := range a.names() {
+		here[k.name] = true
+	}
+	gone := func(n wal.Name) bool { return !here[n] }
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	maps.DeleteFunc(a.failed, func(n wal.Name, _ failure) bool { return gone(n) })
+	maps.DeleteFunc(a.waits, func(n wal.Name, _ time.Time) bool { return gone(n) })
+	maps.DeleteFunc(a.orphaned, func(n wal.Name, _ seal.Digest) bool { return gone(n) })
+	maps.DeleteFunc(a.alarms, func(_ string, al Alarm) bool {
+		n, err := wal.ParseName(al.Name, a.archive.SegmentSize())
+		return err == nil && gone(n)
+	})
 }
 
 // List reads from the archive which names it has, of all timelines of the line and of those in
@@ -281,6 +306,7 @@ func (a *Archiver) stored(l *local, n wal.Name, c *content, put bool) {
 	}
 	a.mu.Lock()
 	delete(a.failed, n)
+	delete(a.waits, n)
 	if n.Kind == wal.KindSegment {
 		a.errand.Remove(n.Segment)
 	}
@@ -305,6 +331,19 @@ func (a *Archiver) note(err error) {
 		a.log.Warn("the archive does not answer", "archive", a.archive.String(), "why", err)
 		a.bell.ring()
 	}
+}
+
+// stalled says whether n has waited for longer than StallTimeout, counted from when it was first asked
+// about: PostgreSQL asks again and again, and no single call lasts that long.
+func (a *Archiver) stalled(n wal.Name) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	since, ok := a.waits[n]
+	if !ok {
+		a.waits[n] = a.o.Now()
+		return false
+	}
+	return a.o.Now().Sub(since) > a.o.StallTimeout
 }
 
 // alarm raises an alarm, once.

@@ -249,6 +249,7 @@ func (a *Archiver) setAsideFor(key string, n wal.Name) bool {
 func (a *Archiver) calm(n wal.Name) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	delete(a.waits, n)
 	for k, al := range a.alarms {
 		if al.Name == n.String() {
 			delete(a.alarms, k)

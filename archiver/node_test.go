@@ -602,3 +602,37 @@ func TestNewTimelineIsNoBranch(t *testing.T) {
 		t.Errorf("orphans: got %d, want none", len(got))
 	}
 }
+
+// TestStallIsAnAlarm is the end of row 8: a cut segment that no timeline switch explains is quiet at first,
+// and an alarm when it has waited for stall_timeout over several calls; the alarm ends with the file.
+func TestStallIsAnAlarm(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	n := newTestNode(t, s, "n1", w)
+	now := time.Now()
+	n.o.Now = func() time.Time { return now }
+	n.o.StallTimeout = time.Minute
+	n.copyFrom(w, ".ready")
+	cut := w.Current()
+	n.write(cut.String(), w.Segment(cut), ".ready")
+	for _, want := range []int{0, 0, 1} {
+		call := n.NewCall(wal.SegmentName(cut))
+		if r, _ := call.Step(t.Context()); r.Code != 1 || r.Row != "8" {
+			t.Fatalf("push of a cut segment: got %+v, want 1 by row 8", r)
+		}
+		if got := len(n.Alarms()); got != want {
+			t.Errorf("alarms after %v: got %d, want %d", now, got, want)
+		}
+		now = now.Add(45 * time.Second)
+	}
+	if err := os.Remove(filepath.Join(n.dir, cut.String())); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.Alarms(); len(got) != 0 {
+		t.Errorf("alarms of a file that is gone: %v", got)
+	}
+}

@@ -46,14 +46,16 @@ func (a *Archiver) Push(ctx context.Context, n wal.Name) Reply {
 
 // Call is one push that is being answered, step by step.
 type Call struct {
-	a       *Archiver
-	n       wal.Name
-	began   time.Time
-	looked  time.Time // the last direct look at the archive
-	fresh   time.Time // the last read of the leader
-	cluster Cluster   // from that read
-	isFresh bool
-	explain bool // nobody waits for the answer: everything is looked at, and nothing is counted
+	a        *Archiver
+	n        wal.Name
+	began    time.Time
+	looked   time.Time // the last direct look at the archive
+	fresh    time.Time // the last read of the leader
+	cluster  Cluster   // from that read
+	isFresh  bool
+	found    Presence // what that look found
+	contrast Contrast
+	explain  bool // nobody waits for the answer: everything is looked at, and nothing is counted
 }
 
 // NewCall begins to answer a push of n.
@@ -146,8 +148,8 @@ func (c *Call) readCopy(f *Facts) (*content, error) {
 func (c *Call) ask(ctx context.Context, f *Facts, read *content, shipped bool) error {
 	a := c.a
 	now := a.o.Now()
-	if !c.looked.IsZero() && now.Sub(c.looked) < lookAfter && !shipped {
-		f.Archive = Absent
+	if recent := !c.looked.IsZero() && now.Sub(c.looked) < lookAfter; recent && (c.found == Different || c.found == Absent && !shipped) {
+		f.Archive, f.Contrast = c.found, c.contrast
 		return nil
 	}
 	if !c.explain {
@@ -156,30 +158,32 @@ func (c *Call) ask(ctx context.Context, f *Facts, read *content, shipped bool) e
 		}
 		defer a.unclaim(c.n)
 	}
-	c.looked = now
+	c.looked, c.found, c.contrast = now, NotAsked, NotCompared
 	same, err := a.compare(ctx, a.local, c.n, read)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		f.Archive = Absent
-		return nil
+		c.found = Absent
 	case err != nil:
 		return err
 	case same:
-		f.Archive = Same
-		return nil
+		c.found = Same
+	default:
+		if c.n.Kind == wal.KindSegment {
+			if c.contrast, err = a.contrast(ctx, c.n, read); err != nil {
+				return err
+			}
+		}
+		c.found = Different
 	}
-	f.Archive = Different
-	if c.n.Kind == wal.KindSegment {
-		f.Contrast, err = a.contrast(ctx, c.n, read)
-	}
-	return err
+	f.Archive, f.Contrast = c.found, c.contrast
+	return nil
 }
 
 // act does what the verdict says.
 func (c *Call) act(ctx context.Context, v Verdict, f Facts, read *content) (Reply, bool) {
 	a := c.a
 	r := Reply{v.Code, v.Row, v.Why}
-	if v.Alarm || v.Row == "8" && a.o.Now().Sub(c.began) > a.o.StallTimeout {
+	if v.Alarm || v.Row == "8" && !c.explain && a.stalled(c.n) {
 		a.alarm(v.Row, c.n, v.Why)
 	}
 	if v.Code == 0 {
