@@ -1,0 +1,324 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// The pages for people are held to the code: rows, settings, verbs, exit codes, metrics, dependencies, tests and links that they
+// name must exist, and those that exist must be named.
+
+// page gives the text of a file of the repository.
+func page(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// tableRows gives the cells of every table row of a page, without the headings.
+func tableRows(text string) [][]string {
+	var rows [][]string
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "| ---") {
+			continue
+		}
+		cells := strings.Split(strings.Trim(line, "|"), "|")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		rows = append(rows, cells)
+	}
+	return rows
+}
+
+// testNames gives every test of the repository, whatever its build tags.
+func testNames(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	function := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Example)\w+)\(`)
+	walkFiles(t, func(path string, text func() string) {
+		if strings.HasSuffix(path, "_test.go") {
+			for _, m := range function.FindAllStringSubmatch(text(), -1) {
+				names[m[1]] = true
+			}
+		}
+	})
+	return names
+}
+
+// walkFiles calls f for every file that is part of the repository or will be.
+func walkFiles(t *testing.T, f func(path string, text func() string)) {
+	t.Helper()
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			if err == nil && (d.Name() == ".git" || d.Name() == "bin") {
+				return filepath.SkipDir
+			}
+			return err
+		}
+		f(path, func() string { return page(t, strings.TrimPrefix(path, "../")) })
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// namedTests are the tests that a text names.
+func namedTests(text string) []string {
+	return regexp.MustCompile(`\b(?:Test|Fuzz|Example)[A-Z]\w+`).FindAllString(text, -1)
+}
+
+// archiverRows reads the list of rows from package archiver's source.
+func archiverRows(t *testing.T) []string {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), "../archiver/metrics.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []string
+	ast.Inspect(f, func(n ast.Node) bool {
+		v, ok := n.(*ast.ValueSpec)
+		if !ok || v.Names[0].Name != "rows" {
+			return true
+		}
+		for _, e := range v.Values[0].(*ast.CompositeLit).Elts {
+			s, err := strconv.Unquote(e.(*ast.BasicLit).Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows = append(rows, s)
+		}
+		return false
+	})
+	if len(rows) == 0 {
+		t.Fatal("no rows found in archiver/metrics.go")
+	}
+	return rows
+}
+
+// docs/push.md has every row of the table exactly once, and what proves a row exists.
+func TestPushPage(t *testing.T) {
+	text, want := page(t, "docs/push.md"), archiverRows(t)
+	var listed []string
+	for _, cells := range tableRows(text)[1:] {
+		name, link, _ := strings.Cut(strings.TrimPrefix(cells[0], "["), "]")
+		if link != "(#row-"+name+")" {
+			t.Errorf("row %s links to %q", name, link)
+		}
+		listed = append(listed, name)
+	}
+	if !slices.Equal(listed, want) {
+		t.Errorf("the table has the rows %v, want %v", listed, want)
+	}
+	sections := strings.Split(text, "\n### Row ")[1:]
+	judge, tests := page(t, "archiver/judge_test.go"), testNames(t)
+	var described []string
+	for _, s := range sections {
+		name, body, _ := strings.Cut(s, "\n")
+		described = append(described, name)
+		for _, part := range []string{"**Situation.** ", "**Answer.** ", "**What you see.** ", "**What to do.** ", "\nProven by: "} {
+			if strings.Count(body, part) != 1 {
+				t.Errorf("row %s: %d times %q, want once", name, strings.Count(body, part), part)
+			}
+		}
+		_, proof, _ := strings.Cut(body, "\nProven by: ")
+		named := namedTests(proof)
+		if !slices.Contains(named, "TestJudge") {
+			t.Errorf("row %s: TestJudge is not named", name)
+		}
+		for _, n := range named {
+			if !tests[n] {
+				t.Errorf("row %s is proven by %s, which does not exist", name, n)
+			}
+		}
+		if !strings.Contains(judge, `"`+name+`",`) {
+			t.Errorf("TestJudge does not reach row %s", name)
+		}
+	}
+	if !slices.Equal(described, want) {
+		t.Errorf("described are the rows %v, want %v", described, want)
+	}
+}
+
+// imported gives the modules of go.mod that a package of ours imports, tests and all.
+func imported(t *testing.T) []string {
+	t.Helper()
+	out, err := exec.Command("go", "mod", "edit", "-json").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mod struct{ Require []struct{ Path string } }
+	if err := json.Unmarshal(out, &mod); err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]bool{}
+	format := `{{range .Imports}}{{.}} {{end}}{{range .TestImports}}{{.}} {{end}}{{range .XTestImports}}{{.}} {{end}}`
+	packages := strings.Fields(goList(t, "-tags", "servers,drills", "-f", format, module+"...", module+".ci/suite", module+".ci/sizes"))
+	for _, p := range packages {
+		best := ""
+		for _, r := range mod.Require {
+			if (p == r.Path || strings.HasPrefix(p, r.Path+"/")) && len(r.Path) > len(best) {
+				best = r.Path
+			}
+		}
+		if best != "" {
+			used[best] = true
+		}
+	}
+	var names []string
+	for n := range used {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// docs/dependencies.md has one line for each module that we import ourselves, in order.
+func TestDependenciesPage(t *testing.T) {
+	var got []string
+	for _, cells := range tableRows(page(t, "docs/dependencies.md"))[1:] {
+		got = append(got, strings.Trim(cells[0], "`"))
+		if len(cells) != 3 || cells[1] == "" || cells[2] == "" {
+			t.Errorf("%s: say what it is for, and why we do not do it ourselves", cells[0])
+		}
+	}
+	if want := imported(t); !slices.Equal(got, want) {
+		t.Errorf("the page has\n%v, want\n%v", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// docs/acceptance.md says of each line what proves it, or "not yet".
+func TestAcceptancePage(t *testing.T) {
+	text, tests := page(t, "docs/acceptance.md"), testNames(t)
+	proven, open := 0, 0
+	for _, cells := range tableRows(text) {
+		if len(cells) != 3 {
+			t.Errorf("%q has %d cells, want 3", cells, len(cells))
+			continue
+		}
+		switch {
+		case cells[2] == "state":
+		case cells[2] == "proven" && cells[1] != "":
+			proven++
+		case strings.HasPrefix(cells[2], "not yet"):
+			open++
+		default:
+			t.Errorf("%s: proof %q, state %q", cells[0], cells[1], cells[2])
+		}
+	}
+	for _, n := range namedTests(text) {
+		if !tests[n] {
+			t.Errorf("%s is named and does not exist", n)
+		}
+	}
+	if want := fmt.Sprintf("%d lines are proven, %d are not yet.", proven, open); !strings.Contains(text, want) {
+		t.Errorf("the page does not say: %s", want)
+	}
+}
+
+// docs/configuration.md has every setting, with its names and its default.
+func TestConfigurationPage(t *testing.T) {
+	rows := map[string][]string{}
+	for _, cells := range tableRows(page(t, "docs/configuration.md")) {
+		rows[cells[0]] = cells
+	}
+	for _, s := range settings() {
+		key, flag, value := "`"+s.key+"`", "`--"+s.flagName()+"`", ""
+		if s.secret {
+			key, flag = key+", `"+s.key+"_file`", ""
+		}
+		if s.value != "" {
+			value = "`" + s.value + "`"
+		}
+		want := []string{key, flag, "`" + s.envName() + "`", value}
+		if got := rows[key]; len(got) != 5 || !slices.Equal(got[:4], want) || got[4] == "" {
+			t.Errorf("%s: got %v, want %v and what it means", s.key, got, want)
+		}
+	}
+}
+
+// The README has every verb and every exit code, and every metric of ours.
+func TestReadme(t *testing.T) {
+	text := page(t, "README.md")
+	for _, c := range verbs(world{}) {
+		if !strings.Contains(text, "\n| `walbaton "+c.Name()) {
+			t.Errorf("the table of verbs lacks %s", c.Name())
+		}
+	}
+	for _, code := range []int{exitOK, exitFailed, exitUsage, exitFound, exitSignal, exitCannotSay} {
+		if !strings.Contains(text, fmt.Sprintf("\n| %d |", code)) {
+			t.Errorf("the table of exit codes lacks %d", code)
+		}
+	}
+	metric := regexp.MustCompile(`"(walbaton_[a-z_]+)"|[^a-z]d\("([a-z_]+)"`)
+	namespaced := regexp.MustCompile(`Namespace:\s+"walbaton"`)
+	walkFiles(t, func(path string, source func() string) {
+		if filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") || !strings.Contains(source(), "prometheus/client_golang") {
+			return
+		}
+		if namespaced.MatchString(source()) {
+			t.Errorf("%s: give metrics their whole name, so that one can search for it", path)
+		}
+		for _, m := range metric.FindAllStringSubmatch(source(), -1) {
+			name := m[1]
+			if name == "" {
+				name = "walbaton_" + m[2]
+			}
+			if !strings.Contains(text, "`"+name) {
+				t.Errorf("the table of metrics lacks %s (%s)", name, path)
+			}
+		}
+	})
+}
+
+// Links in pages go to files that exist, and headings in them.
+func TestLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#\s]*)(?:#([^)\s]*))?\)`)
+	heading := regexp.MustCompile(`(?m)^#+ (.*)$`)
+	anchor := regexp.MustCompile("[^a-z0-9 _-]")
+	walkFiles(t, func(path string, text func() string) {
+		if filepath.Ext(path) != ".md" || strings.Contains(path, "testdata") {
+			return
+		}
+		for _, m := range link.FindAllStringSubmatch(text(), -1) {
+			target := path
+			if m[1] != "" {
+				target = filepath.Join(filepath.Dir(path), m[1])
+			}
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s links to %s: %v", path, m[1], err)
+				continue
+			}
+			if m[2] == "" {
+				continue
+			}
+			var anchors []string
+			for _, h := range heading.FindAllStringSubmatch(page(t, strings.TrimPrefix(target, "../")), -1) {
+				anchors = append(anchors, strings.ReplaceAll(anchor.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-"))
+			}
+			if !slices.Contains(anchors, m[2]) {
+				t.Errorf("%s links to #%s, which %s does not have", path, m[2], target)
+			}
+		}
+	})
+}
