@@ -102,7 +102,7 @@ func (a *app) Explain(ctx context.Context, name string) Answer {
 	e := explanation{Explanation: s.archiver.Explain(ctx, n), Member: a.cfg.Name, Members: []memberCopy{}}
 	if v, ok := a.elector.View(); ok {
 		e.Leader, e.Holder = v.Cluster.Leader, v.Baton.Holder
-		e.Members = memberCopies(v, n)
+		e.Members = e.memberCopies(v, n)
 	}
 	e.Next = e.steps()
 	return answerJSON(e)
@@ -116,7 +116,8 @@ func answerJSON(v any) Answer {
 	return Answer{exitOK, string(b)}
 }
 
-func memberCopies(v leader.View, n wal.Name) []memberCopy {
+// memberCopies says what the live records list; our own may be a moment old, and what is here is known.
+func (e explanation) memberCopies(v leader.View, n wal.Name) []memberCopy {
 	out := []memberCopy{}
 	for _, name := range memberNames(v) {
 		r, live := v.Records[name]
@@ -124,6 +125,10 @@ func memberCopies(v leader.View, n wal.Name) []memberCopy {
 		if n.Kind == wal.KindSegment && live {
 			m.Has = r.Has.Has(uint32(n.Segment.Timeline), n.Segment.No)
 			m.Misses = r.Misses.Has(uint32(n.Segment.Timeline), n.Segment.No)
+		}
+		if name == e.Member {
+			m.Has = slices.ContainsFunc(e.Here, func(c archiver.Copy) bool { return c.Good })
+			m.Misses = m.Has && e.Archive.State == "absent"
 		}
 		out = append(out, m)
 	}
@@ -298,12 +303,21 @@ func (e explanation) shipText() string {
 		return "nobody: the archive has the name, and nothing in it is overwritten"
 	case !e.MayShip:
 		return "not this node: " + e.WhyNot
+	case len(e.Here) > 0 && !e.Here[0].Good && !e.accepted():
+		return "not this node: the check refuses its copy"
 	case e.Failed != "":
 		return "this node; the last try failed: " + e.Failed
 	case len(e.Here) == 0:
 		return "this node might, and does not have it"
 	}
 	return "this node may"
+}
+
+// accepted says whether an administrator accepted the copy that is here.
+func (e explanation) accepted() bool {
+	return slices.ContainsFunc(e.Decisions, func(r archiver.Resolution) bool {
+		return r.Decision == archiver.Accept && r.Digest == e.Here[0].Digest
+	})
 }
 
 // pushText says what the table of docs/push.md answers.
@@ -326,11 +340,18 @@ func (e explanation) pushText() string {
 	return s + "the answer is 1: " + p.Why
 }
 
+// apart is the step for a timeline that two servers were promoted to; the cluster's own is none.
+func (e explanation) apart() []string {
+	if e.Member == e.Leader && e.Timeline == e.Line {
+		return nil
+	}
+	return []string{fmt.Sprintf("if this node was promoted to the same number as another: walbaton resolve --member %s --timeline %d --reason '...'", e.Member, e.Timeline)}
+}
+
 // steps says what to do next.
 func (e explanation) steps() []string {
 	keep := "walbaton resolve " + e.Name + " --keep-archive --reason '...'"
 	accept := "walbaton resolve " + e.Name + " --accept --reason '...'"
-	apart := fmt.Sprintf("walbaton resolve --member %s --timeline %d --reason '...'", e.Member, e.Timeline)
 	switch p := e.Push; {
 	case e.Archive.State == "silent":
 		return []string{"see that the archive can be reached; pushes wait, and nothing is lost"}
@@ -341,22 +362,20 @@ func (e explanation) steps() []string {
 	case p.Code == 0:
 		return []string{"nothing: PostgreSQL is told 0 when it asks"}
 	case p.Row == "4c":
-		return []string{
+		return append([]string{
 			"read both: walbaton fetch " + e.Name + " /tmp/" + e.Name + ", and the one in pg_wal",
 			"if the archive's is the cluster's: " + keep,
-			"if this node was promoted to the same number as another: " + apart,
-		}
+		}, e.apart()...)
 	case p.Row == "6b":
 		return []string{
 			"to repair the archive: remove the object " + e.Archive.Key + " with a tool of the store;\nours is whole, and is shipped in its place",
 			"to leave it damaged, so that no restore gets across it: " + keep,
 		}
 	case p.Row == "6c":
-		return []string{
+		return append([]string{
 			"find out which is the cluster's: walbaton fetch " + e.Name + " /tmp/" + e.Name + ",\nand pg_waldump on both",
 			"if the archive's is: " + keep,
-			"if this node was promoted to the same number as another: " + apart,
-		}
+		}, e.apart()...)
 	case p.Row == "7":
 		return []string{"start PostgreSQL, or see with walbaton status who ships; what is set aside is shipped from there"}
 	case p.Row == "8" && e.Archive.State == "absent":
@@ -373,7 +392,7 @@ func (e explanation) steps() []string {
 			}
 		}
 		return []string{
-			"look for a good copy on the other nodes and in backups, and put it into pg_wal",
+			"look for a good copy on the other nodes and in backups, and put it in the place of this one",
 			"if there is none: " + accept + "\nrestores then end at the damage, and need a new base backup to go on",
 		}
 	case p.Row == "9":
