@@ -58,8 +58,13 @@ func openArchive(ctx context.Context, cfg Config, systemID uint64, log *slog.Log
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, withHint(fmt.Errorf("open %s: there is no archive of system identifier %d", src, systemID), noArchiveHint)
 	}
+	if errors.Is(err, store.ErrNoRoot) {
+		err = withHint(err, noRootHint)
+	}
 	return a, err
 }
+
+const noRootHint = "is it mounted, and is its name right? walbaton never creates the folder or bucket of an archive"
 
 const noArchiveHint = "check --archive and --scope; Patroni's leader begins the archive when its sidecar starts"
 
@@ -67,6 +72,8 @@ const noArchiveHint = "check --archive and --scope; Patroni's leader begins the 
 func onlyArchive(ctx context.Context, src archiver.Source) (uint64, error) {
 	ids, err := archiver.FindArchives(ctx, src)
 	switch {
+	case errors.Is(err, store.ErrNoRoot):
+		return 0, withHint(err, noRootHint)
 	case err != nil:
 		return 0, err
 	case len(ids) == 1:

@@ -123,6 +123,9 @@ func TestVerify(t *testing.T) {
 	if code, _, errs := run(t, append([]string{"verify", "--parallel", "0"}, where...)...); code != exitUsage || !line(errs, "give a number from 1 to 1000") {
 		t.Errorf("not one at a time: exit %d, %s", code, errs)
 	}
+	if code, out, errs := run(t, append([]string{"verify", "--timeline", "7"}, where...)...); code != exitFailed || out != "" || !line(errs, "it has nothing of timeline 7") {
+		t.Errorf("no such timeline: exit %d\n%s%s", code, out, errs)
+	}
 	code, _, errs = run(t, "verify", "--archive", "file://"+filepath.Join(dir, "unmounted"), "--scope", "shop")
 	if code != exitFailed || errs == "" {
 		t.Errorf("no folder: exit %d, %s", code, errs)

@@ -59,12 +59,12 @@ type socketServer struct {
 // sidecar that died, and is replaced; a second sidecar at the same path is an error.
 func listenSocket(path string, log *slog.Logger) (*socketServer, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
+		return nil, withHint(fmt.Errorf("listen on socket %s: %w", path, err), socketHint(path))
 	}
 	// The lock keeps two sidecars that start at once from each removing the other's socket.
 	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
+		return nil, withHint(fmt.Errorf("listen on socket %s: %w", path, err), socketHint(path))
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
@@ -76,6 +76,11 @@ func listenSocket(path string, log *slog.Logger) (*socketServer, error) {
 		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
 	}
 	return &socketServer{listener: listener, lock: lock, log: log}, nil
+}
+
+func socketHint(path string) string {
+	return "make the folder " + filepath.Dir(path) + " for the user that runs PostgreSQL (systemd does it with RuntimeDirectory=walbaton),\n" +
+		"or name another socket: --socket here, and in archive_command and restore_command"
 }
 
 func listenUnix(path string) (*net.UnixListener, error) {

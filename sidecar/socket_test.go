@@ -240,6 +240,10 @@ func TestListenSocket(t *testing.T) {
 	if b, err := os.ReadFile(path); err != nil || string(b) != "precious" {
 		t.Errorf("the file holds %q (%v)", b, err)
 	}
+	_, err = listenSocket(filepath.Join(path, "s"), discard())
+	if err == nil || !strings.Contains(explainError(err), "\n  make the folder "+path) {
+		t.Errorf("below a file: got %v, want what to do", err)
+	}
 }
 
 func TestCheckUID(t *testing.T) {

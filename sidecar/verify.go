@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -61,6 +62,9 @@ can say, the archive does not answer.`,
 		bar.end()
 		if err != nil {
 			return withHint(err, "nothing is said about the archive; see that it can be reached, and try again")
+		}
+		if line != 0 && !slices.ContainsFunc(rep.Timelines, func(t archiver.AuditTimeline) bool { return t.Timeline == wal.Timeline(line) }) {
+			return withHint(fmt.Errorf("verify %s: it has nothing of timeline %d", rep.Archive, line), "walbaton list shows the timelines it has")
 		}
 		if asJSON {
 			e := json.NewEncoder(w.stdout)
