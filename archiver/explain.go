@@ -115,7 +115,7 @@ func (a *Archiver) explain(ctx context.Context, n wal.Name) (Explanation, Facts)
 			e.Floor = fl.LSN.String()
 		}
 	}
-	a.explainHere(&e, n)
+	a.explainHere(ctx, &e, n)
 	if err := a.explainBeside(ctx, &e); err != nil {
 		a.note(err)
 	}
@@ -134,7 +134,7 @@ func (a *Archiver) explainBeside(ctx context.Context, e *Explanation) error {
 	return errors.Join(a.explainOrphans(ctx, e), a.explainDecisions(ctx, e))
 }
 
-func (a *Archiver) explainHere(e *Explanation, n wal.Name) {
+func (a *Archiver) explainHere(ctx context.Context, e *Explanation, n wal.Name) {
 	below := a.completeBelow()
 	places := []*local{a.local, a.keep}
 	for i, where := range []string{"pg_wal", "keep_dir"} {
@@ -148,6 +148,9 @@ func (a *Archiver) explainHere(e *Explanation, n wal.Name) {
 		}
 		c := Copy{Where: where, Size: id.Size}
 		read, err := l.check(n)
+		if err == nil {
+			read, err = a.prove(ctx, l, n, read)
+		}
 		if err != nil {
 			c.Problem = err.Error()
 		} else {

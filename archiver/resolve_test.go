@@ -3,12 +3,9 @@ package archiver
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,106 +15,6 @@ import (
 	"github.com/walbaton/walbaton/archiver/wal"
 	"github.com/walbaton/walbaton/archiver/wal/waltest"
 )
-
-// orphans gives what a member has in orphans/, by name without the digest.
-func (n *testNode) orphans(member string) map[string][]byte {
-	n.t.Helper()
-	out := map[string][]byte{}
-	for name, b := range readAll(n.t, n.t.Context(), n.Archive(), n.Archive().root+"/orphans/"+member+"/") {
-		name, _, _ = strings.Cut(name, "-")
-		out[name] = b
-	}
-	return out
-}
-
-// order is a complete one about a file.
-func order(d Decision, n wal.Name) Order {
-	return Order{Decision: d, Name: n, Reason: "seen with pg_waldump", By: "ann"}
-}
-
-// pair is a leader n1 that has shipped all it has, and a standby n2 that has listed the archive.
-func pair(t *testing.T, segments int) (w *waltest.Writer, n1, n2 *testNode) {
-	t.Helper()
-	w = newWriter()
-	w.Fill(segments)
-	s := mem.New("x")
-	n1, n2 = newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", w)
-	n1.copyFrom(w, ".ready")
-	n1.shipAll(1)
-	return w, n1, n2
-}
-
-// has writes a file into pg_wal of a node that knows what the archive has.
-func (n *testNode) has(name wal.Name, b []byte) {
-	n.t.Helper()
-	n.write(name.String(), b, ".ready")
-	if err := errors.Join(n.Rescan(), n.List(n.t.Context())); err != nil {
-		n.t.Fatal(err)
-	}
-}
-
-func (n *testNode) wantPush(name wal.Name, code int, row string) {
-	n.t.Helper()
-	if r := n.Push(n.t.Context(), name); r.Code != code || r.Row != row {
-		n.t.Fatalf("push %v: got %+v, want %d by row %s", name, r, code, row)
-	}
-}
-
-// wantDecided resolves, and expects the very next push to be answered 0 by the row, with our copy in
-// orphans/, the archive's untouched and no alarm left.
-func (n *testNode) wantDecided(name wal.Name, row string, ours []byte) {
-	n.t.Helper()
-	before := n.raw(name)
-	n.wantPush(name, 1, row)
-	if got := n.Alarms(); len(got) != 1 || got[0].Row != row {
-		n.t.Errorf("alarms: got %v, want one of row %s", got, row)
-	}
-	p, err := n.Resolve(n.t.Context(), order(KeepArchive, name))
-	if err != nil || p.Row != row || p.Already {
-		n.t.Fatalf("resolve %v: got %+v (%v), want row %s", name, p, err, row)
-	}
-	if got := n.Alarms(); len(got) != 0 {
-		n.t.Errorf("alarms after the decision: got %v, want none", got)
-	}
-	n.wantPush(name, 0, row)
-	if !bytes.Equal(n.orphans(n.o.Member)[name.String()], ours) {
-		n.t.Errorf("orphans/ has not our copy of %v", name)
-	}
-	if !bytes.Equal(n.raw(name), before) {
-		n.t.Errorf("the archive's %v was changed", name)
-	}
-	if got := n.Alarms(); len(got) != 0 {
-		n.t.Errorf("alarms after the push: got %v, want none", got)
-	}
-}
-
-// raw gives the object as it lies in the store.
-func (n *testNode) raw(name wal.Name) []byte {
-	n.t.Helper()
-	b, err := n.Archive().read(n.t.Context(), n.Archive().Key(name))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		n.t.Fatal(err)
-	}
-	return b
-}
-
-// put stores plain bytes under a name, whatever they are.
-func (n *testNode) put(name wal.Name, plain []byte) {
-	n.t.Helper()
-	packed, err := n.sealer.Pack(bytes.NewReader(plain), int64(len(plain)))
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer packed.Close()
-	sealed, err := packed.Seal(seal.Header{Name: name.String(), SystemID: testSystem, Member: "n9"})
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer sealed.Close()
-	if err := n.Archive().Put(n.t.Context(), n.Archive().Key(name), sealed); err != nil {
-		n.t.Fatal(err)
-	}
-}
 
 // TestResolveTwoWhole is row 6c: two whole segments of one name.
 func TestResolveTwoWhole(t *testing.T) {
@@ -515,86 +412,31 @@ func TestRefusedOrders(t *testing.T) {
 	}
 }
 
-func seg2(t wal.Timeline, no uint64) wal.Segment {
-	return wal.Segment{Timeline: t, Size: 1 << 20, No: no}
-}
-
-// TestExplainChangesNothing: asking neither puts nor raises an alarm nor begins to count a patience.
-func TestExplainChangesNothing(t *testing.T) {
-	w, _, n2 := pair(t, 2)
-	other := waltest.New(testSystem, 1<<20)
-	other.Commit(time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC))
-	other.Fill(1)
-	g := w.Full()[0]
-	n2.has(wal.SegmentName(g), other.Segment(g))
-	n2.sees(func(_ *Cluster, s *Server) { s.State = ServerStopped })
-	n2.calls.take()
-	e := n2.Explain(t.Context(), wal.SegmentName(g))
-	if e.Push.Row != "6c" || e.Push.Code != 1 || !e.Push.Disputed || e.Archive.State != "different" || e.Archive.Member != "n1" || e.Place != "on the line" || e.MayShip {
-		t.Errorf("got %+v", e)
-	}
-	if len(e.Here) != 1 || e.Here[0].Status != "ready" || e.Here[0].State != "complete" || !e.Here[0].Good || e.Here[0].Digest != seal.DigestOf(other.Segment(g)) {
-		t.Errorf("here: got %+v", e.Here)
-	}
-	if n := n2.calls.take()[mem.OpPut]; n != 0 {
-		t.Errorf("%d puts", n)
-	}
-	if len(n2.Alarms()) != 0 || !n2.stoppedSince.IsZero() {
-		t.Error("it raised an alarm, or counts how long PostgreSQL is stopped")
-	}
-
-	n2.wantPush(wal.SegmentName(g), 1, "6c")
-	if _, err := n2.Resolve(t.Context(), order(KeepArchive, wal.SegmentName(g))); err != nil {
-		t.Fatal(err)
-	}
-	e = n2.Explain(t.Context(), wal.SegmentName(g))
-	if len(e.Orphans) != 1 || e.Orphans[0].Member != "n2" || e.Orphans[0].Digest != e.Here[0].Digest {
-		t.Errorf("orphans: got %+v", e.Orphans)
-	}
-	if len(e.Decisions) != 1 || e.Decisions[0].Reason != "seen with pg_waldump" || e.Decisions[0].By != "ann" || e.Decisions[0].Via != "n2" {
-		t.Errorf("decisions: got %+v", e.Decisions)
-	}
-	if e.Push.Code != 0 || e.Push.Disputed {
-		t.Errorf("push: got %+v, want 0", e.Push)
-	}
-	if _, err := json.Marshal(e); err != nil {
-		t.Error(err)
-	}
-	if e := n2.Explain(t.Context(), wal.SegmentName(seg2(1, 900))); len(e.Here) != 0 || e.Archive.State != "absent" || e.Push.Row != "13" {
-		t.Errorf("a file that nobody has: got %+v", e)
-	}
-}
-
-// TestResolutionKeys: a key says which decision it is, and nothing else is taken for one.
-func TestResolutionKeys(t *testing.T) {
-	_, n1, _ := pair(t, 1)
-	a := n1.Archive()
-	d := seal.DigestOf([]byte("x"))
-	for _, r := range []Resolution{
-		{Decision: KeepArchive, Name: "00000002.history", Digest: d},
-		{Decision: Accept, Name: "000000010000000000000007", Digest: d},
-		{Decision: Accept, Name: "000000010000000000000007.00000028.backup", Digest: d},
-		{Decision: Apart, Member: "n2", Timeline: 2},
-		{Decision: Apart, Member: "pg-00000001-keep-archive", Timeline: 0xAB},
-	} {
-		if got, ok := a.parseResolutionKey(a.ResolutionKey(r)); !ok || got != r {
-			t.Errorf("%s: got %+v, %v", a.ResolutionKey(r), got, ok)
+// TestAcceptDisputed: two segments that do not fit each other are held back; a person who knows which is good
+// accepts both, and each is stored as it is.
+func TestAcceptDisputed(t *testing.T) {
+	w, before, after := crossing(200)
+	n := newTestNode(t, mem.New("x"), "n1", w)
+	n.copyFrom(w, ".ready")
+	b := waltest.Flip(w.Segment(before), 1<<20-100)
+	n.write(before.String(), b, "")
+	n.list()
+	n.refuses("disputed", after)
+	n.refuses("disputed", before)
+	for _, g := range []wal.Segment{before, after} {
+		name := wal.SegmentName(g)
+		if e := n.Explain(t.Context(), name); e.Push.Row != "9" || e.Here[0].Good || !strings.Contains(e.Here[0].Problem, "do not fit") {
+			t.Errorf("explain %v: got %+v here %+v", g, e.Push, e.Here)
 		}
-	}
-	for _, key := range []string{"", "x", "x.json", "-00000002.json", "n2-2.json", "n2-0000000G.json", "7-" + d.String() + "-accept.json",
-		"000000010000000000000007-00-accept.json", "000000010000000000000007-" + d.String() + "-reject.json", "000000010000000000000007-" + d.String() + "-accept"} {
-		if got, ok := a.parseResolutionKey("a/resolved/" + key); ok {
-			t.Errorf("%q was taken for %+v", key, got)
-		}
-	}
-	var keys []string
-	for info, err := range a.store.List(t.Context(), a.root+"/resolved/", "") {
-		keys = append(keys, info.Key)
-		if err != nil {
+		if _, err := n.Resolve(t.Context(), order(Accept, name)); err != nil {
 			t.Fatal(err)
 		}
+		n.shipAll(2)
 	}
-	if slices.Contains(keys, "") || len(keys) != 0 {
-		t.Errorf("resolved/ has %v", keys)
+	got := stored(t, n.Archive())
+	if !bytes.Equal(got[before.String()], b) || !bytes.Equal(got[after.String()], w.Segment(after)) {
+		t.Error("the archive has not both as they are here")
 	}
+	n.wantPush(wal.SegmentName(before), 0, "2")
+	n.wantPush(wal.SegmentName(after), 0, "2")
 }
