@@ -1,0 +1,291 @@
+package sim
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/seal"
+	"github.com/walbaton/walbaton/archiver/wal"
+	"github.com/walbaton/walbaton/leader"
+)
+
+// checker holds the cluster to its promises.
+//
+//   - P1 when a push answers 0: what the archive, orphans/ and the floors hold at that moment.
+//   - P2 and P3 when an object arrives.
+//   - P4 after every event: at most one term lives; and when a segment is sent: by whom.
+//   - P5 at the end. Owed is, above the floor and on the line of the leader at the end:
+//     (a) what a surviving disk has as a whole good segment when the last fault has ended, and, where it was not
+//     protected by then (a status other than .ready, or archive_mode=on), still has at the very end;
+//     (b) with archive_mode=always, also every segment that any server ever completed, by writing or by
+//     streaming, unless every server that did lost it to a wiped data directory, to a rewind while its sidecar
+//     was down, or to a rewind while the leader that was believed to have it lost it later.
+//     Owed segments must be in the archive with the right bytes, in the end, with no human step.
+type checker struct {
+	c         *cluster
+	errs      []string
+	had       map[string]map[ownedKey]bool // by member: (b)
+	epoch     uint64
+	healedAt  time.Time
+	rewinding bool
+	lines     []*stream // that Patroni's leaders were on
+	spoiled   map[wal.Name]bool
+}
+
+type ownedKey struct {
+	s *stream
+	g wal.Segment
+}
+
+func newChecker(c *cluster) *checker {
+	return &checker{c: c, had: map[string]map[ownedKey]bool{}, spoiled: map[wal.Name]bool{}}
+}
+
+func (k *checker) fail(promise, format string, args ...any) {
+	e := promise + ": " + fmt.Sprintf(format, args...)
+	k.c.say("!!", "%s", e)
+	k.errs = append(k.errs, fmt.Sprintf("at %.3f: %s", k.c.now.Sub(k.c.start).Seconds(), e))
+}
+
+// step is P4: at most one term lives. A paused process does nothing, so it does not count until it has
+// had the chance to look at its clock.
+func (k *checker) step() {
+	k.leads()
+	var holder *node
+	for _, name := range k.c.names {
+		n := k.c.nodes[name]
+		if n.host.dead || n.host.asleep() || n.term == nil || n.term.ctx.Err() != nil {
+			continue
+		}
+		if !k.c.now.Before(n.m.Deadline()) {
+			continue // its timer fires now
+		}
+		if holder != nil {
+			k.fail("P4", "%s and %s are in a term at the same time", holder.name, n.name)
+		}
+		holder = n
+		n.inTerm = k.c.now
+	}
+}
+
+// term holds the numbers of the terms to growing.
+func (k *checker) term(n *node, epoch uint64) {
+	if epoch <= k.epoch {
+		k.fail("P4", "%s begins term %d after term %d", n.name, epoch, k.epoch)
+	}
+	k.epoch = epoch
+}
+
+// sends is P4's second half: who sends a segment without the baton.
+func (k *checker) sends(n *node, key string) {
+	if !strings.Contains(key, "/wal/") || strings.Contains(key, ".") {
+		return
+	}
+	grace := leader.UploadGrace + 500*time.Millisecond
+	if n.term != nil && n.term.ctx.Err() == nil || k.c.now.Sub(n.inTerm) <= grace || k.c.now.Sub(n.resumed) <= grace {
+		return
+	}
+	v, _ := n.m.View()
+	switch {
+	case v.Cluster.Leader == n.name && n.silent() || n.srv.State == archiver.ServerPrimary && n.silent():
+		k.c.count("shipped without the DCS")
+	case k.c.leaderKey == n.name || v.Cluster.Leader == n.name:
+		k.c.count("opened a timeline without the baton")
+	default:
+		k.fail("P4", "%s sends %s without the baton", n.name, key)
+	}
+}
+
+// owned notes that a server completed a segment.
+func (k *checker) owned(s *server, g wal.Segment) {
+	m := k.had[s.name]
+	if m == nil {
+		m = map[ownedKey]bool{}
+		k.had[s.name] = m
+	}
+	m[ownedKey{s.stream, g}] = true
+}
+
+// removed is called when PostgreSQL removes a file. With archive_mode=on it may take what nobody archived.
+func (k *checker) removed(s *server, n wal.Name) {
+	if s.mode == "on" && n.Kind == wal.KindSegment {
+		delete(k.had[s.name], ownedKey{s.stream.owns(n.Segment), n.Segment})
+	}
+}
+
+// lost is called when the data directory goes.
+func (k *checker) lost(s *server) { delete(k.had, s.name) }
+
+// rewound is called when pg_rewind is about to delete what only this server has.
+func (k *checker) rewound(s, source *server) {
+	n := k.c.nodes[s.name]
+	if s.mode == "on" || !n.alive() || n.host.asleep() || n.site == nil {
+		delete(k.had, s.name)
+		return
+	}
+	for o := range k.had[s.name] {
+		if k.had[source.name][o] {
+			delete(k.had[s.name], o) // the leader's record lists it, and that is believed
+		}
+	}
+}
+
+// acknowledged is P1.
+func (k *checker) acknowledged(n *node, name wal.Name, r archiver.Reply) {
+	b, err := os.ReadFile(n.pg.path(name.String()))
+	if err != nil {
+		return // it went while the answer was on its way
+	}
+	if name.Kind != wal.KindHistory && k.c.truth.belowFloor(name.Segment) {
+		return
+	}
+	d := seal.DigestOf(b)
+	o, ok := k.c.truth.object(name)
+	if ok && o.digest == d {
+		return // what a fault did to an object later, its header does not say: that is for verify to find
+	}
+	for key, x := range k.c.truth.objects {
+		if strings.HasPrefix(key, root+"/orphans/") && strings.Contains(key, "/"+name.String()+"-") && x.digest == d {
+			return
+		}
+	}
+	if name.Kind == wal.KindSegment {
+		rep, err := wal.Check(bytes.NewReader(b), name.Segment, systemID)
+		must(err)
+		if ok && o.good && rep.State != wal.Complete {
+			upTo := int(rep.End - name.Segment.Start())
+			if rep.State != wal.Cut || upTo <= 0 || bytes.Equal(trim(b[:upTo]), trim(o.plain[:min(upTo, len(o.plain))])) {
+				return // 6a
+			}
+		}
+		if r.Row == "5" && k.forkKept(name.Segment, rep.End) {
+			return
+		}
+	}
+	k.fail("P1", "%s answered 0 for %v by row %s, and it is nowhere", n.name, name, r.Row)
+}
+
+// forkKept says whether a segment that some leader's line left inside is in the archive as its .partial or as the child's first segment.
+func (k *checker) forkKept(g wal.Segment, end wal.LSN) bool {
+	for _, s := range k.lines {
+		left, ok := s.history().End(g.Timeline)
+		if !ok || left > g.End() || end > left && left > g.Start() {
+			continue
+		}
+		child := g.On(s.history().TimelineAt(left))
+		_, partial := k.c.truth.object(wal.Name{Kind: wal.KindPartial, Segment: g})
+		_, first := k.c.truth.object(wal.SegmentName(child))
+		if partial || first {
+			return true
+		}
+	}
+	return false
+}
+
+// leads notes the lines of the leaders.
+func (k *checker) leads() {
+	s := k.c.srv[k.c.leaderKey]
+	if s == nil || s.stream == nil || s.state != archiver.ServerPrimary {
+		return
+	}
+	if len(k.lines) == 0 || k.lines[len(k.lines)-1] != s.stream {
+		k.lines = append(k.lines, s.stream)
+	}
+}
+
+// survey gives what the disks have as whole good segments: with "protected", what nothing but an error of ours can remove.
+func (k *checker) survey() map[ownedKey][]string {
+	out := map[ownedKey][]string{}
+	for _, name := range k.c.names {
+		s := k.c.srv[name]
+		if s.gone || s.stream == nil {
+			continue
+		}
+		for _, n := range s.names() {
+			if n.Kind != wal.KindSegment {
+				continue
+			}
+			b, err := os.ReadFile(s.path(n.String()))
+			must(err)
+			for own := s.stream; own != nil; own = own.parent {
+				if own.tli == n.Segment.Timeline && n.Segment.End() <= own.w.Pos() && bytes.Equal(trim(b), own.image(n.Segment)) {
+					protected := s.mode == "always" && !there(s.status(n.String(), ".done"))
+					out[ownedKey{own, n.Segment}] = append(out[ownedKey{own, n.Segment}], fmt.Sprint(name, " ", protected))
+				}
+			}
+		}
+	}
+	return out
+}
+
+// missing gives what is owed and not in the archive.
+func (k *checker) missing(atHeal map[ownedKey][]string) []string {
+	line := k.c.srv[k.c.leaderKey]
+	if line == nil || line.stream == nil {
+		return []string{"there is no leader"}
+	}
+	h := line.stream.history()
+	owed := map[ownedKey]string{}
+	now := k.survey()
+	for o, who := range atHeal {
+		if strings.Contains(strings.Join(who, ","), "true") || len(now[o]) > 0 {
+			owed[o] = strings.Join(who, ",")
+		}
+	}
+	if k.c.mode == "always" {
+		for _, name := range k.c.names {
+			for o := range k.had[name] {
+				owed[o] += " completed by " + name
+			}
+		}
+	}
+	var out []string
+	for g := segmentSize.At(1, 0); g.Start() < line.flush; g = g.Next() {
+		s := g.On(h.TimelineAt(g.End() - 1))
+		own := line.stream.owns(s)
+		if own == nil || !h.Holds(s) || s.End() > line.flush {
+			continue
+		}
+		who, ok := owed[ownedKey{own, s}]
+		if !ok || k.c.truth.belowFloor(s) || k.spoiled[wal.SegmentName(s)] || k.c.truth.holds(line.stream, s) {
+			continue
+		}
+		out = append(out, fmt.Sprintf("%v (%s)", s, who))
+	}
+	return out
+}
+
+// logger writes what the archiver logs into the event log.
+func (n *node) logger() *slog.Logger { return slog.New(&logHandler{n: n}) }
+
+type logHandler struct {
+	n     *node
+	attrs string
+}
+
+func (h *logHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+
+func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
+	var b strings.Builder
+	b.WriteString(r.Message)
+	r.Attrs(func(a slog.Attr) bool {
+		fmt.Fprintf(&b, " %s=%v", a.Key, a.Value)
+		return true
+	})
+	h.n.say(h.n.name, "%s", h.n.cleanText(b.String()))
+	return nil
+}
+
+func (h *logHandler) WithAttrs([]slog.Attr) slog.Handler { return h }
+func (h *logHandler) WithGroup(string) slog.Handler      { return h }
+
+// clean makes an error the same on every machine.
+func (c *cluster) clean(err error) string { return c.cleanText(err.Error()) }
+
+func (c *cluster) cleanText(s string) string { return strings.ReplaceAll(s, c.dir, "") }

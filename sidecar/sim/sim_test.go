@@ -1,0 +1,121 @@
+package sim
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+)
+
+var (
+	seeds  = flag.Int("sim.seeds", 60, "how many seeds to play")
+	first  = flag.Uint64("sim.first", 1, "the first of them")
+	logTo  = flag.String("sim.log", "", "write the event log of the only seed here")
+	strict = flag.Bool("sim.strict", false, "fail when something never occurred; on from 1000 seeds")
+)
+
+// folder is on tmpfs where there is one.
+func folder(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "walbaton-sim-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func TestSeeds(t *testing.T) {
+	dir, tally := folder(t), NewTally()
+	next := make(chan uint64)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for w := range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for seed := range next {
+				r := Run(seed, filepath.Join(dir, fmt.Sprint(w)), tally)
+				mu.Lock()
+				report(t, r)
+				mu.Unlock()
+			}
+		})
+	}
+	for i := range uint64(*seeds) {
+		next <- *first + i
+	}
+	close(next)
+	wg.Wait()
+	if *seeds > 60 || testing.Verbose() {
+		tally.Print(os.Stdout)
+	}
+	if *strict || *seeds >= 1000 {
+		everything(t, tally)
+	}
+}
+
+// report says how to play a seed that broke a promise again, and keeps its event log.
+func report(t *testing.T, r Result) {
+	t.Helper()
+	if *seeds == 1 && *logTo != "" {
+		if err := os.WriteFile(*logTo, r.Log, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(r.Errs) == 0 {
+		return
+	}
+	path := filepath.Join(os.TempDir(), fmt.Sprintf("walbaton-sim-%d.log", r.Seed))
+	if err := os.WriteFile(path, r.Log, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Errorf("seed %d: %q\nagain: go test ./sidecar/sim -run TestSeeds -sim.seeds=1 -sim.first=%d\nevent log: %s", r.Seed, r.Errs, r.Seed, path)
+}
+
+// everything fails when something that is to occur never did.
+func everything(t *testing.T, tally *Tally) {
+	t.Helper()
+	if got := tally.Mean("role change"); got < 2 {
+		t.Errorf("role changes: got %.2f a seed, want at least 2", got)
+	}
+	var want []string
+	for _, row := range []string{"1", "2", "3", "4a", "4b", "4c", "5", "6a", "6b", "6c", "7", "8", "9", "10", "11", "12", "13"} {
+		want = append(want, "row: "+row)
+	}
+	for _, end := range []string{"expired", "lost", "demoted", "errand_done", "released", "stopped"} {
+		want = append(want, "term end: "+end)
+	}
+	for _, x := range troubles() {
+		want = append(want, "fault: trouble "+x.name)
+	}
+	want = append(want, occurrences()...)
+	for _, what := range want {
+		if tally.Count(what) == 0 {
+			t.Errorf("%q never occurred", what)
+		}
+	}
+}
+
+// TestSameSeedSameLog: a seed gives the same event log byte for byte.
+func TestSameSeedSameLog(t *testing.T) {
+	dir := folder(t)
+	for seed := range uint64(20) {
+		a := Run(seed, filepath.Join(dir, "a"), NewTally())
+		b := Run(seed, filepath.Join(dir, "b"), NewTally())
+		if !bytes.Equal(a.Log, b.Log) {
+			t.Errorf("seed %d: %s", seed, difference(a.Log, b.Log))
+		}
+	}
+}
+
+func difference(a, b []byte) string {
+	x, y := bytes.Split(a, []byte("\n")), bytes.Split(b, []byte("\n"))
+	for i := range min(len(x), len(y)) {
+		if !bytes.Equal(x[i], y[i]) {
+			return fmt.Sprintf("line %d is %q, and then %q", i+1, x[i], y[i])
+		}
+	}
+	return fmt.Sprintf("%d lines, and then %d", len(x), len(y))
+}

@@ -1,0 +1,71 @@
+package sim
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"sync"
+)
+
+// Tally counts what occurred, over any number of seeds.
+type Tally struct {
+	mu    sync.Mutex
+	n     map[string]int
+	seeds int
+}
+
+// NewTally is a Tally with nothing in it.
+func NewTally() *Tally { return &Tally{n: map[string]int{}} }
+
+func (t *Tally) add(what string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.n[what]++
+}
+
+// Seed counts a seed that was played.
+func (t *Tally) Seed() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.seeds++
+}
+
+// Mean is how often something occurred in a seed.
+func (t *Tally) Mean(what string) float64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return float64(t.n[what]) / float64(max(t.seeds, 1))
+}
+
+// Count is how often something occurred.
+func (t *Tally) Count(what string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.n[what]
+}
+
+// Print writes the table.
+func (t *Tally) Print(w io.Writer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fmt.Fprintf(w, "%d seeds\n", t.seeds)
+	for _, k := range slices.Sorted(maps.Keys(t.n)) {
+		fmt.Fprintf(w, "%-44s %9d  %7.2f a seed\n", k, t.n[k], float64(t.n[k])/float64(max(t.seeds, 1)))
+	}
+}
+
+func (c *cluster) count(what string) { c.tally.add(what) }
+
+func (c *cluster) fault(what string) { c.tally.add("fault: " + what) }
+
+func (c *cluster) row(row string, code int) {
+	c.tally.add(fmt.Sprintf("row: %s answered %d", row, code))
+	c.tally.add("row: " + row)
+}
+
+func (c *cluster) endTally(cause string) {
+	if cause != "killed" {
+		c.tally.add("term end: " + cause)
+	}
+}

@@ -1,0 +1,132 @@
+package sim
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/seal"
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// truth is what the archive really holds, and who wrote it: what no sidecar knows for certain.
+type truth struct {
+	c       *cluster
+	objects map[string]object
+	floors  []archiver.Floor
+	deleted map[string]bool // by expire
+}
+
+// object is one object of the archive, opened when it arrived.
+type object struct {
+	plain   []byte // without the zeros at its end
+	digest  seal.Digest
+	good    bool // a segment that is what its name says
+	spoiled bool // by a fault, in the archive itself
+	from    string
+}
+
+const root = "main/7710524633316114262"
+
+func newTruth(c *cluster) *truth {
+	return &truth{c: c, objects: map[string]object{}, deleted: map[string]bool{}}
+}
+
+// key is where a file lives.
+func key(n wal.Name) string {
+	if n.Kind == wal.KindHistory {
+		return root + "/history/" + n.String()
+	}
+	return root + "/wal/" + n.Segment.Timeline.String() + "/" + n.String()
+}
+
+// put is the store's side of a put, with P2 and P3.
+func (t *truth) put(n *node, key string, data []byte) error {
+	_, known := t.objects[key]
+	err := t.c.store.Put(context.Background(), key, archiver.Bytes(data))
+	if errors.Is(err, fs.ErrExist) || err != nil {
+		return err
+	}
+	if strings.Contains(key, "/probe/") {
+		return nil
+	}
+	if known {
+		t.c.check.fail("P2", "%s was written again", key)
+	}
+	if strings.HasSuffix(key, "/archive.json") {
+		a, err := archiver.OpenArchive(context.Background(), t.c.store, "main", systemID)
+		must(err)
+		t.floors = a.Floors()
+		t.objects[key] = object{from: n.name}
+		t.c.say(n.name, "begins the archive at %v", t.floors[0].LSN)
+		return nil
+	}
+	o := open(data)
+	o.from = n.name
+	t.objects[key] = o
+	t.c.say(n.name, "stored %s", strings.TrimPrefix(key, root+"/"))
+	if strings.Contains(key, "/wal/") && !strings.Contains(key, ".") {
+		t.arrived(n, key, o)
+	}
+	return nil
+}
+
+// open reads an object as everybody could.
+func open(data []byte) object {
+	h, r, err := seal.Open(bytes.NewReader(data))
+	if err != nil {
+		return object{}
+	}
+	defer r.Close()
+	plain, err := io.ReadAll(r)
+	if err != nil {
+		return object{}
+	}
+	o := object{digest: h.Digest, plain: trim(plain)}
+	if g, err := wal.ParseName(h.Name, segmentSize); err == nil && g.Kind == wal.KindSegment {
+		rep, err := wal.Check(bytes.NewReader(plain), g.Segment, systemID)
+		o.good = err == nil && rep.State == wal.Complete
+	}
+	return o
+}
+
+// arrived holds a segment to P3.
+func (t *truth) arrived(n *node, key string, o object) {
+	name, err := wal.ParseName(path.Base(key), segmentSize)
+	if err != nil || !o.good {
+		t.c.check.fail("P3", "%s put %s, which is not good", n.name, key)
+	}
+	_ = name
+}
+
+// object gives what the archive holds under a name.
+func (t *truth) object(n wal.Name) (object, bool) {
+	o, ok := t.objects[key(n)]
+	return o, ok
+}
+
+func (t *truth) history(tl wal.Timeline) bool {
+	_, ok := t.object(wal.HistoryName(tl))
+	return ok
+}
+
+// holds says whether the archive has the segment as this stream's line has it.
+func (t *truth) holds(s *stream, g wal.Segment) bool {
+	own := s.owns(g)
+	o, ok := t.object(wal.SegmentName(g))
+	return ok && own != nil && o.good && bytes.Equal(o.plain, trim(own.image(g)))
+}
+
+func (t *truth) belowFloor(g wal.Segment) bool {
+	for _, f := range t.floors {
+		if f.Covers(g) {
+			return true
+		}
+	}
+	return false
+}
