@@ -9,9 +9,10 @@ import (
 
 func newVersionCommand(w world) *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  takes(cobra.NoArgs),
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  walbaton version",
+		Args:    takes(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintln(w.stdout, "walbaton "+version())
 			return err
