@@ -137,14 +137,23 @@ func (a *Archiver) Confirm(ctx context.Context) {
 		if !line.Holds(n.Segment) || a.archive.BelowFloor(n) || !below(k) {
 			continue
 		}
+		if k.read != nil && k.read.unproven() { // read for a push, a comparison or as a neighbour
+			if err := a.look(ctx, n); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				a.fail(n, err)
+			}
+		}
 		shipped := a.cover.has(n) || n.Segment.No < c.Marks[n.Segment.Timeline]
 		switch {
-		case shipped && k.status == queue.Ready && !a.resting(n):
-			a.confirm(ctx, n)
+		case shipped && (k.status == queue.Ready || !a.cover.has(n)) && !a.resting(n):
+			if a.confirm(ctx, n) {
+				// The mark passed a segment that the holder never had: it is ours to tell of, and to keep.
+				_ = a.look(ctx, n)
+				a.protect(k)
+			}
 		case shipped, shipping:
 			// Nobody waits for it, or the shipper reads it anyway.
 		default:
-			if (k.read == nil || k.read.unproven() || k.read.disputed) && !a.resting(n) {
+			if (k.read == nil || k.read.disputed) && !a.resting(n) {
 				if err := a.look(ctx, n); err != nil && !errors.Is(err, fs.ErrNotExist) {
 					a.fail(n, err)
 				}
@@ -166,15 +175,15 @@ func (a *Archiver) look(ctx context.Context, n wal.Name) error {
 	return err
 }
 
-// confirm compares one segment with the archive's.
-func (a *Archiver) confirm(ctx context.Context, n wal.Name) {
+// confirm compares one segment with the archive's. absent says that the archive answered, and has none.
+func (a *Archiver) confirm(ctx context.Context, n wal.Name) (absent bool) {
 	if !a.claim(n) {
-		return
+		return false
 	}
 	defer a.unclaim(n)
 	content, err := a.local.check(n)
 	if err != nil {
-		return
+		return false
 	}
 	same, err := a.compare(ctx, a.local, n, content)
 	if err == nil && !same {
@@ -184,6 +193,7 @@ func (a *Archiver) confirm(ctx context.Context, n wal.Name) {
 		a.fail(n, err)
 	}
 	a.bell.ring()
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // confirmSmall puts or compares histories, backup labels and partial segments.
@@ -232,13 +242,15 @@ func (a *Archiver) ShippableAlone() []wal.Name {
 		return nil
 	}
 	var out []wal.Name
+	opening := map[wal.Timeline]bool{}
 	for _, n := range a.Shippable() {
 		if n.Kind != wal.KindSegment && n.Kind != wal.KindHistory {
 			continue
 		}
 		open, _ := a.cover.timeline(n.Segment.Timeline)
-		if c.NoDCS || !c.Answered || !open && c.IsLeader() {
+		if c.NoDCS || !c.Answered || !open && c.IsLeader() && !opening[n.Segment.Timeline] {
 			out = append(out, n)
+			opening[n.Segment.Timeline] = true
 		}
 	}
 	return out

@@ -322,6 +322,37 @@ func TestStatusFilesOfAStandby(t *testing.T) {
 	}
 }
 
+// TestMarkPassesWhatTheHolderNeverHad: a holder that lacks old WAL sets its mark behind it. A node that has it finds out that the
+// archive does not, lists it, and keeps it, whatever its status (seed 22 of the simulation).
+func TestMarkPassesWhatTheHolderNeverHad(t *testing.T) {
+	for _, status := range []string{".ready", ".done"} {
+		w := newWriter()
+		w.Fill(5)
+		s := mem.New("x")
+		n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", w)
+		full := w.Full()
+		for _, g := range full[2:] {
+			n1.write(g.String(), w.Segment(g), ".ready")
+		}
+		if err := n1.Rescan(); err != nil {
+			t.Fatal(err)
+		}
+		n1.shipAll(1)
+		n2.copyFrom(w, status)
+		n2.sees(func(c *Cluster, _ *Server) { c.Marks = n1.State().Marks })
+		n2.Confirm(t.Context())
+		has := n2.State().Has
+		for _, g := range full[:2] {
+			if !has.Has(g) {
+				t.Errorf("%s: %v is not listed, and the archive lacks it", status, g)
+			}
+			if got := n2.status(g.String()); got != ".ready" {
+				t.Errorf("%s: %v has status %q, want .ready", status, g, got)
+			}
+		}
+	}
+}
+
 // TestKeepDir is row 7: what only a stopped server has is set aside, shipped from there, and released.
 func TestKeepDir(t *testing.T) {
 	w := newWriter()
