@@ -84,8 +84,11 @@ func (a *Archiver) shipUntil(ctx context.Context, next func() []wal.Name) error 
 	for {
 		woken := a.bell.wait()
 		for _, n := range next() {
+			if ctx.Err() != nil {
+				return nil // select does not prefer it to a free slot
+			}
 			if n.Kind == wal.KindHistory {
-				a.Ship(uploads, n) // before any segment of its timeline
+				a.Ship(uploads, n) // the segments of its timeline wait for it anyway
 				continue
 			}
 			select {
@@ -108,22 +111,28 @@ func (a *Archiver) shipUntil(ctx context.Context, next func() []wal.Name) error 
 }
 
 // Shippable gives the next files this node has and the archive lacks, that belong to the line and
-// are not below the floor: histories first, then the oldest. Whether they may be put is asked for
-// each by Ship.
+// are not below the floor: histories first, then the oldest. Segments of a timeline that is not open wait
+// for its history. Whether a file may be put is asked for each by Ship.
 func (a *Archiver) Shippable() []wal.Name {
 	var out []wal.Name
+	waits := map[wal.Timeline]bool{} // for its history
 	line := a.line(a.scope.Last())
 	below := a.completeBelow()
 	for _, k := range a.names() {
 		if len(out) == batch {
 			break
 		}
+		t := k.name.Segment.Timeline
+		if k.name.Kind == wal.KindHistory && (k.read == nil || k.read.good) {
+			open, _ := a.cover.timeline(t)
+			waits[t] = !open
+		}
 		switch {
 		case k.sealed || a.cover.has(k.name) || a.archive.BelowFloor(k.name) || a.resting(k.name):
 			continue
-		case k.name.Kind == wal.KindSegment && (!line.Holds(k.name.Segment) || !k.kept && !below(k)):
+		case k.name.Kind == wal.KindSegment && (waits[t] || !line.Holds(k.name.Segment) || !k.kept && !below(k)):
 			continue
-		case k.name.Kind == wal.KindHistory && k.name.Segment.Timeline > line.Timeline:
+		case k.name.Kind == wal.KindHistory && t > line.Timeline:
 			continue
 		}
 		out = append(out, k.name)
@@ -148,6 +157,9 @@ func (a *Archiver) Ship(ctx context.Context, n wal.Name) error {
 		return nil
 	}
 	defer a.unclaim(n)
+	if a.cover.has(n) {
+		return nil // another loop was faster: it chose the same file before this one was in the archive
+	}
 	p := a.permit(ctx, n)
 	if p.vouch && a.vouchFor(ctx, n.Segment.Timeline) {
 		p = a.permit(ctx, n)
