@@ -31,6 +31,8 @@
 //	prove      is it good WAL, also where it meets the segments beside it?   (P3)
 //	mayPut     may this node put this file now?                  a pure function, DESIGN section 6
 //	Judge      which row of the table answers a push?            a pure function, DESIGN section 7
+//	Explain    all about one file, and what a push of it would be told
+//	Resolve    an administrator's decision, recorded below resolved/ and honoured by every node
 //	Restorer   fetch: exact bytes, a proven "not there", or an abort
 //	Audit      verify: holes, forks, damaged objects
 //

@@ -195,6 +195,8 @@ func planText(p archiver.Plan, req resolveRequest) string {
 		fmt.Fprintf(&b, "timeline %d of %s is not the archive's", r.Timeline, r.Member)
 		if r.Found != "" {
 			fmt.Fprintf(&b, ": %s", r.Found)
+		} else {
+			fmt.Fprintf(&b, "; %s cannot look into its pg_wal, so make sure of it", r.Via)
 		}
 		fmt.Fprintf(&b, "\n  what %s has of it goes to orphans/ where the archive has another content, or where it lies\n  off the line, and push answers 0 there\n", r.Member)
 		fmt.Fprintf(&b, "  while %s is Patroni's leader on timeline %d the decision rests\n", r.Member, r.Timeline)

@@ -48,15 +48,13 @@ Exit code 0: all is in order. 3: something is not (the text says what). 1: no si
 		}
 		if asJSON {
 			_, err = w.stdout.Write(raw)
-			return err
+		} else {
+			err = printStatus(w.stdout, st)
 		}
-		if err := printStatus(w.stdout, st); err != nil {
-			return err
+		if err == nil && len(st.problems()) > 0 {
+			err = justCode(exitFound)
 		}
-		if len(st.problems()) > 0 {
-			return justCode(exitFound)
-		}
-		return nil
+		return err
 	}
 	return c
 }
