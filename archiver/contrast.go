@@ -28,13 +28,13 @@ func (a *Archiver) contrast(ctx context.Context, n wal.Name, ours *content) (Con
 	}
 	whole := ours.good || ours.disputed
 	switch {
-	case ours.state == wal.Damaged && !ours.disputed:
-		return TheirsHolds, nil
 	case damaged || theirs.State != wal.Complete:
 		if whole {
 			return TheirsDamaged, nil
 		}
-		return NotCompared, nil
+		return NotCompared, nil // neither is known to hold: not for us to let go of ours (P1)
+	case ours.state == wal.Damaged && !ours.disputed:
+		return TheirsHolds, nil
 	case whole:
 		return BothWhole, nil
 	}
