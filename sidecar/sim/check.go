@@ -26,7 +26,9 @@ import (
 //     (b) with archive_mode=always, also every segment that any server ever completed, by writing or by
 //     streaming, unless every server that did lost it to a wiped data directory, to a rewind while its sidecar
 //     was down, or to a rewind while the leader that was believed to have it lost it later.
-//     Owed segments must be in the archive with the right bytes, in the end, with no human step.
+//     Owed segments must be in the archive with the right bytes, in the end, with no human step. Where a server was
+//     promoted to a number that the archive already has of another server's timeline, because it could not ask the archive, no
+//     segment of that number is owed: the first whose leader opened it keeps it (P2, row 6c), and a person has to act.
 type checker struct {
 	c         *cluster
 	errs      []string
@@ -60,6 +62,9 @@ func (k *checker) step() {
 	var holder *node
 	for _, name := range k.c.names {
 		n := k.c.nodes[name]
+		if k.c.leaderKey == name || n.pg.streaming && n.pg.up != nil && n.pg.up.name == k.c.leaderKey {
+			n.spoke = k.c.now
+		}
 		if n.host.dead || n.host.asleep() || n.term == nil || n.term.ctx.Err() != nil {
 			continue
 		}
@@ -86,6 +91,9 @@ func (k *checker) term(n *node, epoch uint64) {
 func (k *checker) sends(n *node, key string) {
 	if !strings.Contains(key, "/wal/") || strings.Contains(key, ".") {
 		return
+	}
+	if tl, _ := wal.ParseName(key[strings.LastIndex(key, "/")+1:], segmentSize); k.c.truth.opened[tl.Segment.Timeline] == nil && k.c.now.Sub(n.spoke) > 10*time.Second {
+		k.fail("P4", "%s opens timeline %d, and is not the leader's", n.name, tl.Segment.Timeline)
 	}
 	grace := leader.UploadGrace + 500*time.Millisecond
 	if n.term != nil && n.term.ctx.Err() == nil || k.c.now.Sub(n.inTerm) <= grace || k.c.now.Sub(n.resumed) <= grace {
@@ -253,6 +261,9 @@ func (k *checker) missing(atHeal map[ownedKey][]string) []string {
 			continue
 		}
 		who, ok := owed[ownedKey{own, s}]
+		if first := k.c.truth.opened[s.Timeline]; first != nil && first != own {
+			continue
+		}
 		if !ok || k.c.truth.belowFloor(s) || k.spoiled[wal.SegmentName(s)] || k.c.truth.holds(line.stream, s) {
 			continue
 		}

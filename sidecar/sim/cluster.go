@@ -49,6 +49,7 @@ type cluster struct {
 	lastRevision string
 	anyClient    dcs.DCS
 	slowStore    bool
+	streams      []*stream // all that were ever written
 	switchover   string // the candidate, while one is asked for
 	written      map[string]string
 	storeDown    bool
@@ -107,6 +108,7 @@ func (c *cluster) bootstrap() {
 	first := c.srv["n1"]
 	first.initdb()
 	first.stream = newStream(waltest.New(systemID, segmentSize), "n1", nil)
+	c.streams = append(c.streams, first.stream)
 	first.flush = first.stream.begin
 	first.from = first.flush
 	first.append(func(w *waltest.Writer) { w.Record(500) })
@@ -388,15 +390,16 @@ func (p *patroni) race() {
 		if o == s || !c.dcsUp(name) || o.state != archiver.ServerStandby && o.state != archiver.ServerPrimary || o.stream == nil {
 			continue
 		}
-		if o.stream.tli > s.stream.tli || o.flush > s.flush {
+		if o.stream.tli > s.stream.tli || o.stream.tli == s.stream.tli && o.flush > s.flush {
 			best = false
 		}
 	}
 	switch {
-	case !best && c.lagged && s.state == archiver.ServerStandby:
+	case best:
+	case c.lagged && s.state == archiver.ServerStandby:
 		c.fault("failover to a lagging node")
 		c.lagged = false
-	case !best && c.prefer != p.name:
+	default:
 		return
 	}
 	c.prefer = ""

@@ -78,6 +78,9 @@ func (n *node) do(a leader.Action) {
 		n.say(n.name, "term %d begins by rule %s: %s", a.Term.Epoch, a.Term.Choice.Rule, a.Term.Choice.Why)
 		n.count("rule " + string(a.Term.Choice.Rule))
 		n.check.term(n, a.Term.Epoch)
+		if n.policy == leader.PolicyReplica && n.leaderKey != n.name && len(n.streams) == 1 {
+			n.fault("timeline 1 under the policy replica")
+		}
 		b := newBound(nil)
 		n.term, n.epoch = b, a.Term.Epoch
 		n.host.spawn(func(p *proc) { n.lead(p, b, a.Term) })

@@ -162,6 +162,7 @@ func (s *server) rewind(p *proc, source *server) bool {
 	s.stream, s.flush, s.crashed = source.stream, source.flush, false
 	s.w.say(s.name, "pg_rewind from %s, timeline %d up to %v", source.name, s.stream.tli, s.flush)
 	s.c.count("rewind")
+	s.c.rewound(s)
 	return true
 }
 
@@ -257,4 +258,17 @@ func (s *server) reading() archiver.Server {
 		}
 	}
 	return r
+}
+
+// rewound counts what the rewinds of a term of the leader have in common.
+func (c *cluster) rewound(s *server) {
+	for _, name := range c.names {
+		if o := c.srv[name]; o != s && o.rewoundTo == s.stream {
+			c.fault("both nodes rewound")
+		}
+	}
+	s.rewoundTo = s.stream
+	if c.slowStore || c.storeDown {
+		c.fault("slow store at the rewind")
+	}
 }

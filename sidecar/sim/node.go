@@ -51,6 +51,7 @@ type node struct {
 	term     *bound
 	epoch    uint64
 	inTerm   time.Time // the last time that a term was seen alive here
+	spoke    time.Time // the last time that its server was the leader's, or streamed from it
 	resumed  time.Time // when a pause ended
 }
 
@@ -337,6 +338,10 @@ func (n *node) record() leader.Record {
 // lead is the work of a term.
 func (n *node) lead(p *proc, b *bound, t leader.Term) {
 	defer func() {
+		if n.term != nil && n.term.ctx.Err() == nil && !n.host.dead {
+			n.say(n.name, "term %d: the work returned by itself", n.epoch)
+			n.endTally("released")
+		}
 		n.term = nil
 		n.m.LeadDone(n.now)
 		n.stepSoon(0)

@@ -41,6 +41,8 @@ type server struct {
 	stamp  int64 // of the last write: every content has an mtime of its own
 	keep   uint64
 	maxRec int
+
+	rewoundTo *stream // by its last pg_rewind
 }
 
 func (s *server) path(name string) string { return filepath.Join(s.dir, name) }
@@ -250,6 +252,13 @@ func (s *server) promote() {
 		t++
 	}
 	next := old.fork(s.name, at, t, s.w.rng.Uint64()|1)
+	for _, o := range s.c.streams {
+		if o.tli == t {
+			s.c.fault("double promotion to one number")
+			break
+		}
+	}
+	s.c.streams = append(s.c.streams, next)
 	last := segmentSize.At(old.tli, at)
 	first := last.On(t)
 	s.stream, s.up, s.streaming, s.state = next, nil, false, archiver.ServerPrimary

@@ -19,7 +19,7 @@ type truth struct {
 	c       *cluster
 	objects map[string]object
 	floors  []archiver.Floor
-	deleted map[string]bool // by expire
+	opened  map[wal.Timeline]*stream // whose first segment of a timeline the archive took
 }
 
 // object is one object of the archive, opened when it arrived.
@@ -34,7 +34,7 @@ type object struct {
 const root = "main/7710524633316114262"
 
 func newTruth(c *cluster) *truth {
-	return &truth{c: c, objects: map[string]object{}, deleted: map[string]bool{}}
+	return &truth{c: c, objects: map[string]object{}, opened: map[wal.Timeline]*stream{}}
 }
 
 // key is where a file lives.
@@ -101,7 +101,17 @@ func (t *truth) arrived(n *node, key string, o object) {
 	if err != nil || !o.good {
 		t.c.check.fail("P3", "%s put %s, which is not good", n.name, key)
 	}
-	_ = name
+	for _, own := range t.c.streams {
+		if own.tli != name.Segment.Timeline || name.Segment.End() > own.w.Pos() || !bytes.Equal(o.plain, trim(own.image(name.Segment))) {
+			continue
+		}
+		if t.opened[own.tli] == nil {
+			t.opened[own.tli] = own
+			t.c.say("", "timeline %d in the archive is the one of %s", own.tli, own.owner)
+		}
+		return
+	}
+	t.c.check.fail("P3", "%s put %s, which nobody wrote", n.name, key)
 }
 
 // object gives what the archive holds under a name.
