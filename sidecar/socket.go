@@ -68,7 +68,8 @@ func listenSocket(path string, log *slog.Logger) (*socketServer, error) {
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("listen on socket %s: another sidecar holds its lock: %w", path, err)
+		return nil, withHint(fmt.Errorf("listen on socket %s: another sidecar holds its lock: %w", path, err),
+			"one sidecar serves one PostgreSQL; another cluster's on this host needs another --socket, also in archive_command and restore_command")
 	}
 	listener, err := listenUnix(path)
 	if err != nil {
