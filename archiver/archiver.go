@@ -15,6 +15,7 @@ import (
 
 	"github.com/walbaton/walbaton/archiver/queue"
 	"github.com/walbaton/walbaton/archiver/seal"
+	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
@@ -318,6 +319,15 @@ func (a *Archiver) stored(l *local, n wal.Name, c *content, put bool) {
 	a.bell.ring()
 }
 
+// Reason says in words why a store fails: which key was asked for last tells nobody anything when
+// the whole store is not there.
+func Reason(s store.Store, err error) string {
+	if errors.Is(err, store.ErrNoRoot) {
+		return s.String() + " is not there (a disk that is not mounted, or a bucket that does not exist)"
+	}
+	return err.Error()
+}
+
 // note keeps the health of the store: an error that is an answer of the store is none.
 func (a *Archiver) note(err error) {
 	if err == nil || errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, context.Canceled) {
@@ -325,10 +335,11 @@ func (a *Archiver) note(err error) {
 	}
 	a.mu.Lock()
 	was := a.put.failing
-	a.put.failing, a.put.why = true, err.Error()
+	why := Reason(a.archive.store, err)
+	a.put.failing, a.put.why = true, why
 	a.mu.Unlock()
 	if !was {
-		a.log.Warn("the archive does not answer", "archive", a.archive.String(), "why", err)
+		a.log.Warn("the archive does not answer", "archive", a.archive.String(), "why", why)
 		a.bell.ring()
 	}
 }

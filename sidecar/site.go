@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"regexp"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,7 +45,7 @@ func (a *app) tendSites(ctx context.Context) error {
 		}
 		why := "the data directory was replaced"
 		if err != nil {
-			why = err.Error()
+			why = archiver.Reason(a.store, err)
 		}
 		if _, was := a.current(); was != why {
 			a.log.Warn("the archive is not open", "why", why)
@@ -74,7 +75,7 @@ func (a *app) tendSite(ctx context.Context, proven *bool) error {
 	if !*proven {
 		largest := int64(srv.SegmentSize) + int64(srv.SegmentSize)/8 + seal.HeaderRange
 		if err := store.Prove(ctx, a.store, path.Join(a.cfg.Scope, "probe", a.cfg.Name), largest); err != nil {
-			return err
+			return steady(err)
 		}
 		*proven = true
 		a.log.Info("the archive keeps the first writer's object: proven", "archive", a.store.String())
@@ -119,6 +120,13 @@ func (a *app) tendSite(ctx context.Context, proven *bool) error {
 		return cause
 	}
 	return err
+}
+
+// steady leaves out the random part of a probe's key, so that the same trouble reads the same at every try and is
+// logged once.
+func steady(err error) error {
+	random := regexp.MustCompile(`/[A-Z2-7]{26}\b`) // crypto/rand.Text
+	return errors.New(random.ReplaceAllString(err.Error(), ""))
 }
 
 var errOtherCluster = errors.New("the data directory belongs to another cluster now")
