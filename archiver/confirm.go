@@ -138,7 +138,7 @@ func (a *Archiver) Confirm(ctx context.Context) {
 			continue
 		}
 		if k.read != nil && k.read.unproven() { // read for a push, a comparison or as a neighbour
-			if err := a.look(ctx, n); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := a.look(ctx, a.local, n); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				a.fail(n, err)
 			}
 		}
@@ -147,14 +147,14 @@ func (a *Archiver) Confirm(ctx context.Context) {
 		case shipped && (k.status == queue.Ready || !a.cover.has(n)) && !a.resting(n):
 			if a.confirm(ctx, n) {
 				// The mark passed a segment that the holder never had: it is ours to tell of, and to keep.
-				_ = a.look(ctx, n)
+				_ = a.look(ctx, a.local, n)
 				a.protect(k)
 			}
 		case shipped, shipping:
 			// Nobody waits for it, or the shipper reads it anyway.
 		default:
 			if (k.read == nil || k.read.disputed) && !a.resting(n) {
-				if err := a.look(ctx, n); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				if err := a.look(ctx, a.local, n); err != nil && !errors.Is(err, fs.ErrNotExist) {
 					a.fail(n, err)
 				}
 			}
@@ -164,10 +164,10 @@ func (a *Archiver) Confirm(ctx context.Context) {
 }
 
 // look reads a segment, unless memory has it, and holds it against those beside it.
-func (a *Archiver) look(ctx context.Context, n wal.Name) error {
-	c, err := a.local.check(n)
+func (a *Archiver) look(ctx context.Context, l *local, n wal.Name) error {
+	c, err := l.check(n)
 	if err == nil {
-		c, err = a.prove(ctx, a.local, n, c)
+		c, err = a.prove(ctx, l, n, c)
 	}
 	if err == nil && c.disputed {
 		err = fmt.Errorf("%w: %s", errBadCopy, c.why) // and is looked at again

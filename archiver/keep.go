@@ -148,14 +148,20 @@ func (a *Archiver) ReleaseKept(ctx context.Context) {
 		if !safe && a.cover.has(n) {
 			if c, err := a.keep.check(n); err == nil {
 				same, err := a.compare(ctx, a.keep, n, c)
-				safe = err == nil && (same || a.orphan(ctx, n) == nil)
+				safe = err == nil && (same || a.orphan(ctx, a.keep, n) == nil)
 			}
 		} else if !safe && n.Kind == wal.KindSegment && a.scope.Last().PlaceOf(n.Segment) == OnBranch {
 			c, err := a.scope.Read(ctx)
-			safe = err == nil && c.LeaderLive && c.PlaceOf(n.Segment) == OnBranch && a.orphan(ctx, n) == nil
+			safe = err == nil && c.LeaderLive && c.PlaceOf(n.Segment) == OnBranch && a.orphan(ctx, a.keep, n) == nil
 		}
-		if safe {
+		switch {
+		case safe:
 			a.dropKept(n)
+		case n.Kind == wal.KindSegment && (k.read == nil || k.read.unproven()):
+			// It has to be in our record: the holder can ask only for what somebody lists.
+			if err := a.look(ctx, a.keep, n); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				a.fail(n, err)
+			}
 		}
 	}
 }

@@ -353,6 +353,37 @@ func TestMarkPassesWhatTheHolderNeverHad(t *testing.T) {
 	}
 }
 
+// TestKeptCopyBesideAnother: what was set aside goes to orphans/ itself, also when pg_wal has another file of its name by now.
+func TestKeptCopyBesideAnother(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", w)
+	twin := w.Clone(7)
+	w.Fill(2)
+	twin.Fill(2)
+	g := w.Full()[2]
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(1)
+	if err := os.WriteFile(filepath.Join(n2.o.KeepDir, g.String()), twin.Segment(g), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n2.copyFrom(w, ".ready")
+	if err := n2.List(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n2.ReleaseKept(t.Context())
+	orphans := readAll(t, t.Context(), n2.Archive(), n2.Archive().root+"/orphans/n2/")
+	for _, b := range orphans {
+		if !bytes.Equal(b, twin.Segment(g)) {
+			t.Error("the orphan is not what was set aside")
+		}
+	}
+	if left, _ := os.ReadDir(n2.o.KeepDir); len(left) == 0 && len(orphans) != 1 {
+		t.Errorf("released from keep_dir, with %d orphans, want 1", len(orphans))
+	}
+}
+
 // TestKeepDir is row 7: what only a stopped server has is set aside, shipped from there, and released.
 func TestKeepDir(t *testing.T) {
 	w := newWriter()
@@ -382,6 +413,9 @@ func TestKeepDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	n2.ReleaseKept(t.Context())
+	if has := n2.State().Has; !has.Has(lost) {
+		t.Error("what is set aside is not listed, so nobody would give us the baton for it")
+	}
 	n2.shipAll(2)
 	if !bytes.Equal(stored(t, n2.Archive())[lost.String()], w.Segment(lost)) {
 		t.Error("the segment set aside is not in the archive")

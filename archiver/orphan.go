@@ -15,10 +15,10 @@ import (
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
-// orphan keeps our copy of n in orphans/, whatever it is: WAL that the line left is somebody's
+// orphan keeps the copy of n that l has in orphans/, whatever it is: WAL that the line left is somebody's
 // committed data until a person says otherwise.
-func (a *Archiver) orphan(ctx context.Context, n wal.Name) error {
-	c, packed, err := a.source(n).load(n, a.sealer)
+func (a *Archiver) orphan(ctx context.Context, l *local, n wal.Name) error {
+	c, packed, err := l.load(n, a.sealer)
 	if err != nil {
 		return err
 	}

@@ -198,7 +198,7 @@ func (c *Call) act(ctx context.Context, v Verdict, f Facts, read *content) (Repl
 		}
 		return r, f.Waited >= a.o.Limits.PushWait
 	case Orphan:
-		if err := a.orphan(ctx, c.n); err != nil {
+		if err := a.orphan(ctx, a.source(c.n), c.n); err != nil {
 			return Reply{1, v.Row, fmt.Sprintf("keep a copy in orphans/: %v", err)}, true
 		}
 		return r, true
