@@ -2,23 +2,26 @@
 
 tools := $(or $(WALBATON_TOOLS),$(HOME)/.cache/walbaton/tools)
 
-.PHONY: quick test demo lint
+.PHONY: quick test full demo lint
 
 quick: ## unit tests and scripts, then the libraries under the race detector; installs nothing
 	go vet ./...
-	go test ./...
+	go test -short ./...
 	go test -race -short ./leader/... ./archiver/...
 
 test: ## everything on real servers, and the drills; installs what is missing and builds it once
 	.ci/install
 	@mkdir -p bin && go build -o bin/suite ./.ci/suite && exec bin/suite
 
+full: test ## and would the tests notice it if walbaton were wrong? within 150 minutes
+	go run ./.ci/mutants
+
 demo: ## watch a cluster lose its primary and the archive lose nothing; KEEP=1 leaves it running
 	.ci/install
 	@mkdir -p bin && go build -o bin/quickstart ./examples/quickstart && exec bin/quickstart
 
 lint: $(tools)/staticcheck@v0.7.0 ## go vet, staticcheck, gofmt; reports large files, functions and interfaces
-	go vet -tags servers,drills ./... ./.ci/sizes ./.ci/suite
+	go vet -tags servers,drills ./... ./.ci/mutants ./.ci/sizes ./.ci/suite
 	$< -tags servers,drills ./...
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "not gofmt-ed: see above" >&2; exit 1; }
 	go run ./.ci/sizes

@@ -1,11 +1,11 @@
-// Suite is `make test`: every test of the project on real servers, and the drills.
+// Suite is `make test`: every test of the project on real servers, the simulation of 2,000 clusters, and the drills.
 //
 // It builds walbaton, the drills and the tests of the demo once. Drills wait in one queue and run in lanes, side by side: each in a network and
 // process namespace of its own, so that ports are free and nothing outlives it. Meanwhile .ci/build-tools builds the
-// servers that are missing; then the packages' tests run, and the drills that need such a server.
+// servers that are missing; then the packages' tests and the simulation run, and the drills that need such a server.
 //
-// It prints a line for each package and drill, all that a failing test wrote, the ten slowest tests and, at the very
-// end, "N passed, N failed". A skipped test has failed: nothing may be left out in silence.
+// It prints a line for each package and drill, what occurred in the simulation, all that a failing test wrote, the ten
+// slowest tests and, at the very end, "N passed, N failed". A skipped test has failed: nothing may be left out in silence.
 package main
 
 import (
@@ -30,12 +30,14 @@ import (
 type suite struct {
 	dir   string // bin/, the drills' test programs, and the folders of running drills
 	tally *tally
+	seeds int
 }
 
 func main() {
 	lanes := flag.Int("lanes", 3, "drills that run side by side")
 	drills := flag.String("drills", ".", "run only drills that match this `regexp`")
-	packages := flag.Bool("packages", true, "run the tests of the packages, too")
+	packages := flag.Bool("packages", true, "run the tests of the packages and the simulation, too")
+	seeds := flag.Int("seeds", 2000, "seeds of the simulation")
 	limit := flag.Duration("limit", 80*time.Minute, "give up after this time")
 	flag.Parse()
 
@@ -44,7 +46,7 @@ func main() {
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
 
-	s := &suite{tally: newTally(os.Stdout)}
+	s := &suite{tally: newTally(os.Stdout), seeds: *seeds}
 	err := s.run(ctx, *lanes, *drills, *packages)
 	if err != nil {
 		s.tally.fail("make test", err.Error())
@@ -86,6 +88,7 @@ func (s *suite) run(ctx context.Context, lanes int, match string, packages bool)
 			<-tools
 			s.goTest(ctx, "-tags", "servers", "./...", "./.ci/suite")
 			s.goTest(ctx, "-race", "-short", "./leader/...", "./archiver/...")
+			s.simulate(ctx)
 		})
 	}
 	queue := make(chan drill)
@@ -170,6 +173,17 @@ func (s *suite) goTest(ctx context.Context, args ...string) {
 	all := append(contained[1:len(contained):len(contained)], "sh", "-c", `"$@"; exit $?`, "packages",
 		"nice", "-n", "5", "go", "test", "-json", "-timeout", "30m")
 	s.read(command(ctx, contained[0], append(all, args...)...), "go test "+strings.Join(args, " "), false)
+}
+
+// simulate plays the seeds that count, and prints how often everything in them occurred.
+func (s *suite) simulate(ctx context.Context) {
+	begin := time.Now()
+	out, err := command(ctx, "nice", "-n", "5", "go", "test", "-count=1", "-timeout", "60m", "./sidecar/sim",
+		"-run", "^TestSeeds$", fmt.Sprintf("-sim.seeds=%d", s.seeds)).CombinedOutput()
+	s.tally.add(result{name: fmt.Sprintf("sidecar/sim %d seeds", s.seeds), seconds: time.Since(begin).Seconds(), passed: err == nil}, string(out))
+	if err == nil {
+		s.tally.say("pass sidecar/sim, %d seeds, in which occurred\n%s", s.seeds, out)
+	}
 }
 
 // read runs a command whose output is that of `go test -json`; see tally.read.
