@@ -244,7 +244,11 @@ func full(w *waltest.Writer) (files []file) {
 // TestJoin is P3's own: what lies in two segments is proven as if they had been read in order.
 func TestJoin(t *testing.T) {
 	var fit, broken int
-	for seed := range uint64(25) {
+	chains := uint64(25)
+	if testing.Short() {
+		chains = 3
+	}
+	for seed := range chains {
 		r := rand.New(rand.NewPCG(seed, 1))
 		w := waltest.New(cluster, mib)
 		scribble(r, w, 1+r.IntN(3))
@@ -391,7 +395,11 @@ func TestJoinApart(t *testing.T) {
 
 // TestJoinRecord flips each bit's byte of a record that runs over two, three and four segments, wherever its header is split.
 func TestJoinRecord(t *testing.T) {
-	for room := 8; room <= 64; room += 8 {
+	step := 8
+	if testing.Short() {
+		step = 24
+	}
+	for room := 8; room <= 64; room += step {
 		for over := range 3 {
 			w := waltest.New(cluster, mib)
 			w.Pad(room)

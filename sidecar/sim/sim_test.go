@@ -43,7 +43,11 @@ func TestSeeds(t *testing.T) {
 			}
 		})
 	}
-	for i := range uint64(*seeds) {
+	n := *seeds
+	if testing.Short() {
+		n = min(n, 10)
+	}
+	for i := range uint64(n) {
 		next <- *first + i
 	}
 	close(next)
@@ -101,7 +105,11 @@ func everything(t *testing.T, tally *Tally) {
 // TestSameSeedSameLog: a seed gives the same event log byte for byte.
 func TestSameSeedSameLog(t *testing.T) {
 	dir := folder(t)
-	for seed := range uint64(20) {
+	n := uint64(20)
+	if testing.Short() {
+		n = 2
+	}
+	for seed := range n {
 		a := Run(seed, filepath.Join(dir, "a"), NewTally())
 		b := Run(seed, filepath.Join(dir, "b"), NewTally())
 		if !bytes.Equal(a.Log, b.Log) {

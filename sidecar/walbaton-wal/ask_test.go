@@ -193,7 +193,6 @@ func TestSilence(t *testing.T) {
 	t.Parallel()
 	bin := build(t)
 	stop := make(chan struct{})
-	t.Cleanup(func() { close(stop) }) // runs before the sidecar is joined
 	socket, _ := sidecar(t, func(c net.Conn) {
 		_, _ = c.Write([]byte("."))
 		time.Sleep(3 * time.Second)
@@ -203,6 +202,7 @@ func TestSilence(t *testing.T) {
 		case <-time.After(20 * time.Second):
 		}
 	})
+	t.Cleanup(func() { close(stop) }) // runs before the sidecar is joined
 	t0 := time.Now()
 	got := start(t, bin, "/", nil, "push", "--socket", socket, "x")
 	took := time.Since(t0)
