@@ -112,15 +112,19 @@ func (a *Archiver) arbitrate(ctx context.Context, here neighbour, c *content, wh
 			return nil
 		}
 		k := wal.NewChecker(n.Segment, a.local.systemID)
-		if _, err = io.Copy(k, r); err == nil && fits(k.Joint()) == nil {
-			c.good, c.state, c.why = true, wal.Complete, ""
-			return nil
+		if _, err = io.Copy(k, r); err == nil {
+			err = fits(k.Joint())
 		}
 	}
+	var b *wal.Break
 	switch {
-	case errors.Is(err, seal.ErrFormat), errors.Is(err, seal.ErrDamaged):
+	case err == nil:
+		c.good, c.state, c.why = true, wal.Complete, ""
+	case errors.As(err, &b):
+	case errors.Is(err, wal.ErrApart), // not whole: an administrator accepted it
+		errors.Is(err, seal.ErrFormat), errors.Is(err, seal.ErrDamaged):
 		c.disputed = true
-	case err != nil:
+	default:
 		a.note(err)
 		return err
 	}
