@@ -63,12 +63,22 @@ func (a *Archiver) setAside(ctx context.Context, n wal.Name, c *content) error {
 	if c != nil && c.state == wal.Foreign {
 		return nil // not WAL of this name at all
 	}
-	root, err := os.OpenRoot(a.o.KeepDir)
+	if err := SetAside(a.local.q, a.o.KeepDir, n); err != nil {
+		return err
+	}
+	a.log.Warn("set aside in keep_dir", "file", n.String(), "keep_dir", a.o.KeepDir)
+	return nil
+}
+
+// SetAside copies a file of a pg_wal to keep_dir, durably, unless keep_dir has one of that name. It needs no archive: it
+// is all that can be done for a stopped server before the archive could be opened.
+func SetAside(q *queue.Queue, keepDir string, n wal.Name) error {
+	root, err := os.OpenRoot(keepDir)
 	if err != nil {
 		return fmt.Errorf("open keep_dir: %w", err)
 	}
 	defer root.Close()
-	f, _, err := a.local.q.Open(n)
+	f, _, err := q.Open(n)
 	if err != nil {
 		return fmt.Errorf("open %v: %w", n, err)
 	}
@@ -76,7 +86,6 @@ func (a *Archiver) setAside(ctx context.Context, n wal.Name, c *content) error {
 	if err := durable.Create(root, n.String(), f, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("copy %v to keep_dir: %w", n, err)
 	}
-	a.log.Warn("set aside in keep_dir", "file", n.String(), "keep_dir", a.o.KeepDir)
 	return nil
 }
 

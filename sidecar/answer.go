@@ -23,8 +23,15 @@ func (a *app) Push(ctx context.Context, file string) Answer {
 		if s != nil {
 			return a.pushTo(ctx, s, file)
 		}
+		srv := a.pg.Server()
+		if a.keeper.due(srv.State) {
+			if err := a.keeper.setAside(a.pgWAL(), file, srv, a.scope.Last()); err != nil {
+				why += "; it could not be set aside: " + err.Error()
+			}
+			return Answer{1, fmt.Sprintf("not archived: %s (row 7)", why)}
+		}
 		left := time.Until(deadline)
-		if left <= 0 || a.pg.Server().State == archiver.ServerStopping {
+		if left <= 0 || srv.State == archiver.ServerStopping {
 			return Answer{1, fmt.Sprintf("not archived: %s", why)}
 		}
 		select {

@@ -38,6 +38,7 @@ type app struct {
 	web      *webServer
 	socket   *socketServer
 	restorer *archiver.Restorer
+	keeper   *keeper
 
 	mu      sync.Mutex
 	site    *site         // nil while the archive is not open
@@ -92,6 +93,7 @@ func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers 
 	}
 	a.scope = &scope{elector: a.elector, lens: &wiring.Lens{NoDCS: cfg.static()}}
 	a.pg = newPostgres(cfg, log, a.serverChanged)
+	a.keeper = &keeper{dir: cfg.KeepDir, wait: cfg.StoppedWait, log: log, now: time.Now}
 	a.registry.MustRegister(newStateCollector(a))
 	if a.restorer, err = newRestorer(ctx, cfg, a.scope, log); err != nil {
 		return nil, closers, err

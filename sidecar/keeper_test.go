@@ -1,0 +1,67 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// TestKeeperCounts: stopped_wait counts once for a series of pushes, and begins anew when PostgreSQL ran in between.
+func TestKeeperCounts(t *testing.T) {
+	now := time.Unix(0, 0)
+	k := &keeper{wait: 30 * time.Second, now: func() time.Time { return now }}
+	for _, step := range []struct {
+		state archiver.ServerState
+		after time.Duration
+		want  bool
+	}{
+		{archiver.ServerStopped, 0, false},
+		{archiver.ServerStopped, 29 * time.Second, false},
+		{archiver.ServerStopped, time.Second, true},
+		{archiver.ServerStopped, 0, true},
+		{archiver.ServerPrimary, 0, false},
+		{archiver.ServerStopped, 0, false},
+		{archiver.ServerStopped, 30 * time.Second, true},
+	} {
+		now = now.Add(step.after)
+		if got := k.due(step.state); got != step.want {
+			t.Errorf("%v after %v: due %v, want %v", step.state, now, got, step.want)
+		}
+	}
+}
+
+// TestKeeperSetsAside is row 7 before the archive was ever opened: what the live leader does not list is copied.
+func TestKeeperSetsAside(t *testing.T) {
+	const size = wal.SegmentSize(1 << 20)
+	pgWAL, keep := t.TempDir(), filepath.Join(t.TempDir(), "keep")
+	if err := os.Mkdir(filepath.Join(pgWAL, "archive_status"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	leaders, ours := "000000010000000000000007", "000000010000000000000008"
+	for _, name := range []string{leaders, ours} {
+		writeFile(t, pgWAL, name, name)
+	}
+	n, err := wal.ParseName(leaders, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := archiver.Cluster{LeaderLive: true}
+	c.LeaderHas.Add(n.Segment)
+	k := &keeper{dir: keep, log: slog.New(slog.DiscardHandler), now: time.Now}
+	for _, name := range []string{leaders, ours, ours} { // a second time is no error
+		if err := k.setAside(pgWAL, filepath.Join(pgWAL, name), archiver.Server{SegmentSize: size}, c); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(keep, ours)); err != nil || string(b) != ours {
+		t.Errorf("%s in keep_dir: %q, %v", ours, b, err)
+	}
+	if _, err := os.Stat(filepath.Join(keep, leaders)); !os.IsNotExist(err) {
+		t.Errorf("%s is in keep_dir although the leader has it: %v", leaders, err)
+	}
+}
