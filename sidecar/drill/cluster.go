@@ -19,6 +19,7 @@ type Archiver string
 const (
 	Walbaton Archiver = "walbaton" // a sidecar beside each node
 	Copy     Archiver = "cp"       // the control: archive_command = cp, archive_mode = on, no sidecar
+	Nothing  Archiver = "true"     // archive_command = /bin/true, no sidecar: how fast things are without any archive
 )
 
 // Where the archive is.

@@ -69,6 +69,21 @@ func (c *Cluster) Primary(ctx context.Context) (primary *Node, err error) {
 	return primary, err
 }
 
+// Promoted waits until another node than the old primary takes writes, also while the old one still does.
+func (c *Cluster) Promoted(ctx context.Context, old *Node) error {
+	return until(ctx, failoverLimit, "another node takes writes", func(ctx context.Context) error {
+		var all error
+		for _, n := range c.Standbys(old) {
+			err := n.writable(ctx)
+			if err == nil {
+				return nil
+			}
+			all = errors.Join(all, err)
+		}
+		return all
+	})
+}
+
 // Standbys are all nodes but the given one.
 func (c *Cluster) Standbys(of *Node) []*Node {
 	return slices.DeleteFunc(slices.Clone(c.Nodes), func(n *Node) bool { return n == of })

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"text/template"
 	"time"
 
@@ -77,6 +79,24 @@ func (n *Node) KillSidecar(context.Context) error {
 func (n *Node) KillPostgres(context.Context) error {
 	killBelow(n.PGData())
 	return nil
+}
+
+// KillPatroni is kill -9 of Patroni alone. PostgreSQL goes on, and when it was the primary it takes writes, until somebody
+// stops it.
+func (n *Node) KillPatroni(context.Context) error {
+	n.patroni.kill()
+	return nil
+}
+
+// PausePatroni stops Patroni's clock: it answers nobody and takes part in no election, until Resume.
+func (n *Node) PausePatroni(context.Context) error { return n.patroni.signal(syscall.SIGSTOP) }
+
+// ResumePatroni lets it go on.
+func (n *Node) ResumePatroni(context.Context) error { return n.patroni.signal(syscall.SIGCONT) }
+
+// StopPostgres is a fast shutdown of PostgreSQL by hand, which waits for its archiver.
+func (n *Node) StopPostgres(ctx context.Context) error {
+	return Run(n.c.command(ctx, n.Dir, nil, "pg_ctl", "stop", "-m", "fast", "-t", "60", "-D", n.PGData()))
 }
 
 // Restart is Kill, and Start.
@@ -168,6 +188,28 @@ func (n *Node) Status(ctx context.Context) (json.RawMessage, error) {
 	return body, nil
 }
 
+// Holder is the node that has the baton, as far as one of the sidecars knows.
+func (c *Cluster) Holder(ctx context.Context) (*Node, error) {
+	err := errors.New("no node has the baton")
+	for _, n := range c.Nodes {
+		text, e := n.Status(ctx)
+		if e != nil {
+			err = errors.Join(err, e)
+			continue
+		}
+		var status struct{ Baton struct{ Holder string } }
+		if e := json.Unmarshal(text, &status); e != nil {
+			return nil, fmt.Errorf("status of %s: %w", n.Name, e)
+		}
+		for _, h := range c.Nodes {
+			if h.Name == status.Baton.Holder {
+				return h, nil
+			}
+		}
+	}
+	return nil, err
+}
+
 // WAL returns the names of the complete segments, histories and so on in the node's pg_wal that have the given status:
 // "ready", "done", or "" for any status and none.
 func (n *Node) WAL(status string) ([]string, error) {
@@ -196,6 +238,29 @@ func (n *Node) WAL(status string) ([]string, error) {
 	return names, nil
 }
 
+// LoseWAL deletes segments and their status files from the node's pg_wal, as a bad disk does.
+func (n *Node) LoseWAL(names ...string) error {
+	dir := filepath.Join(n.PGData(), "pg_wal")
+	for _, name := range names {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+		for _, status := range []string{".ready", ".done"} {
+			err := os.Remove(filepath.Join(dir, "archive_status", name+status))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Log is what a program of the node has written: "patroni", with PostgreSQL's own, or "sidecar".
+func (n *Node) Log(program string) string {
+	text, _ := os.ReadFile(filepath.Join(n.Dir, "log", program+".log")) // there is none before it starts
+	return string(text)
+}
+
 // get asks an HTTP server and returns the status code and the body.
 func get(ctx context.Context, url string) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
@@ -215,8 +280,11 @@ func get(ctx context.Context, url string) (int, []byte, error) {
 
 // archiveCommand is each node's own: with walbaton it names the node's socket.
 func (n *Node) archiveCommand() string {
-	if n.c.o.Archiver == Copy {
+	switch n.c.o.Archiver {
+	case Copy:
 		return fmt.Sprintf("cp %%p %s/%%f", strings.TrimPrefix(n.c.Store.URL(), "file://"))
+	case Nothing:
+		return "/bin/true"
 	}
 	return fmt.Sprintf("%s push --socket %s %%p", n.c.Bin("walbaton-wal"), n.Socket())
 }
@@ -224,7 +292,7 @@ func (n *Node) archiveCommand() string {
 // Without walbaton there is none: a former primary copies its diverged last segment under its full name into the
 // archive, and a standby that reads that one never finds back to the line.
 func (n *Node) restoreCommand() string {
-	if n.c.o.Archiver == Copy {
+	if n.c.o.Archiver != Walbaton {
 		return ""
 	}
 	return fmt.Sprintf("%s fetch --socket %s %%f %%p", n.c.Bin("walbaton-wal"), n.Socket())

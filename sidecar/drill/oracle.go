@@ -30,7 +30,10 @@ func (c *Cluster) TakeBase(ctx context.Context) (*Base, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Base{c: c, dir: filepath.Join(oracle, "base")}
+	b := &Base{c: c}
+	for i := 1; b.dir == "" || exists(b.dir); i++ {
+		b.dir = filepath.Join(oracle, fmt.Sprintf("base%d", i))
+	}
 	ctx, cancel := context.WithTimeout(ctx, clusterLimit)
 	defer cancel()
 	err = Run(c.command(ctx, oracle, nil, "pg_basebackup", "-D", b.dir, "-X", "none", "-c", "fast", "-d", p.DSN()))

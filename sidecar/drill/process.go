@@ -74,6 +74,9 @@ func (p *process) kill() {
 	<-p.done
 }
 
+// signal sends a signal to the process and its group.
+func (p *process) signal(s syscall.Signal) error { return syscall.Kill(-p.cmd.Process.Pid, s) }
+
 // folder makes a folder that belongs to user postgres, with a log folder in it.
 func (c *Cluster) folder(name string) (string, error) {
 	dir := filepath.Join(c.Dir, name)
