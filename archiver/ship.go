@@ -166,7 +166,9 @@ func (a *Archiver) Ship(ctx context.Context, n wal.Name) error {
 	}
 	if p.ok && p.opens && n.Kind == wal.KindSegment {
 		// Without the baton only the first segment of a timeline is ours to put, not the first four.
-		a.opening.Lock()
+		if !a.opening.TryLock() {
+			return fmt.Errorf("%w: another segment opens its timeline just now", errNotOurs) // which rings when it is done
+		}
 		defer a.opening.Unlock()
 		p = a.permit(ctx, n)
 	}

@@ -50,7 +50,7 @@ type cluster struct {
 	anyClient    dcs.DCS
 	slowStore    bool
 	streams      []*stream // all that were ever written
-	switchover   string // the candidate, while one is asked for
+	switchover   string    // the candidate, while one is asked for
 	written      map[string]string
 	storeDown    bool
 	dcsDown      bool

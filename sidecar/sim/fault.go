@@ -27,10 +27,10 @@ func troubles() []trouble {
 		{"process pause", 5, (*cluster).pause},
 		{"holder without the DCS", 3, (*cluster).holderWithoutDCS},
 		{"node without the store", 4, (*cluster).nodeWithoutStore},
-		{"crash and restart", 10, (*cluster).primaryCrash},
+		{"crash and restart", 14, (*cluster).primaryCrash},
 		{"standby crash", 4, (*cluster).standbyCrash},
 		{"postgresql crash", 4, (*cluster).postgresCrash},
-		{"switchover", 10, (*cluster).askSwitchover},
+		{"switchover", 14, (*cluster).askSwitchover},
 		{"switchover without the store", 4, (*cluster).switchoverWithoutStore},
 		{"failover of a lagging cluster", 5, (*cluster).laggingFailover},
 		{"disk loss", 3, (*cluster).diskLoss},
@@ -38,12 +38,12 @@ func troubles() []trouble {
 		{"partition of the primary", 5, (*cluster).partition},
 		{"patroni hangs", 4, (*cluster).patroniHangs},
 		{"double promotion", 6, (*cluster).doublePromotion},
-		{"foreign history", 2, (*cluster).foreignHistory},
-		{"two holes", 3, (*cluster).twoHoles},
+		{"foreign history", 4, (*cluster).foreignHistory},
+		{"two holes", 5, (*cluster).twoHoles},
 		{"slow store and a crash", 4, (*cluster).slowCrash},
-		{"expire", 4, (*cluster).expire},
+		{"expire", 6, (*cluster).expire},
 		{"bit rot", 3, (*cluster).bitRot},
-		{"archive damaged", 2, (*cluster).archiveDamaged},
+		{"archive damaged", 4, (*cluster).archiveDamaged},
 		{"ready again", 4, (*cluster).readyAgain},
 		{"base backup", 5, (*cluster).baseBackup},
 		{"replication stands still", 4, (*cluster).replicationHeld},
@@ -566,7 +566,7 @@ func (c *cluster) replicationHeld() {
 func occurrences() []string {
 	out := []string{}
 	for _, f := range []string{"dcs drop", "dcs hang", "dcs lost reply", "dcs late write", "dcs stale read", "dcs slow", "store drop", "store hang",
-		"store lost reply", "store late write", "store slow", "failover to a lagging node", "double promotion to one number", "clone all done",
+		"store lost reply", "store late write", "store stale read", "store slow", "failover to a lagging node", "double promotion to one number", "clone all done",
 		"two holes, nobody owns the first", "both nodes rewound", "slow store at the rewind", "timeline 1 under the policy replica", "status file lost",
 		"bit rot", "archive damaged", "expire", "the work returns by itself"} {
 		out = append(out, "fault: "+f)

@@ -107,6 +107,9 @@ func (n *node) readDCS(ctx context.Context) (dcs.Reading, error) {
 	return r, err
 }
 
+// staleBy is how old a stale listing is.
+const staleBy = 8 * time.Second
+
 // link is the archive as one sidecar reaches it.
 type link struct{ n *node }
 
@@ -155,6 +158,7 @@ func (l *link) do(ctx context.Context, op, key string, read bool, serve func() e
 		return err
 	}
 	onWire = false
+	n.staleList = f.kind == fateStale
 	err := serve()
 	if f.kind == fateLost {
 		err = errNetwork
@@ -203,6 +207,9 @@ func (l *link) List(ctx context.Context, prefix, after string) iter.Seq2[store.I
 			for info, err := range l.n.store.List(context.Background(), prefix, after) {
 				if err != nil {
 					return err
+				}
+				if l.n.staleList && l.n.now.Sub(info.Modified) < staleBy {
+					continue
 				}
 				infos = append(infos, info)
 			}

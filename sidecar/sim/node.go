@@ -33,7 +33,7 @@ type node struct {
 	keep string // keep_dir
 
 	cut, noDCS, noStore bool // its network, by faults
-	damaged             bool // nothing is believed of its disk any more
+	staleList           bool // the listing under way is an old one
 
 	host     *host
 	m        *leader.Machine
@@ -57,11 +57,10 @@ type node struct {
 
 // site is one data directory and its archive.
 type site struct {
-	a      *archiver.Archiver
-	q      *queue.Queue
-	b      *bound
-	procs  int
-	opened map[wal.Timeline]bool // one of its segments was put from here
+	a     *archiver.Archiver
+	q     *queue.Queue
+	b     *bound
+	procs int
 }
 
 func newNode(c *cluster, name string, s *server) *node {
@@ -145,7 +144,7 @@ func (n *node) tendSite(p *proc) error {
 		return err
 	}
 	b := newBound(nil)
-	s := &site{q: q, b: b, opened: map[wal.Timeline]bool{}}
+	s := &site{q: q, b: b}
 	id := archiver.Identity{Scope: "main", Member: n.name}
 	opened, err := archiver.Prepare(b.ctx, &link{n}, id, srv, q, scope{n})
 	if err == nil {
@@ -272,15 +271,10 @@ func (n *node) shipUntil(p *proc, s *site, b, under *bound, next func() []wal.Na
 				continue
 			}
 			running++
-			n.host.spawn(func(q *proc) {
+			n.host.spawn(func(*proc) {
 				n.ship(s, uploads, name)
 				running--
 			})
-			if !s.opened[name.Segment.Timeline] {
-				for running > 0 {
-					p.sleep(5 * time.Millisecond)
-				}
-			}
 		}
 		n.rest(p, b.ctx, woken, 5*time.Millisecond)
 	}
@@ -293,10 +287,6 @@ func (n *node) shipUntil(p *proc, s *site, b, under *bound, next func() []wal.Na
 func (n *node) ship(s *site, uploads *bound, name wal.Name) {
 	if err := s.a.Ship(uploads.ctx, name); err != nil {
 		n.say(n.name, "ship %v: %s", name, n.clean(err))
-		return
-	}
-	if name.Kind == wal.KindSegment {
-		s.opened[name.Segment.Timeline] = true
 	}
 }
 
@@ -426,12 +416,17 @@ func (n *node) push(p *proc, ctx context.Context, name wal.Name) archiver.Reply 
 	s.procs++
 	defer func() { s.procs-- }()
 	call := s.a.NewCall(name)
+	row := ""
 	for {
 		woken := s.a.Changed()
 		r, done := call.Step(ctx)
+		if r.Row != row {
+			row = r.Row
+			n.count("row: " + row)
+		}
 		if done {
 			n.say(n.name, "push %v: %d by row %s %s", name, r.Code, r.Row, n.cleanText(r.Why))
-			n.row(r.Row, r.Code)
+			n.answer(r.Row, r.Code)
 			if r.Code == 0 {
 				n.check.acknowledged(n, name, r)
 			}

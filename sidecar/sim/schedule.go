@@ -35,8 +35,8 @@ func Run(seed uint64, dir string, tally *Tally) Result {
 	for _, t := range all {
 		total += t.weight
 	}
-	end := c.between(90*time.Second, 180*time.Second)
-	for range 4 + c.rng.IntN(6) {
+	end := c.between(100*time.Second, 190*time.Second)
+	for range 5 + c.rng.IntN(6) {
 		x := c.rng.IntN(total)
 		for _, t := range all {
 			if x -= t.weight; x < 0 {

@@ -59,9 +59,14 @@ func (c *cluster) count(what string) { c.tally.add(what) }
 
 func (c *cluster) fault(what string) { c.tally.add("fault: " + what) }
 
+// row counts a push that was answered without a sidecar to judge it.
 func (c *cluster) row(row string, code int) {
-	c.tally.add(fmt.Sprintf("row: %s answered %d", row, code))
-	c.tally.add("row: " + row)
+	c.count("row: " + row)
+	c.answer(row, code)
+}
+
+func (c *cluster) answer(row string, code int) {
+	c.count(fmt.Sprintf("answer: %d by row %s", code, row))
 }
 
 func (c *cluster) endTally(cause string) {
