@@ -126,8 +126,17 @@ func (a *app) tendSite(ctx context.Context, proven *bool) error {
 // logged once.
 func steady(err error) error {
 	random := regexp.MustCompile(`/[A-Z2-7]{26}\b`) // crypto/rand.Text
-	return errors.New(random.ReplaceAllString(err.Error(), ""))
+	return &steadyError{random.ReplaceAllString(err.Error(), ""), err}
 }
+
+// steadyError reads otherwise than the error that it is.
+type steadyError struct {
+	text string
+	error
+}
+
+func (e *steadyError) Error() string { return e.text }
+func (e *steadyError) Unwrap() error { return e.error }
 
 var errOtherCluster = errors.New("the data directory belongs to another cluster now")
 

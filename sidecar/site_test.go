@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/walbaton/walbaton/archiver"
 	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/archiver/store/file"
 )
@@ -19,6 +20,9 @@ func TestSteady(t *testing.T) {
 		err := store.Prove(t.Context(), s, "shop/probe/n1", 1<<20)
 		if err == nil {
 			t.Fatal("proven without a folder")
+		}
+		if why := archiver.Reason(s, steady(err)); !strings.Contains(why, "/nowhere/archive is not there") {
+			t.Errorf("the reason is %q", why)
 		}
 		said = append(said, steady(err).Error())
 	}
