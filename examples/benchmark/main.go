@@ -1,0 +1,99 @@
+// Benchmark is `make bench`: it measures walbaton on real WAL and a real Patroni cluster, and writes docs/benchmark.md,
+// with the raw numbers beside it in docs/benchmark/*.json.
+//
+//	benchmark [flags]              every part
+//	benchmark [flags] drain push   these parts, in this order
+//	benchmark page                 the page again, from the raw numbers that are there
+//
+// The parts are files of this folder: drain.go, push.go, handover.go and requests.go. Each starts what it needs below
+// /tmp and stops it at its end, also after Ctrl-C. segments.go prepares the WAL that drain and push ship. A part can be
+// run alone: the page then has its new numbers beside the older ones of the others, each with its date.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	var o options
+	flag.IntVar(&o.segments, "segments", 500, "how many `segments` of 16 MB wait when a drain begins")
+	flag.IntVar(&o.rounds, "rounds", 3, "how many `runs` of each measurement")
+	flag.IntVar(&o.calls, "calls", 2000, "how many `calls` of push in a run")
+	flag.IntVar(&o.switchovers, "switchovers", 10, "how many `switchovers`")
+	flag.IntVar(&o.requests, "requests", 100, "over how many `segments` requests are counted")
+	flag.StringVar(&o.data, "data", "", "a `folder` for the prepared WAL, which is kept and used again (default: a new one that is deleted)")
+	flag.StringVar(&o.docs, "docs", "docs", "the `folder` of benchmark.md and benchmark/")
+	flag.Parse()
+	err := run(ctx, o, flag.Args())
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "benchmark: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// options are how much is measured, and where the results go.
+type options struct {
+	segments, rounds, calls, switchovers, requests int
+
+	data, docs string
+}
+
+func run(ctx context.Context, o options, parts []string) error {
+	if len(parts) == 0 {
+		parts = []string{"drain", "push", "handover", "requests"}
+	}
+	b := &bench{options: o, begin: time.Now()}
+	defer b.close()
+	if err := os.MkdirAll(filepath.Join(o.docs, "benchmark"), 0o755); err != nil {
+		return err
+	}
+	all := map[string]func(context.Context) (any, error){
+		"drain": b.drains, "push": b.pushes, "handover": b.handovers, "requests": b.counts,
+	}
+	for _, part := range parts {
+		if part == "page" {
+			continue
+		}
+		measure, ok := all[part]
+		if !ok {
+			return fmt.Errorf("%q is no part; the parts are drain, push, handover, requests and page", part)
+		}
+		b.say("%s", part)
+		result, err := measure(ctx)
+		if err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", part, err), ctx.Err())
+		}
+		if err := b.save(ctx, part, result); err != nil {
+			return err
+		}
+	}
+	return b.page()
+}
+
+// bench is one run of the program.
+type bench struct {
+	options
+	begin time.Time
+	wal   *segments // prepared when a part first asks for it
+}
+
+// close stops the server that has the segments.
+func (b *bench) close() {
+	if b.wal != nil {
+		b.wal.close()
+	}
+}
+
+func (b *bench) say(format string, args ...any) {
+	fmt.Printf("[%4.0f s] %s\n", time.Since(b.begin).Seconds(), fmt.Sprintf(format, args...))
+}
