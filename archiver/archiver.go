@@ -1,6 +1,7 @@
 package archiver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -110,7 +112,11 @@ func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Option
 		cover: newCoverage(), bell: newBell(), m: newMetrics(o.Metrics), log: o.Log,
 		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{},
 	}
-	return r, r.openKeep()
+	if err := r.openKeep(); err != nil {
+		// Shipping goes on: only what a stopped server alone has is less safe.
+		r.log.Warn("nothing can be set aside", "why", err)
+	}
+	return r, nil
 }
 
 // Archive is where this Archiver ships to.
@@ -174,6 +180,10 @@ func (a *Archiver) List(ctx context.Context) error {
 			oldest[t] = no
 		}
 	}
+	if srv := a.server(); srv.Flush != 0 && srv.Timeline != 0 {
+		// Also when no finished segment is left here: where the line stands is worth one request.
+		lower(srv.Timeline, a.archive.SegmentSize().Before(srv.Timeline, srv.Flush).No-1)
+	}
 	for _, k := range a.local.names() {
 		if k.name.Kind != wal.KindHistory {
 			lower(k.name.Segment.Timeline, k.name.Segment.No)
@@ -183,8 +193,8 @@ func (a *Archiver) List(ctx context.Context) error {
 	for _, p := range others.Spans() {
 		lower(p.Timeline, p.First)
 	}
-	for t, no := range oldest {
-		if err := a.cover.list(ctx, a.archive, t, no); err != nil {
+	for _, t := range slices.Sorted(maps.Keys(oldest)) {
+		if err := a.cover.list(ctx, a.archive, t, oldest[t]); err != nil {
 			a.note(err)
 			return err
 		}
@@ -283,7 +293,7 @@ func (a *Archiver) fail(n wal.Name, err error) {
 	}
 	f.wait = min(max(2*f.wait, 250*time.Millisecond), 30*time.Second)
 	f.next = now.Add(f.wait)
-	if f.why != err.Error() && !errors.Is(err, errNotOurs) {
+	if f.why != err.Error() && !errors.Is(err, errNotOurs) && !errors.Is(err, errNotWhole) {
 		a.log.Warn("file not shipped", "file", n.String(), "why", err)
 	}
 	f.err, f.why = err, err.Error()
@@ -386,7 +396,9 @@ func (a *Archiver) Alarms() []Alarm {
 	for _, al := range a.alarms {
 		out = append(out, al)
 	}
-	slices.SortFunc(out, func(x, y Alarm) int { return x.Since.Compare(y.Since) })
+	slices.SortFunc(out, func(x, y Alarm) int {
+		return cmp.Or(x.Since.Compare(y.Since), strings.Compare(x.Name+x.Row, y.Name+y.Row))
+	})
 	return out
 }
 

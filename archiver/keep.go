@@ -54,7 +54,7 @@ func (a *Archiver) patience() (storeIdle, stopped time.Duration) {
 // lists the segment as good.
 func (a *Archiver) setAside(ctx context.Context, n wal.Name, c *content) error {
 	last := a.scope.Last()
-	if n.Kind == wal.KindSegment && last.LeaderLive && last.LeaderHas.Has(n.Segment) {
+	if n.Kind == wal.KindSegment && last.LeaderLive && !last.IsLeader() && last.LeaderHas.Has(n.Segment) {
 		return nil
 	}
 	if a.o.KeepDir == "" {
@@ -101,8 +101,12 @@ func (a *Archiver) openKeep() error {
 	if err != nil {
 		return fmt.Errorf("open keep_dir: %w", err)
 	}
-	a.keep = newLocal(q, a.archive.SegmentSize(), a.archive.id.SystemID)
-	return a.keep.scan()
+	keep := newLocal(q, a.archive.SegmentSize(), a.archive.id.SystemID)
+	if err := keep.scan(); err != nil {
+		return errors.Join(fmt.Errorf("read keep_dir: %w", err), q.Close())
+	}
+	a.keep = keep
+	return nil
 }
 
 // source is the folder that has n: pg_wal, else the files set aside.

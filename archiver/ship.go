@@ -20,6 +20,10 @@ const batch = 64
 // errBadCopy means that our copy is not what its name says, so it is not shipped (P3).
 var errBadCopy = errors.New("our copy is not good")
 
+// errNotWhole is errBadCopy for a file that is being written, was made for later, or was cut off: every
+// pg_wal has such files, and nothing is wrong with them.
+var errNotWhole = fmt.Errorf("%w for shipping yet", errBadCopy)
+
 // errNotOurs means that this node may not put the file now.
 var errNotOurs = errors.New("not ours to put now")
 
@@ -204,6 +208,9 @@ func (a *Archiver) putFile(ctx context.Context, l *local, n wal.Name) error {
 		return err
 	}
 	if !a.shippable(n, c) {
+		if c.state == wal.Cut || c.state == wal.Foreign {
+			return fmt.Errorf("%w: %s", errNotWhole, c.why)
+		}
 		return fmt.Errorf("%w: %s", errBadCopy, c.why)
 	}
 	sealed, err := packed.Seal(a.header(n, c))

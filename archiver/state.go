@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/walbaton/walbaton/archiver/queue"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
@@ -52,7 +53,9 @@ func (a *Archiver) State() State {
 		if archived.Has(n.Segment) || a.archive.BelowFloor(n) || k.read != nil && !a.shippable(n, k.read) {
 			continue
 		}
-		s.Waiting++
+		if good || k.status == queue.Ready {
+			s.Waiting++
+		}
 		if good {
 			s.Misses.Add(n.Segment)
 			if s.Oldest == "" {
