@@ -20,6 +20,9 @@ demo: ## watch a cluster lose its primary and the archive lose nothing; KEEP=1 l
 	.ci/install
 	@mkdir -p bin && go build -o bin/quickstart ./examples/quickstart && exec bin/quickstart
 
+bench: ## measure it on this machine: writes docs/benchmark.md; a quarter of an hour, and it wants the machine for itself
+	.ci/install && .ci/build-tools minio && mkdir -p bin && go build -o bin/benchmark ./examples/benchmark && exec bin/benchmark
+
 lint: $(tools)/staticcheck@v0.7.0 ## go vet, staticcheck, gofmt; reports large files, functions and interfaces
 	go vet -tags servers,drills ./... ./.ci/mutants ./.ci/sizes ./.ci/suite
 	$< -tags servers,drills ./...

@@ -100,8 +100,11 @@ func (car *sidecar) watch(ctx context.Context, d *drain) error {
 	begin := time.Now()
 	return until(ctx, 10*time.Minute, 100*time.Millisecond, "the archive has every segment", func() (bool, error) {
 		d.PeakAnon = max(d.PeakAnon, kilobytes(status, "RssAnon")<<10)
-		if d.PeakAnon == 0 && time.Since(begin) > time.Second {
-			return false, errors.New("the sidecar has ended")
+		select {
+		case <-car.ended:
+			log, err := os.ReadFile(car.log())
+			return false, errors.Join(fmt.Errorf("the sidecar has ended: %s", log), err)
+		default:
 		}
 		put, err := car.put(ctx)
 		if err != nil {
@@ -119,7 +122,7 @@ type sidecar struct {
 	archive *drill.Cluster // only its archive and its folder are used
 	address string         // of its metrics
 	cmd     *exec.Cmd
-	ended   chan error
+	ended   chan struct{} // closed when its process has ended
 }
 
 func (s *segments) newSidecar(ctx context.Context, place drill.Place, codec string) (*sidecar, error) {
@@ -127,7 +130,7 @@ func (s *segments) newSidecar(ctx context.Context, place drill.Place, codec stri
 	if err != nil {
 		return nil, err
 	}
-	car := &sidecar{archive: archive, ended: make(chan error, 1)}
+	car := &sidecar{archive: archive, ended: make(chan struct{})}
 	if err := archive.StartStore(ctx); err != nil {
 		return nil, errors.Join(err, car.close())
 	}
@@ -148,7 +151,7 @@ func (s *segments) newSidecar(ctx context.Context, place drill.Place, codec stri
 }
 
 func (car *sidecar) start() error {
-	log, err := os.Create(filepath.Join(car.archive.Dir, "sidecar.log"))
+	log, err := os.Create(car.log())
 	if err != nil {
 		return err
 	}
@@ -157,7 +160,10 @@ func (car *sidecar) start() error {
 	if err := car.cmd.Start(); err != nil {
 		return err
 	}
-	go func() { car.ended <- car.cmd.Wait() }()
+	go func() {
+		defer close(car.ended)
+		car.cmd.Wait() // it is asked to end, or killed
+	}()
 	return nil
 }
 
@@ -165,6 +171,9 @@ func (car *sidecar) start() error {
 func (car *sidecar) close() (err error) {
 	if car.cmd != nil && car.cmd.Process != nil {
 		err = car.cmd.Process.Signal(syscall.SIGTERM)
+		if errors.Is(err, os.ErrProcessDone) {
+			err = nil
+		}
 		select {
 		case <-car.ended:
 		case <-time.After(10 * time.Second): // it is killed below
@@ -174,6 +183,7 @@ func (car *sidecar) close() (err error) {
 }
 
 func (car *sidecar) socket() string { return car.archive.Nodes[0].Socket() }
+func (car *sidecar) log() string    { return filepath.Join(car.archive.Dir, "sidecar.log") }
 
 // put is how many segments the archive took.
 func (car *sidecar) put(ctx context.Context) (int, error) {

@@ -21,18 +21,22 @@ import (
 
 // machine is what the numbers of a part depend on.
 type machine struct {
-	Date     string            // of the end of the part, UTC
-	Cores    int               //
-	CPU      string            // its name
-	MemoryMB int64             //
-	Kernel   string            //
-	Versions map[string]string // what the programs say of themselves
+	Date     string // of the end of the part, UTC
+	Cores    int
+	CPU      string // its name
+	MemoryMB int64
+	Kernel   string
+	Versions map[string]string // by program, what it says of itself; walbaton's is the commit
 }
 
 func thisMachine(ctx context.Context) machine {
-	m := machine{Date: time.Now().UTC().Format("2006-01-02 15:04"), Cores: runtime.NumCPU(), CPU: "unknown", Versions: map[string]string{"Go": runtime.Version()}}
-	m.CPU = field("/proc/cpuinfo", "model name")
-	m.MemoryMB = kilobytes("/proc/meminfo", "MemTotal") >> 10
+	m := machine{
+		Date:     time.Now().UTC().Format("2006-01-02 15:04"),
+		Cores:    runtime.NumCPU(),
+		CPU:      field("/proc/cpuinfo", "model name"),
+		MemoryMB: kilobytes("/proc/meminfo", "MemTotal") >> 10,
+		Versions: map[string]string{"Go": runtime.Version()},
+	}
 	if text, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		m.Kernel = strings.TrimSpace(string(text))
 	}
@@ -40,13 +44,18 @@ func thisMachine(ctx context.Context) machine {
 		"PostgreSQL": {"/usr/lib/postgresql/15/bin/postgres", "--version"},
 		"Patroni":    {"patroni", "--version"},
 		"etcd":       {"etcd", "--version"},
-		"walbaton":   {"git", "log", "-1", "--format=commit %h of %cs"},
+		"walbaton":   {"git", "log", "-1", "--format=commit %h"},
 	} {
 		out, err := drill.Output(exec.CommandContext(ctx, command[0], command[1:]...))
 		if err != nil {
 			out = "unknown"
 		}
 		m.Versions[name], _, _ = strings.Cut(out, "\n")
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		if found, err := filepath.Glob(filepath.Join(home, ".cache/walbaton/tools/minio@*")); err == nil && len(found) == 1 {
+			m.Versions["MinIO"] = filepath.Base(found[0]) // as .ci/build-tools names it
+		}
 	}
 	return m
 }

@@ -48,12 +48,12 @@ type options struct {
 	data, docs string
 }
 
-func run(ctx context.Context, o options, parts []string) error {
+func run(ctx context.Context, o options, parts []string) (err error) {
 	if len(parts) == 0 {
 		parts = []string{"drain", "push", "handover", "requests"}
 	}
 	b := &bench{options: o, begin: time.Now()}
-	defer b.close()
+	defer func() { err = errors.Join(err, b.close()) }()
 	if err := os.MkdirAll(filepath.Join(o.docs, "benchmark"), 0o755); err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func run(ctx context.Context, o options, parts []string) error {
 		b.say("%s", part)
 		result, err := measure(ctx)
 		if err != nil {
-			return errors.Join(fmt.Errorf("%s: %w", part, err), ctx.Err())
+			return fmt.Errorf("%s: %w", part, err)
 		}
 		if err := b.save(ctx, part, result); err != nil {
 			return err
@@ -88,10 +88,11 @@ type bench struct {
 }
 
 // close stops the server that has the segments.
-func (b *bench) close() {
-	if b.wal != nil {
-		b.wal.close()
+func (b *bench) close() error {
+	if b.wal == nil {
+		return nil
 	}
+	return b.wal.close()
 }
 
 func (b *bench) say(format string, args ...any) {

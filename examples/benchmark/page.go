@@ -48,7 +48,7 @@ func (b *bench) page() error {
 	}
 	slices.Sort(raw)
 	t, err := template.New("page").Funcs(template.FuncMap{
-		"spread": spread, "p50": p50, "p99": p99, "versions": versions, "requests": requests, "mb": mb, "groups": groups, "column": column,
+		"spread": spread, "p50": p50, "p99": p99, "machines": machines, "next": func(i int) int { return i + 1 }, "requests": requests, "mb": mb, "groups": groups, "column": column,
 	}).Parse(pageText)
 	if err != nil {
 		return err
@@ -131,7 +131,8 @@ func spread(format string, values []float64) string {
 		return ""
 	}
 	sorted := slices.Sorted(slices.Values(values))
-	text := fmt.Sprintf(format, quantile(sorted, 0.5))
+	middle := (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
+	text := fmt.Sprintf(format, middle)
 	if len(sorted) > 1 {
 		text += fmt.Sprintf(" ("+format+" to "+format+")", sorted[0], sorted[len(sorted)-1])
 	}
@@ -149,13 +150,25 @@ func p99(us []int64) float64 { return float64(quantile(slices.Sorted(slices.Valu
 
 func mb(bytes int64) int64 { return bytes >> 20 }
 
-// versions of the programs, by name.
-func versions(m machine) string {
+// machines says where the parts were measured: once, when all were on one machine with the same programs.
+func machines(parts ...machine) string {
 	var all []string
-	for _, name := range slices.Sorted(maps.Keys(m.Versions)) {
-		all = append(all, fmt.Sprintf("%s (`%s`)", name, m.Versions[name]))
+	for _, m := range parts {
+		if m.Cores == 0 {
+			continue // not measured
+		}
+		var programs []string
+		for _, name := range slices.Sorted(maps.Keys(m.Versions)) {
+			if name != "walbaton" {
+				programs = append(programs, m.Versions[name])
+			}
+		}
+		text := fmt.Sprintf("%d cores (%s), %d MB of memory, Linux %s; %s.", m.Cores, m.CPU, m.MemoryMB, m.Kernel, strings.Join(programs, ", "))
+		if !slices.Contains(all, text) {
+			all = append(all, text)
+		}
 	}
-	return strings.Join(all, ", ")
+	return strings.Join(all, "\n")
 }
 
 // requests of a node: all of them, and for each segment.

@@ -23,6 +23,7 @@ import (
 type segments struct {
 	c    *drill.Cluster // a folder and the programs; it is never started as a cluster
 	data string
+	runs bool // the server was started
 }
 
 const (
@@ -95,6 +96,7 @@ fsync = off
 // start starts the server, which listens on a socket in the cluster's folder only.
 func (s *segments) start(ctx context.Context) error {
 	log := filepath.Join(s.c.Nodes[0].Dir, "log/postgres.log")
+	s.runs = true
 	return drill.Run(s.c.Command(ctx, "pg_ctl", "start", "-w", "-s", "-D", s.data, "-l", log, "-o", "-k "+s.c.Nodes[0].Dir))
 }
 
@@ -115,6 +117,9 @@ func (s *segments) exec(ctx context.Context, sql string) error {
 
 // close stops the server, and removes all that is not to be kept.
 func (s *segments) close() error {
+	if !s.runs {
+		return s.c.Stop()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	stop := s.c.Command(ctx, "pg_ctl", "stop", "-s", "-m", "fast", "-D", s.data)
