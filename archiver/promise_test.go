@@ -1,11 +1,14 @@
 package archiver
 
 import (
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/walbaton/walbaton/archiver/seal"
 	"github.com/walbaton/walbaton/archiver/store/mem"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
@@ -81,6 +84,28 @@ func TestNewFileUnderAnOldName(t *testing.T) {
 	}
 	if r := n.Push(t.Context(), g); r.Row == "2" {
 		t.Errorf("push of another file of the same name: got %+v, but the archive does not have this one", r)
+	}
+}
+
+// TestRecycledWhileRead is P3: PostgreSQL recycles a segment by renaming it, and what was read under the old name may by
+// then be the beginning of another one.
+func TestRecycledWhileRead(t *testing.T) {
+	w := newWriter()
+	w.Fill(3)
+	n := newTestNode(t, mem.New("x"), "n1", w)
+	n.copyFrom(w, ".ready")
+	full := w.Full()
+	g, path := wal.SegmentName(full[0]), filepath.Join(n.dir, full[0].String())
+	_, err := n.local.read(g, func(r io.Reader, _ int64) (seal.Digest, error) {
+		if err := os.Rename(path, filepath.Join(n.dir, full[2].Next().Next().String())); err != nil {
+			return seal.Digest{}, err
+		}
+		n.write(g.String(), w.Segment(full[1]), "") // of the same size
+		_, err := io.Copy(io.Discard, r)
+		return seal.Digest{}, err
+	})
+	if !errors.Is(err, errRecycled) {
+		t.Errorf("read while its file was recycled: got %v, want errRecycled", err)
 	}
 }
 
