@@ -34,6 +34,9 @@ func main() {
 	flag.StringVar(&o.docs, "docs", "docs", "the `folder` of benchmark.md and benchmark/")
 	flag.Parse()
 	err := run(ctx, o, flag.Args())
+	if ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "benchmark: %v\n", err)
@@ -73,7 +76,7 @@ func run(ctx context.Context, o options, parts []string) (err error) {
 		if err != nil {
 			return fmt.Errorf("%s: %w", part, err)
 		}
-		if err := b.save(ctx, part, result); err != nil {
+		if err := errors.Join(b.save(ctx, part, result), b.page()); err != nil {
 			return err
 		}
 	}
