@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,16 +29,15 @@ type slowStore struct {
 	*mem.Faults
 	mu    sync.Mutex
 	spoil func(base string) mem.Fault // nil spoils nothing
-	puts  []put
+	puts  []*put
 }
 
 type put struct {
-	name       string
-	began      time.Time
-	running    bool
-	ended      time.Time
-	err        error
-	concurrent int // with this one, when it began
+	name    string
+	began   time.Time
+	running bool
+	ended   time.Time
+	err     error
 }
 
 func newSlowStore() *slowStore {
@@ -56,13 +56,13 @@ func newSlowStore() *slowStore {
 // Put implements store.Store.
 func (s *slowStore) Put(ctx context.Context, key string, b store.Body) error {
 	s.mu.Lock()
-	i := len(s.puts)
-	s.puts = append(s.puts, put{name: path.Base(key), began: time.Now(), running: true, concurrent: s.running() + 1})
+	p := &put{name: path.Base(key), began: time.Now(), running: true}
+	s.puts = append(s.puts, p)
 	s.mu.Unlock()
 	err := s.Faults.Put(ctx, key, b)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.puts[i].running, s.puts[i].ended, s.puts[i].err = false, time.Now(), err
+	p.running, p.ended, p.err = false, time.Now(), err
 	return err
 }
 
@@ -82,13 +82,15 @@ func (s *slowStore) set(spoil func(base string) mem.Fault) {
 	s.spoil = spoil
 }
 
-// take gives the puts since the last time, and how many are still under way.
+// take gives the puts since the last time, and how many are still under way: those come again.
 func (s *slowStore) take() (puts []put, running int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	puts, running = s.puts, s.running()
-	s.puts = nil
-	return puts, running
+	for _, p := range s.puts {
+		puts = append(puts, *p)
+	}
+	s.puts = slices.DeleteFunc(s.puts, func(p *put) bool { return !p.running })
+	return puts, len(s.puts)
 }
 
 // background runs f and gives a channel that is closed when it has returned.
@@ -150,6 +152,67 @@ func TestHangingUploadsGetTheGrace(t *testing.T) {
 		time.Sleep(time.Minute)
 		if puts, _ := s.take(); len(puts) != 0 {
 			t.Errorf("%d uploads began after Lead had returned", len(puts))
+		}
+	})
+}
+
+// lateContext shows its end on Done before it calls those who asked for a call, as every context does, but for longer.
+type lateContext struct {
+	context.Context
+	done chan struct{}
+}
+
+func (c lateContext) Done() <-chan struct{} { return c.done }
+
+func (c lateContext) AfterFunc(f func()) (stop func() bool) {
+	stopped := make(chan struct{})
+	go func() {
+		select {
+		case <-c.done:
+		case <-stopped:
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+		select {
+		case <-stopped:
+		default:
+			f()
+		}
+	}()
+	return sync.OnceValue(func() bool { close(stopped); return true })
+}
+
+func (c lateContext) Err() error {
+	select {
+	case <-c.done:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// TestGraceIsNotMissed: Lead may see the end of its term before the call that begins the grace was made.
+func TestGraceIsNotMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s := newWriter(), newSlowStore()
+		w.Fill(3)
+		n := newTestNode(t, s, "n1", w)
+		n.copyFrom(w, ".ready")
+		s.set(func(string) mem.Fault { return mem.Fault{Hang: true} })
+		ctx := lateContext{t.Context(), make(chan struct{})}
+		done := background(t, func() error {
+			return n.shipUntil(ctx, func() []wal.Name { return []wal.Name{wal.SegmentName(w.Full()[0])} })
+		})
+		n.BeginTerm(1, Set{})
+		time.Sleep(5 * time.Second)
+		if _, running := s.take(); running != 1 {
+			t.Fatalf("uploads under way: got %d, want 1", running)
+		}
+		close(ctx.done)
+		time.Sleep(n.o.Grace + 20*time.Millisecond)
+		synctest.Wait()
+		if !returned(done) {
+			t.Fatal("the grace never ends")
 		}
 	})
 }

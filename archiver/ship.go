@@ -81,9 +81,10 @@ func (a *Archiver) EndTerm() {
 func (a *Archiver) shipUntil(ctx context.Context, next func() []wal.Name) error {
 	uploads, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	// Taken back only after the wait below: the end of ctx is seen here before it has called this.
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(a.o.Grace, cancel) })()
 	var workers sync.WaitGroup
 	defer workers.Wait()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(a.o.Grace, cancel) })()
 	slots := make(chan struct{}, a.o.Workers)
 	for {
 		woken := a.bell.wait()
