@@ -102,7 +102,7 @@ func everything(t *testing.T, tally *Tally) {
 	}
 }
 
-// TestSameSeedSameLog: a seed gives the same event log byte for byte; four of them, and 20 where many are played.
+// TestSameSeedSameLog: a seed gives the same event log byte for byte; two of them under -short.
 func TestSameSeedSameLog(t *testing.T) {
 	dir := folder(t)
 	n := uint64(20)
