@@ -22,11 +22,10 @@ func (m *Machine) ReadDone(now time.Time, r dcs.Reading, err error) {
 }
 
 func (m *Machine) understand(now time.Time, v View) {
-	own, there := v.Records[m.o.Self]
+	_, there := v.Records[m.o.Self]
 	m.absent = m.given && !there && !m.record.busy && v.At.After(m.record.done)
 	if there && m.given {
-		own = m.compose(now)
-		v.Records[m.o.Self] = own
+		v.Records[m.o.Self] = m.compose(now)
 	}
 	m.countFree(v)
 	m.dropPart(v)

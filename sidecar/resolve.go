@@ -284,7 +284,7 @@ func (a *app) knowsMember(name string) error {
 		return errors.New("the DCS has not answered yet, so the members are not known")
 	}
 	if names := memberNames(v); !slices.Contains(names, name) {
-		return fmt.Errorf("Patroni has no member %q; it has %s", name, strings.Join(names, ", "))
+		return fmt.Errorf("no member is called %q; Patroni has %s", name, strings.Join(names, ", "))
 	}
 	return nil
 }

@@ -153,7 +153,7 @@ func (n *Node) patroniKnows(ctx context.Context, running int) error {
 		}
 	}
 	if running > 0 {
-		return fmt.Errorf("Patroni sees %v", view.Members)
+		return fmt.Errorf("members that Patroni sees: %v", view.Members)
 	}
 	return nil
 }
