@@ -66,6 +66,9 @@ func (n *Node) StartSidecar(context.Context) error {
 // children, what its archiver called, the sidecar. The disk stays.
 func (n *Node) Kill(context.Context) error {
 	killBelow(n.Dir)
+	// A dying process leaves its folder before its ports are free: those that we started are waited for.
+	n.patroni.kill()
+	n.sidecar.kill()
 	return nil
 }
 
@@ -298,7 +301,8 @@ func (n *Node) restoreCommand() string {
 	return fmt.Sprintf("%s fetch --socket %s %%f %%p", n.c.Bin("walbaton-wal"), n.Socket())
 }
 
-// patroni.yml. The times are the shortest that Patroni 3.0 takes; fsync is off because a killed process loses
+// patroni.yml. The times are the shortest that Patroni 3.0 takes, and so is wal_keep_size: with less it takes 128 MB, and
+// no checkpoint of a drill would recycle anything. fsync is off because a killed process loses
 // nothing that it wrote, only a machine without power does.
 var patroniConfig = template.Must(template.New("patroni.yml").Parse(`scope: {{.Scope}}
 namespace: /service/
@@ -329,7 +333,7 @@ bootstrap:
         max_replication_slots: 10
         wal_log_hints: "on"
         archive_mode: "{{.ArchiveMode}}"
-        wal_keep_size: 0
+        wal_keep_size: 16MB
   initdb:
   - encoding: UTF8
   - locale: C.UTF-8

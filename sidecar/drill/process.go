@@ -70,6 +70,11 @@ func (p *process) kill() {
 	if p == nil {
 		return
 	}
+	select {
+	case <-p.done: // its number may be another's by now
+		return
+	default:
+	}
 	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // it may be gone
 	<-p.done
 }
