@@ -159,7 +159,7 @@ func (a *Archiver) considerTimeline(ctx context.Context, o Order, r Resolution) 
 	case err != nil:
 		return Plan{}, fmt.Errorf("the DCS does not answer, so nobody knows which timeline %d is the cluster's: %w", o.Timeline, err)
 	case c.Leader == "" || c.Line.Timeline == 0:
-		return Plan{}, fmt.Errorf("no leader of Patroni's is known just now, so nobody knows which timeline %d is the cluster's", o.Timeline)
+		return Plan{}, fmt.Errorf("the leader is not known just now, so nobody knows which timeline %d is the cluster's", o.Timeline)
 	case c.Leader == o.Member && c.Line.Timeline == o.Timeline:
 		return Plan{}, fmt.Errorf("%s is Patroni's leader and on timeline %d now: its WAL is the cluster's", o.Member, o.Timeline)
 	}
