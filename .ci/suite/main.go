@@ -178,7 +178,7 @@ func (s *suite) goTest(ctx context.Context, args ...string) {
 // simulate plays the seeds that count, and prints how often everything in them occurred.
 func (s *suite) simulate(ctx context.Context) {
 	begin := time.Now()
-	out, err := command(ctx, "nice", "-n", "5", "go", "test", "-count=1", "-timeout", "60m", "./sidecar/sim",
+	out, err := command(ctx, "nice", "-n", "5", "go", "test", "-v", "-count=1", "-timeout", "60m", "./sidecar/sim",
 		"-run", "^TestSeeds$", fmt.Sprintf("-sim.seeds=%d", s.seeds)).CombinedOutput()
 	s.tally.add(result{name: fmt.Sprintf("sidecar/sim %d seeds", s.seeds), seconds: time.Since(begin).Seconds(), passed: err == nil}, string(out))
 	if err == nil {
