@@ -140,6 +140,7 @@ func (a *Archiver) Rescan() error {
 	a.mu.Unlock()
 	if moved {
 		a.local.revalidate()
+		a.cover.doubt()
 	}
 	if err := a.local.scan(); err != nil {
 		return err
@@ -184,7 +185,7 @@ func (a *Archiver) List(ctx context.Context) error {
 		// Also when no finished segment is left here: where the line stands is worth one request.
 		lower(srv.Timeline, a.archive.SegmentSize().Before(srv.Timeline, srv.Flush).No-1)
 	}
-	for _, k := range a.local.names() {
+	for _, k := range a.names() {
 		if k.name.Kind != wal.KindHistory {
 			lower(k.name.Segment.Timeline, k.name.Segment.No)
 		}
@@ -245,13 +246,20 @@ func (a *Archiver) permit(ctx context.Context, n wal.Name) permit {
 	return mayPut(a.request(n, c))
 }
 
+// isKept says whether n is a file set aside whose timeline has to be told from another server's of the
+// same number. Nobody is promoted to timeline 1.
+func (a *Archiver) isKept(n wal.Name) bool {
+	return a.keep != nil && n.Segment.Timeline > 1 && a.source(n) == a.keep
+}
+
 func (a *Archiver) request(n wal.Name, c Cluster) request {
 	srv := a.server()
-	open, vouched := a.cover.timeline(n.Segment.Timeline)
+	kept := a.isKept(n)
+	open, vouched := a.cover.timeline(vouch{n.Segment.Timeline, kept})
 	c.Line = a.line(c)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return request{name: n, cluster: c, server: srv, own: a.own(srv), baton: a.term != 0, open: open, vouched: vouched}
+	return request{name: n, cluster: c, server: srv, own: a.own(srv), baton: a.term != 0, kept: kept, open: open, vouched: vouched}
 }
 
 // line is the line as this node knows it: the leader's, or without a DCS our own primary's.
@@ -313,7 +321,7 @@ func (a *Archiver) stored(l *local, n wal.Name, c *content, put bool) {
 	l.cover(n, c)
 	a.cover.add(n)
 	if n.Kind == wal.KindSegment {
-		a.cover.vouch(n.Segment.Timeline)
+		a.cover.vouch(vouch{n.Segment.Timeline, l == a.keep && n.Segment.Timeline > 1})
 	}
 	a.mu.Lock()
 	delete(a.failed, n)

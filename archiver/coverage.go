@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"context"
+	"maps"
 	"sync"
 
 	"github.com/walbaton/walbaton/archiver/wal"
@@ -16,7 +17,14 @@ type coverage struct {
 	small    map[wal.Name]bool       // histories, backup labels, partial segments
 	from     map[wal.Timeline]uint64 // a listing of the timeline reached down to this number
 	open     map[wal.Timeline]bool
-	vouched  map[wal.Timeline]bool // one of our segments compared equal with the archive's
+	vouched  map[vouch]bool // one of our segments compared equal with the archive's
+}
+
+// vouch is for the segments of a timeline in pg_wal, or for those set aside. A rewind between the two
+// may have brought another server's timeline of the same number.
+type vouch struct {
+	timeline wal.Timeline
+	kept     bool
 }
 
 func newCoverage() *coverage {
@@ -24,7 +32,7 @@ func newCoverage() *coverage {
 		small:   map[wal.Name]bool{},
 		from:    map[wal.Timeline]uint64{},
 		open:    map[wal.Timeline]bool{},
-		vouched: map[wal.Timeline]bool{},
+		vouched: map[vouch]bool{},
 	}
 }
 
@@ -54,11 +62,18 @@ func (c *coverage) forget(n wal.Name) {
 	delete(c.small, n)
 }
 
-// vouch notes that one of our segments of t is the archive's.
-func (c *coverage) vouch(t wal.Timeline) {
+// vouch notes that one of our segments is the archive's.
+func (c *coverage) vouch(v vouch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.vouched[t] = true
+	c.vouched[v] = true
+}
+
+// doubt forgets who vouched for pg_wal: it may be another server's copy now.
+func (c *coverage) doubt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.vouched, func(v vouch, _ bool) bool { return !v.kept })
 }
 
 // has says whether the archive is known to have the name n.
@@ -71,10 +86,10 @@ func (c *coverage) has(n wal.Name) bool {
 	return c.small[n]
 }
 
-func (c *coverage) timeline(t wal.Timeline) (open, vouched bool) {
+func (c *coverage) timeline(v vouch) (open, vouched bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.open[t], c.vouched[t]
+	return c.open[v.timeline], c.vouched[v]
 }
 
 // archived gives the segments the archive is known to have.

@@ -72,12 +72,35 @@ func (a *Archiver) setAside(ctx context.Context, n wal.Name, c *content) error {
 
 // SetAside copies a file of a pg_wal to keep_dir, durably, unless keep_dir has one of that name. It needs no archive: it
 // is all that can be done for a stopped server before the archive could be opened.
+//
+// With a segment of a timeline that was promoted to goes a witness, the oldest segment of that timeline:
+// two servers can have been promoted to one number, and once the witness compares equal with the
+// archive's, the others are known to be of the archive's timeline, too.
 func SetAside(q *queue.Queue, keepDir string, n wal.Name) error {
 	root, err := os.OpenRoot(keepDir)
 	if err != nil {
 		return fmt.Errorf("open keep_dir: %w", err)
 	}
 	defer root.Close()
+	if err := copyAside(root, q, n); err != nil {
+		return err
+	}
+	if n.Kind != wal.KindSegment || n.Segment.Timeline == 1 {
+		return nil
+	}
+	files, err := q.Scan()
+	if err != nil {
+		return fmt.Errorf("look for a witness of timeline %v: %w", n.Segment.Timeline, err)
+	}
+	for _, f := range files { // oldest first
+		if f.Name.Kind == wal.KindSegment && f.Name.Segment.Timeline == n.Segment.Timeline && !f.Gone {
+			return copyAside(root, q, f.Name)
+		}
+	}
+	return nil
+}
+
+func copyAside(root *os.Root, q *queue.Queue, n wal.Name) error {
 	f, _, err := q.Open(n)
 	if err != nil {
 		return fmt.Errorf("open %v: %w", n, err)

@@ -11,6 +11,7 @@ type request struct {
 	server  Server      // the PostgreSQL beside us
 	own     wal.History // of our own server's timeline
 	baton   bool        // inside a term
+	kept    bool        // it was set aside, and is not of timeline 1: the server beside us may have been rewound since
 	open    bool        // the archive has the timeline's history or one of its segments
 	vouched bool        // one of our segments of this timeline compared equal with the archive's
 }
@@ -28,8 +29,11 @@ func refuse(why string) permit { return permit{why: why} }
 
 // speaksFor says whether this node's copy of timeline t is the leader's: it is the leader and has
 // t in its own history, or it streams t, or a timeline that grew from t, from the leader's server.
+//
+// It says nothing about files set aside: two servers can have been promoted to one number, and after
+// its rewind this one has the other's history.
 func (r request) speaksFor(t wal.Timeline) bool {
-	if _, ok := r.own.End(t); !ok {
+	if _, ok := r.own.End(t); !ok || r.kept && !r.cluster.NoDCS {
 		return false
 	}
 	switch {
@@ -66,7 +70,7 @@ func mayPut(r request) permit {
 			return allow()
 		}
 		return refuse("only a running primary ships where there is no DCS")
-	case !r.cluster.Answered && (r.server.State == ServerPrimary || r.cluster.IsLeader()):
+	case !r.kept && !r.cluster.Answered && (r.server.State == ServerPrimary || r.cluster.IsLeader()):
 		return allow() // P4's case without the DCS
 	case !r.baton:
 		return refuse("another node has the baton")

@@ -129,7 +129,7 @@ func (a *Archiver) Shippable() []wal.Name {
 		}
 		t := k.name.Segment.Timeline
 		if k.name.Kind == wal.KindHistory && (k.read == nil || k.read.good) {
-			open, _ := a.cover.timeline(t)
+			open, _ := a.cover.timeline(vouch{timeline: t})
 			waits[t] = !open
 		}
 		switch {
@@ -166,7 +166,7 @@ func (a *Archiver) Ship(ctx context.Context, n wal.Name) error {
 		return nil // another loop was faster: it chose the same file before this one was in the archive
 	}
 	p := a.permit(ctx, n)
-	if p.vouch && a.vouchFor(ctx, n.Segment.Timeline) {
+	if p.vouch && a.vouchFor(ctx, n) {
 		p = a.permit(ctx, n)
 	}
 	if p.ok && p.opens && n.Kind == wal.KindSegment {
@@ -259,20 +259,24 @@ func (a *Archiver) compare(ctx context.Context, l *local, n wal.Name, c *content
 	return true, nil
 }
 
-// vouchFor compares the newest of our segments of t that the archive has a name of, so that we know
-// that our t is the archive's t.
-func (a *Archiver) vouchFor(ctx context.Context, t wal.Timeline) bool {
-	names := a.local.names()
+// vouchFor compares the newest segment that the archive has a name of, on the timeline of n and from the
+// same folder, so that we know that our timeline is the archive's.
+func (a *Archiver) vouchFor(ctx context.Context, n wal.Name) bool {
+	l := a.local
+	if a.isKept(n) {
+		l = a.keep
+	}
+	names := l.names()
 	for i := len(names) - 1; i >= 0; i-- {
-		n := names[i].name
-		if n.Kind != wal.KindSegment || n.Segment.Timeline != t || !a.cover.has(n) {
+		m := names[i].name
+		if m.Kind != wal.KindSegment || m.Segment.Timeline != n.Segment.Timeline || !a.cover.has(m) {
 			continue
 		}
-		c, err := a.local.check(n)
+		c, err := l.check(m)
 		if err != nil || !c.good {
 			continue
 		}
-		same, err := a.compare(ctx, a.local, n, c)
+		same, err := a.compare(ctx, l, m, c)
 		return err == nil && same
 	}
 	return false

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +31,8 @@ import (
 //     Owed segments must be in the archive with the right bytes, in the end, with no human step. Where a server was
 //     promoted to a number that the archive already has of another server's timeline, because it could not ask the archive, no
 //     segment of that number is owed: the first whose leader opened it keeps it (P2, row 6c), and a person has to act.
+//     Nor is a segment that lies in a keep_dir while the archive has none of its timeline: two servers may have had that
+//     number, nothing can be compared, and the copy stays where it is.
 type checker struct {
 	c         *cluster
 	errs      []string
@@ -264,12 +268,20 @@ func (k *checker) missing(atHeal map[ownedKey][]string) []string {
 		if first := k.c.truth.opened[s.Timeline]; first != nil && first != own {
 			continue
 		}
+		if k.c.truth.opened[s.Timeline] == nil && k.aside(s) {
+			continue
+		}
 		if !ok || k.c.truth.belowFloor(s) || k.spoiled[wal.SegmentName(s)] || k.c.truth.holds(line.stream, s) {
 			continue
 		}
 		out = append(out, fmt.Sprintf("%v (%s)", s, who))
 	}
 	return out
+}
+
+// aside says whether a node has the segment in its keep_dir.
+func (k *checker) aside(s wal.Segment) bool {
+	return slices.ContainsFunc(k.c.names, func(name string) bool { return there(filepath.Join(k.c.nodes[name].keep, s.String())) })
 }
 
 // logger writes what the archiver logs into the event log.
