@@ -33,7 +33,9 @@ func Prepare(ctx context.Context, s store.Store, id Identity, srv Server, q *que
 	if !c.IsLeader() && !(c.NoDCS && srv.State == ServerPrimary) {
 		return nil, ErrNoArchive
 	}
-	if srv.Timeline == 0 || srv.Flush == 0 {
+	// While initdb runs, or a server only starts, its position is not where archiving begins: a floor from there would
+	// promise WAL that is gone, for ever.
+	if srv.State != ServerPrimary && srv.State != ServerStandby || srv.Timeline == 0 || srv.Flush == 0 {
 		return nil, errors.New("begin the archive: the timeline of this server is not known yet")
 	}
 	if id.Floor, err = firstFloor(q, srv); err != nil {
