@@ -41,6 +41,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/walbaton/walbaton/leader/dcs"
 )
@@ -66,6 +67,7 @@ const (
 	dialTimeout      = 5 * time.Second  // log in, within the context of the call
 	keepaliveTime    = 10 * time.Second // gRPC does not allow less
 	keepaliveTimeout = 3 * time.Second
+	reconnectWithin  = 2 * time.Second
 )
 
 // Client is a dcs.DCS.
@@ -119,8 +121,12 @@ func New(c Config) (*Client, error) {
 		DialKeepAliveTimeout: keepaliveTimeout,
 		Logger:               zap.NewNop(), // errors come back from the calls
 	}
+	// gRPC by itself would try an etcd that comes back only after up to two minutes.
+	again := backoff.DefaultConfig
+	again.MaxDelay = reconnectWithin
+	cfg.DialOptions = []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: again, MinConnectTimeout: dialTimeout})}
 	if len(c.Endpoints) > 1 {
-		cfg.DialOptions = []grpc.DialOption{grpc.WithChainUnaryInterceptor(goRound)}
+		cfg.DialOptions = append(cfg.DialOptions, grpc.WithChainUnaryInterceptor(goRound))
 	}
 	if secure > 0 {
 		t, err := tlsConfig(c)

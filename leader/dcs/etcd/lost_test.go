@@ -213,3 +213,34 @@ func TestLateRecord(t *testing.T) {
 		}
 	}
 }
+
+// TestComesBackSoon: after an outage of any length an etcd that is back is found within seconds.
+func TestComesBackSoon(t *testing.T) {
+	s := startServer(t, nil)
+	d := open(t, Config{Endpoints: []string{s.url}, Prefix: prefixOf(t)})
+	read := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := d.Read(ctx)
+		return err
+	}
+	if err := read(); err != nil {
+		t.Fatal(err)
+	}
+	s.Kill(t)
+	for away := time.Now(); time.Since(away) < 10*time.Second; {
+		if err := read(); err == nil {
+			t.Fatal("an etcd that was killed answers")
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	s.Start(t)
+	back := time.Now()
+	for read() != nil {
+		if time.Since(back) > 3500*time.Millisecond {
+			t.Fatal("etcd is back for 3.5 s, and was not found")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Logf("found after %v", time.Since(back))
+}
