@@ -73,6 +73,12 @@ func (a *Archiver) AdoptOrphans(ctx context.Context) error {
 		if err != nil || n.Kind != wal.KindSegment || !line.Holds(n.Segment) || a.cover.has(n) || a.archive.BelowFloor(n) || a.setAsideFor(info.Key, n) {
 			continue
 		}
+		if p := a.permit(ctx, n); !p.ok || p.opens {
+			continue // an orphan opens no timeline: it may be of another server that took the same number
+		}
+		if _, err := a.local.q.Ident(n); err == nil {
+			continue // our own copy goes first
+		}
 		if err := a.adopt(ctx, info.Key, n); err != nil {
 			a.log.Warn("orphan not adopted", "key", info.Key, "why", err)
 		}
