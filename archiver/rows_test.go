@@ -1,0 +1,88 @@
+package archiver
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/walbaton/walbaton/archiver/store/mem"
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// TestBelowTheFloorIsAnswered is row 1: the archive promises nothing about it, and is not asked.
+func TestBelowTheFloorIsAnswered(t *testing.T) {
+	w := newWriter()
+	w.Fill(3)
+	n := newTestNode(t, mem.New("x"), "n1", w)
+	n.copyFrom(w, ".ready")
+	n.Archive().floors = []Floor{{Timeline: 1, LSN: w.Full()[1].End()}}
+	for i, want := range []string{"1", "1", "11"} {
+		g := wal.SegmentName(w.Full()[i])
+		if r := n.Push(t.Context(), g); r.Row != want && !(want == "11" && r.Row == "12") {
+			t.Errorf("push of %v: got %+v, want row %s", g, r, want)
+		}
+	}
+	if got := stored(t, n.Archive()); len(got) != 0 {
+		t.Errorf("the archive has %d files, want none", len(got))
+	}
+}
+
+// TestForeignHistoryGoesToOrphans is row 4b: a test restore took number 3, and the cluster is not on it.
+func TestForeignHistoryGoesToOrphans(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	n := newTestNode(t, s, "n1", w)
+	n.copyFrom(w, ".ready")
+	n.shipAll(1)
+	n.sees(func(c *Cluster, _ *Server) {
+		c.Line = wal.History{Timeline: 4, Forks: []wal.Fork{{Timeline: 1, End: w.Pos()}}}
+	})
+	name := wal.HistoryName(3)
+	theirs := wal.History{Timeline: 3, Forks: []wal.Fork{{Timeline: 1, End: w.Pos() - 8}}}
+	ours := wal.History{Timeline: 3, Forks: []wal.Fork{{Timeline: 1, End: w.Pos()}}}
+	n.put(name, theirs.Bytes())
+	n.write(name.String(), ours.Bytes(), ".ready")
+	if err := n.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	if r := n.Push(t.Context(), name); r.Code != 0 || r.Row != "4b" {
+		t.Fatalf("push of a history off the line: got %+v, want 0 by row 4b", r)
+	}
+	for _, b := range readAll(t, t.Context(), n.Archive(), n.Archive().root+"/orphans/n1/") {
+		if !bytes.Equal(b, ours.Bytes()) {
+			t.Errorf("the orphan is %q, want ours", b)
+		}
+	}
+	if got := stored(t, n.Archive())[name.String()]; !bytes.Equal(got, theirs.Bytes()) {
+		t.Error("the archive's history was replaced")
+	}
+}
+
+// TestShutdownIsNotHeldUp is row 10: PostgreSQL stops, the archive takes nothing, and the answer comes after
+// shutdown_wait, counted across calls from when it began to stop.
+func TestShutdownIsNotHeldUp(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	n := newTestNode(t, mem.New("x"), "n1", w)
+	now := time.Now()
+	n.o.Now = func() time.Time { return now }
+	n.o.Limits = Limits{PushWait: time.Hour, ShutdownWait: 5 * time.Second, StoppedWait: time.Hour}
+	n.copyFrom(w, ".ready")
+	n.calls.fail(true)
+	n.sees(func(_ *Cluster, s *Server) { s.State = ServerStopping })
+	first, second := n.NewCall(wal.SegmentName(w.Full()[0])), n.NewCall(wal.SegmentName(w.Full()[1]))
+	if r, done := first.Step(t.Context()); done {
+		t.Errorf("at once: got %+v, want to wait", r)
+	}
+	now = now.Add(4 * time.Second)
+	if r, done := first.Step(t.Context()); done {
+		t.Errorf("after 4 s: got %+v, want to wait", r)
+	}
+	now = now.Add(2 * time.Second)
+	for _, call := range []*Call{first, second} {
+		if r, done := call.Step(t.Context()); !done || r.Code != 1 || r.Row != "10" {
+			t.Errorf("after 6 s: got %+v done %v, want 1 by row 10", r, done)
+		}
+	}
+}
