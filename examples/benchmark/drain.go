@@ -31,11 +31,12 @@ type drain struct {
 	Command      string
 }
 
-// drains runs them alternating, so that a busy minute does not fall on one place alone.
-func (b *bench) drains(ctx context.Context) (any, error) {
+// drains runs them alternating, so that a busy minute does not fall on one place alone. After each drain to files push
+// is measured, while the sidecar still runs.
+func (b *bench) drains(ctx context.Context) error {
 	wal, err := b.prepared(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	type setting struct {
 		place drill.Place
@@ -49,20 +50,40 @@ func (b *bench) drains(ctx context.Context) (any, error) {
 		settings = append(settings, setting{drill.Files, codec}, setting{drill.MinIO, codec})
 	}
 	var all []drain
+	var pushes []push
 	for _, s := range settings {
-		d, err := wal.drain(ctx, s.place, s.codec)
+		var then func(*sidecar, []string) error
+		if s.place == drill.Files && s.codec == "zstd" && b.calls > 0 {
+			then = func(car *sidecar, names []string) error {
+				p, err := car.push(ctx, wal, names, b.calls)
+				pushes = append(pushes, p)
+				return err
+			}
+		}
+		d, err := wal.drain(ctx, s.place, s.codec, then)
 		if err != nil {
-			return nil, fmt.Errorf("drain to %s, %s: %w", s.place, s.codec, err)
+			return fmt.Errorf("drain to %s, %s: %w", s.place, s.codec, err)
 		}
 		b.say("%s, %s: %d segments in %.1f s, CPU %.1f s, %d MB anonymous; others used %.2f cores",
 			d.Place, d.Codec, d.Segments, d.Seconds, d.User+d.System, d.PeakAnon>>20, d.Load.Others)
 		all = append(all, d)
+		if err := b.save(ctx, "drain", all); err != nil {
+			return err
+		}
+		if then == nil {
+			continue
+		}
+		p := pushes[len(pushes)-1]
+		b.say("push p50 %.2f ms, p99 %.2f ms; /bin/true %.2f, %.2f", p50(p.Push), p99(p.Push), p50(p.True), p99(p.True))
+		if err := b.save(ctx, "push", pushes); err != nil {
+			return err
+		}
 	}
-	return all, nil
+	return nil
 }
 
-// drain is one run. Archive and sidecar are new, and gone at the end.
-func (s *segments) drain(ctx context.Context, place drill.Place, codec string) (d drain, err error) {
+// drain is one run. Archive and sidecar are new, and gone at the end; before that, then is called unless it is nil.
+func (s *segments) drain(ctx context.Context, place drill.Place, codec string, then func(*sidecar, []string) error) (d drain, err error) {
 	names, err := s.waiting()
 	if err != nil {
 		return d, err
@@ -90,8 +111,10 @@ func (s *segments) drain(ctx context.Context, place drill.Place, codec string) (
 	d.Store = car.storeCPU() - begun
 	d.Seconds, d.Load = m.stop(d.User + d.System + d.Store)
 	d.PeakRSS = kilobytes(fmt.Sprintf("/proc/%d/status", pid), "VmHWM") << 10
-	d.Stored, err = car.check(ctx, names)
-	return d, err
+	if d.Stored, err = car.check(ctx, names); err != nil || then == nil {
+		return d, err
+	}
+	return d, then(car, names)
 }
 
 // watch samples memory, and asks the sidecar ten times a second how much it has put, until that is all.

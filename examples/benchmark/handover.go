@@ -32,32 +32,35 @@ type handover struct {
 
 const writerLoad = 1 << 20 // bytes of rows a second while it switches over
 
-func (b *bench) handovers(ctx context.Context) (_ any, err error) {
+func (b *bench) handovers(ctx context.Context) (err error) {
 	c, err := b.cluster(ctx, drill.Files)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, c.Stop()) }()
 	keys, err := watch(ctx, c)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer keys.stop()
 	w, err := c.Write(ctx, writerLoad)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer w.Stop()
 	var all []handover
 	for range b.switchovers {
 		h, err := keys.switchover(ctx, c)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		b.say("%s to %s: baton %.0f ms, %s written %.0f ms and put %.0f ms after the leader key", h.From, h.To, h.Baton, h.First, h.Exists, h.FirstPut)
 		all = append(all, h)
+		if err := b.save(ctx, "handover", all); err != nil {
+			return err
+		}
 	}
-	return all, nil
+	return nil
 }
 
 // cluster starts three nodes, with segments of 16 MB.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -60,13 +61,14 @@ func thisMachine(ctx context.Context) machine {
 	return m
 }
 
-// save writes the result of a part with the machine that it was measured on.
+// save writes the results of a part so far, with the machine that they were measured on, and the page.
 func (b *bench) save(ctx context.Context, part string, result any) error {
 	text, err := json.MarshalIndent(map[string]any{"Machine": thisMachine(ctx), "Result": result}, "", "\t")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(b.docs, "benchmark", part+".json"), append(text, '\n'), 0o644)
+	err = os.WriteFile(filepath.Join(b.docs, "benchmark", part+".json"), append(text, '\n'), 0o644)
+	return errors.Join(err, b.page())
 }
 
 // load is how busy the machine was around a run.

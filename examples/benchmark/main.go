@@ -2,12 +2,13 @@
 // with the raw numbers beside it in docs/benchmark/*.json.
 //
 //	benchmark [flags]              every part
-//	benchmark [flags] drain push   these parts, in this order
+//	benchmark [flags] drain        this part; the others are handover and requests
 //	benchmark page                 the page again, from the raw numbers that are there
 //
-// The parts are files of this folder: drain.go, push.go, handover.go and requests.go. Each starts what it needs below
-// /tmp and stops it at its end, also after Ctrl-C. segments.go prepares the WAL that drain and push ship. A part can be
-// run alone: the page then has its new numbers beside the older ones of the others, each with its date.
+// The parts are files of this folder: drain.go (with push.go), handover.go and requests.go. Each starts what it needs
+// below /tmp and stops it at its end, also after Ctrl-C. segments.go prepares the WAL that is drained. A part can be run
+// alone: the page then has its new numbers beside the older ones of the others, each with its date. Numbers are saved
+// after each run, so what was measured before an interruption is not lost.
 package main
 
 import (
@@ -53,15 +54,15 @@ type options struct {
 
 func run(ctx context.Context, o options, parts []string) (err error) {
 	if len(parts) == 0 {
-		parts = []string{"drain", "push", "handover", "requests"}
+		parts = []string{"drain", "handover", "requests"}
 	}
 	b := &bench{options: o, begin: time.Now()}
 	defer func() { err = errors.Join(err, b.close()) }()
 	if err := os.MkdirAll(filepath.Join(o.docs, "benchmark"), 0o755); err != nil {
 		return err
 	}
-	all := map[string]func(context.Context) (any, error){
-		"drain": b.drains, "push": b.pushes, "handover": b.handovers, "requests": b.counts,
+	all := map[string]func(context.Context) error{
+		"drain": b.drains, "handover": b.handovers, "requests": b.counts,
 	}
 	for _, part := range parts {
 		if part == "page" {
@@ -69,15 +70,11 @@ func run(ctx context.Context, o options, parts []string) (err error) {
 		}
 		measure, ok := all[part]
 		if !ok {
-			return fmt.Errorf("%q is no part; the parts are drain, push, handover, requests and page", part)
+			return fmt.Errorf("%q is no part; the parts are drain, handover, requests and page", part)
 		}
 		b.say("%s", part)
-		result, err := measure(ctx)
-		if err != nil {
+		if err := measure(ctx); err != nil {
 			return fmt.Errorf("%s: %w", part, err)
-		}
-		if err := errors.Join(b.save(ctx, part, result), b.page()); err != nil {
-			return err
 		}
 	}
 	return b.page()

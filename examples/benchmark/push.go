@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -18,38 +17,6 @@ type push struct {
 	Sidecar    float64 // CPU time in seconds of the sidecar, for all calls
 	Load       load
 	Command    string
-}
-
-func (b *bench) pushes(ctx context.Context) (_ any, err error) {
-	wal, err := b.prepared(ctx)
-	if err != nil {
-		return nil, err
-	}
-	car, err := wal.newSidecar(ctx, drill.Files, "zstd")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, car.close()) }()
-	names, err := wal.waiting()
-	if err != nil {
-		return nil, err
-	}
-	if err := car.start(); err != nil {
-		return nil, err
-	}
-	if err := car.watch(ctx, &drain{Segments: len(names)}); err != nil {
-		return nil, err
-	}
-	var all []push
-	for range b.rounds {
-		p, err := car.push(ctx, wal, names, b.calls)
-		if err != nil {
-			return nil, err
-		}
-		b.say("push p50 %.2f ms, p99 %.2f ms; /bin/true %.2f, %.2f", p50(p.Push), p99(p.Push), p50(p.True), p99(p.True))
-		all = append(all, p)
-	}
-	return all, nil
 }
 
 // push is one run, over all names in turn. Both programs are started in the same way: as user postgres, in the data

@@ -28,25 +28,25 @@ const oneSegment = `insert into filler select g, array(select md5(random()::text
 	truncate filler`
 
 // counts lets a cluster with an archive on MinIO finish segments, one after the other, and then do nothing.
-func (b *bench) counts(ctx context.Context) (_ any, err error) {
+func (b *bench) counts(ctx context.Context) (err error) {
 	c, err := b.cluster(ctx, drill.MinIO)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, c.Stop()) }()
 	p, err := c.Primary(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.Exec(ctx, "create table filler (id int, words text[])"); err != nil {
-		return nil, err
+		return err
 	}
 	if err := b.finish(ctx, c, p, 2); err != nil { // what is asked once is asked before
-		return nil, err
+		return err
 	}
 	busy, err := counting(ctx, c, p, b.requests, func() error { return b.finish(ctx, c, p, b.requests) })
 	if err != nil {
-		return nil, err
+		return err
 	}
 	quiet, err := counting(ctx, c, p, 0, func() error {
 		select {
@@ -59,7 +59,10 @@ func (b *bench) counts(ctx context.Context) (_ any, err error) {
 	for _, n := range append(busy, quiet...) {
 		b.say("%s, %s, %d segments in %.0f s: %v", n.Node, n.Role, n.Segments, n.Seconds, n.Requests)
 	}
-	return append(busy, quiet...), err
+	if err != nil {
+		return err
+	}
+	return b.save(ctx, "requests", append(busy, quiet...))
 }
 
 // finish finishes that many segments, and waits until no node has one that waits.
