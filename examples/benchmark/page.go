@@ -48,7 +48,7 @@ func (b *bench) page() error {
 	}
 	slices.Sort(raw)
 	t, err := template.New("page").Funcs(template.FuncMap{
-		"spread": spread, "p50": p50, "p99": p99, "machines": machines, "next": func(i int) int { return i + 1 }, "requests": requests, "mb": mb, "groups": groups, "column": column,
+		"spread": spread, "p50": p50, "p99": p99, "machines": machines, "noise": noise, "next": func(i int) int { return i + 1 }, "requests": requests, "mb": mb, "groups": groups, "column": column,
 	}).Parse(pageText)
 	if err != nil {
 		return err
@@ -169,6 +169,30 @@ func machines(parts ...machine) string {
 		}
 	}
 	return strings.Join(all, "\n")
+}
+
+// noise says in plain words whether the machine was quiet.
+func noise(drains []drain, pushes []push, handovers []handover) string {
+	var others, before []float64
+	for _, d := range drains {
+		others, before = append(others, d.Load.Others), append(before, d.Load.Before)
+	}
+	for _, p := range pushes {
+		others, before = append(others, p.Load.Others), append(before, p.Load.Before)
+	}
+	for _, h := range handovers {
+		before = append(before, h.Load.Before)
+	}
+	if len(before) == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("The load average before a run was %s.", spread("%.1f", before))
+	if len(others) > 0 && slices.Max(others) > 0.2 {
+		text = "**The machine was not quiet: other work ran on it.** " + text +
+			fmt.Sprintf(" During drains and pushes that other work used %s cores.", spread("%.2f", others)) +
+			" Read the times as upper bounds: they measure the other work, too."
+	}
+	return text
 }
 
 // requests of a node: all of them, and for each segment.
