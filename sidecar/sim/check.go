@@ -291,10 +291,7 @@ func (k *checker) aside(s wal.Segment) bool {
 // logger writes what the archiver logs into the event log.
 func (n *node) logger() *slog.Logger { return slog.New(&logHandler{n: n}) }
 
-type logHandler struct {
-	n     *node
-	attrs string
-}
+type logHandler struct{ n *node }
 
 func (h *logHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
 

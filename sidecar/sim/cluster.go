@@ -41,7 +41,7 @@ type cluster struct {
 	prefer string
 	rate   time.Duration // between two writes of the primary
 	healed bool
-	stamp  int64
+	stamp  int64 // of the last write: every content has an mtime of its own
 
 	leaderKey    string
 	leaderUntil  time.Time
@@ -56,7 +56,6 @@ type cluster struct {
 	dcsDown      bool
 	faults       rates
 	patronis     map[string]*patroni
-	history      [][]any
 }
 
 // patroni is one Patroni daemon.

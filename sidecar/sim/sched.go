@@ -201,9 +201,6 @@ func (p *proc) sleep(d time.Duration) {
 	}
 }
 
-// park gives the turn back until somebody wakes the thread.
-func (p *proc) park() { p.sleep(-1) }
-
 // wait sleeps, less when ctx ends, and gives the cause of that.
 func (p *proc) wait(ctx context.Context, d time.Duration) error {
 	if err := context.Cause(ctx); err != nil {

@@ -38,7 +38,6 @@ type server struct {
 	arch   *proc // its archiver
 	kick   bool  // a .ready was made since the archiver looked
 	dirty  bool  // pg_wal changed since the sidecar looked
-	stamp  int64 // of the last write: every content has an mtime of its own
 	keep   uint64
 	maxRec int
 
