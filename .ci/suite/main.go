@@ -73,6 +73,9 @@ func (s *suite) run(ctx context.Context, lanes int, match string, packages bool)
 	if err != nil {
 		return err
 	}
+	if len(drills) == 0 {
+		return fmt.Errorf("no drill matches -drills %q", match) // a typing error, not a success
+	}
 
 	var wg sync.WaitGroup
 	defer wg.Wait()
