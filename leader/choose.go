@@ -59,7 +59,10 @@ func Choose(v View) Choice {
 		return Choice{Member: pick, Rule: RulePolicy, Why: why}
 	}
 	if holder, _, ok := v.Holder(); ok && v.mayStay(holder, able) {
-		return Choice{Member: holder, Rule: RuleHolder, Why: why + ", so the holder stays"}
+		if v.Baton.Held() {
+			return Choice{Member: holder, Rule: RuleHolder, Why: why + ", so the holder stays"}
+		}
+		return Choice{Member: holder, Rule: RuleHolder, Why: why + ", so it is for the last holder to take"}
 	}
 	return Choice{Rule: RuleNobody, Why: why}
 }
@@ -143,9 +146,28 @@ func (v View) byPolicy(able []string) (member, why string) {
 	case leader == "":
 		return "", "no leader is known"
 	case !slices.Contains(able, leader):
-		return "", fmt.Sprintf("the sidecar of the leader %s cannot ship", leader)
+		return "", "the leader " + leader + " " + v.whyNotAble(leader)
 	}
 	return leader, "it is Patroni's leader"
+}
+
+// whyNotAble says why a member is not among those that rule 1 allows.
+func (v View) whyNotAble(member string) string {
+	r, live := v.Records[member]
+	_, own := v.own(member)
+	switch {
+	case !live:
+		return "has no live sidecar"
+	case v.tag(member) == TagNever:
+		return "has the tag walbaton: never"
+	case !r.Readable():
+		return "has a sidecar of another version"
+	case r.SystemID == 0:
+		return "does not know its system identifier yet"
+	case !own:
+		return "has another system identifier"
+	}
+	return "does not reach the archive"
 }
 
 // Policy gives the policy in force and its max_lag in bytes: the holder's, else the

@@ -266,7 +266,7 @@ func (r *run) do(a Action) {
 		r.begin(a)
 	case OpEnd:
 		r.guard.stop(a.Cause)
-		r.o.Log.Info("the term ends", "term", r.term.Epoch, "cause", a.Cause)
+		r.o.Log.Debug("the term ends, and its work is to return", "term", r.term.Epoch, "cause", a.Cause)
 		r.report(func(time.Time) { r.notify() })
 	}
 }
@@ -320,21 +320,27 @@ func (r *run) begin(a Action) {
 			r.notify()
 		})
 	})
-	c := a.Term.Choice
-	r.o.Log.Info("took the baton", "term", a.Term.Epoch, "rule", c.Rule, "why", c.Why, "errand", c.Errand.String())
+	r.logBegin(a.Term)
 }
 
-// logEnd says that the work of a term has returned, and what its end does not explain.
-func (r *run) logEnd(t Term, cause, err error) {
-	if err != nil && (errors.Is(err, context.Canceled) || errors.Is(err, cause)) {
-		err = nil
+func (r *run) logBegin(t Term) {
+	c := t.Choice
+	words := []any{"term", t.Epoch, "rule", c.Rule, "why", c.Why}
+	if !c.Errand.Empty() {
+		words = append(words, "errand", c.Errand.String())
 	}
+	r.o.Log.Info("took the baton", words...)
+}
+
+// logEnd says in one line that a term is over, once its work has returned.
+func (r *run) logEnd(t Term, cause, err error) {
+	words := []any{"term", t.Epoch, "why", endText(cause)}
 	switch {
-	case err != nil:
-		r.o.Log.Error("the work of the term failed", "term", t.Epoch, "cause", cause, "error", err)
+	case err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, cause):
+		r.o.Log.Error("gave the baton back: the work failed", append(words, "error", err)...)
 	case errors.Is(cause, ErrExpired), errors.Is(cause, ErrLost):
-		r.o.Log.Warn("the work of the term has returned", "term", t.Epoch, "cause", cause)
+		r.o.Log.Warn("lost the baton", words...)
 	default:
-		r.o.Log.Info("the work of the term has returned", "term", t.Epoch, "cause", cause)
+		r.o.Log.Info("gave the baton back", words...)
 	}
 }

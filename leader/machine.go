@@ -137,7 +137,10 @@ const (
 	retryErrand = time.Minute     // for this long what was tried in an errand is not offered again
 	errandStall = 5 * time.Minute // an errand that does not shrink for this long is given up
 	passedHold  = time.Minute     // for this long a node that left the baton free is passed over
-	stopGrace   = 2 * time.Second // for requests once the sidecar stops
+
+	// stopGrace is for each request once the sidecar stops: those under way, then the release, then the end of the record.
+	// Three of them are the time that a stop takes when the DCS does not answer.
+	stopGrace = 900 * time.Millisecond
 )
 
 // NewMachine makes the Machine of an Elector with these options.
@@ -226,7 +229,7 @@ func (m *Machine) verdict(now time.Time) error {
 
 func (m *Machine) successor() string {
 	if m.choice.Member == "" {
-		return "nobody may hold it: " + m.choice.Why
+		return "nobody may hold it now: " + m.choice.Why
 	}
 	return fmt.Sprintf("%s is next: %s", m.choice.Member, m.choice.Why)
 }

@@ -2,6 +2,7 @@ package leader
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"time"
 )
@@ -14,11 +15,11 @@ type Term struct {
 }
 
 // Causes that a term's context can end with (context.Cause). ErrDemoted and ErrErrandDone
-// are wrapped in an error that says who goes next and why.
+// are wrapped in an error that says who is next and why, or why nobody is.
 var (
 	ErrExpired    = errors.New("baton: the lease could not be renewed in time")
 	ErrLost       = errors.New("baton: the DCS says that the lease has ended")
-	ErrDemoted    = errors.New("baton: it goes to another node")
+	ErrDemoted    = errors.New("baton: it is not ours any more")
 	ErrErrandDone = errors.New("baton: the errand is done")
 	ErrReleased   = errors.New("baton: the work returned by itself")
 	ErrStopped    = errors.New("baton: the sidecar stops") // the context that Run was given has ended
@@ -44,6 +45,12 @@ func endLabel(cause error) string {
 		}
 	}
 	return "stopped"
+}
+
+// endText is a cause as a log shows it beside what it means: that the term is over need not be said again.
+func endText(cause error) string {
+	text := strings.TrimPrefix(cause.Error(), ErrDemoted.Error()+": ")
+	return strings.TrimPrefix(text, "baton: ")
 }
 
 // guard ends a term's context at its deadline. It is a timer of its own: no loop, lock or
