@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/walbaton/walbaton/archiver/durable"
@@ -63,7 +64,10 @@ func (a *Archiver) setAside(ctx context.Context, n wal.Name, c *content) error {
 	if c != nil && c.state == wal.Foreign {
 		return nil // not WAL of this name at all
 	}
-	if err := SetAside(a.local.q, a.o.KeepDir, n); err != nil {
+	expected := func(s wal.Segment) bool {
+		return a.cover.has(wal.SegmentName(s)) || last.LeaderLive && last.LeaderHas.Has(s)
+	}
+	if err := SetAside(a.local.q, a.o.KeepDir, n, expected); err != nil {
 		return err
 	}
 	a.log.Warn("set aside in keep_dir", "file", n.String(), "keep_dir", a.o.KeepDir)
@@ -73,10 +77,11 @@ func (a *Archiver) setAside(ctx context.Context, n wal.Name, c *content) error {
 // SetAside copies a file of a pg_wal to keep_dir, durably, unless keep_dir has one of that name. It needs no archive: it
 // is all that can be done for a stopped server before the archive could be opened.
 //
-// With a segment of a timeline that was promoted to goes a witness, the oldest segment of that timeline:
-// two servers can have been promoted to one number, and once the witness compares equal with the
-// archive's, the others are known to be of the archive's timeline, too.
-func SetAside(q *queue.Queue, keepDir string, n wal.Name) error {
+// With a segment of a timeline that was promoted to go witnesses: the oldest segment of that timeline, and the newest of
+// those that are expected to be in the archive some day: it has them, or the leader does. Two servers can have been promoted
+// to one number, and once a witness compares equal with the archive's, the others are known to be of the archive's
+// timeline, too.
+func SetAside(q *queue.Queue, keepDir string, n wal.Name, expected func(wal.Segment) bool) error {
 	root, err := os.OpenRoot(keepDir)
 	if err != nil {
 		return fmt.Errorf("open keep_dir: %w", err)
@@ -92,9 +97,24 @@ func SetAside(q *queue.Queue, keepDir string, n wal.Name) error {
 	if err != nil {
 		return fmt.Errorf("look for a witness of timeline %v: %w", n.Segment.Timeline, err)
 	}
+	var oldest, newest wal.Name
 	for _, f := range files { // oldest first
-		if f.Name.Kind == wal.KindSegment && f.Name.Segment.Timeline == n.Segment.Timeline && !f.Gone {
-			return copyAside(root, q, f.Name)
+		if f.Name.Kind != wal.KindSegment || f.Name.Segment.Timeline != n.Segment.Timeline || f.Gone {
+			continue
+		}
+		if oldest == (wal.Name{}) {
+			oldest = f.Name
+		}
+		if expected(f.Name.Segment) {
+			newest = f.Name
+		}
+	}
+	for _, witness := range []wal.Name{oldest, newest} {
+		if witness == (wal.Name{}) || witness == n {
+			continue
+		}
+		if err := copyAside(root, q, witness); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -166,7 +186,8 @@ func (a *Archiver) names() []known {
 }
 
 // ReleaseKept removes what was set aside and is safe now: the archive has the same content, or
-// it lies on a branch and a copy is in orphans/.
+// it lies on a branch and a copy is in orphans/. While another segment of its timeline waits, the newest that the archive has
+// stays as the witness: what it proved would be forgotten at the next start.
 func (a *Archiver) ReleaseKept(ctx context.Context) {
 	if a.keep == nil {
 		return
@@ -175,31 +196,52 @@ func (a *Archiver) ReleaseKept(ctx context.Context) {
 		a.log.Warn("keep_dir not read", "why", err)
 		return
 	}
+	safe, waits := map[wal.Name]bool{}, map[wal.Timeline]bool{}
 	for _, k := range a.keep.names() {
-		n := k.name
-		if a.resting(n) {
-			continue
-		}
-		safe := k.sealed || a.archive.BelowFloor(n)
-		if !safe && a.cover.has(n) {
-			if c, err := a.keep.check(n); err == nil {
-				same, err := a.compare(ctx, a.keep, n, c)
-				safe = err == nil && (same || a.orphan(ctx, a.keep, n) == nil)
-			}
-		} else if !safe && n.Kind == wal.KindSegment && a.scope.Last().PlaceOf(n.Segment) == OnBranch {
-			c, err := a.scope.Read(ctx)
-			safe = err == nil && c.LeaderLive && c.PlaceOf(n.Segment) == OnBranch && a.orphan(ctx, a.keep, n) == nil
-		}
-		switch {
-		case safe:
-			a.dropKept(n)
-		case n.Kind == wal.KindSegment && (k.read == nil || k.read.unproven()):
-			// It has to be in our record: the holder can ask only for what somebody lists.
-			if err := a.look(ctx, a.keep, n); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				a.fail(n, err)
+		switch n := k.name; {
+		case a.safeKept(ctx, k):
+			safe[n] = true
+		case n.Kind == wal.KindSegment:
+			waits[n.Segment.Timeline] = true
+			if (k.read == nil || k.read.unproven()) && !a.resting(n) {
+				// It has to be in our record: the holder can ask only for what somebody lists.
+				if err := a.look(ctx, a.keep, n); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					a.fail(n, err)
+				}
 			}
 		}
 	}
+	for _, k := range slices.Backward(a.keep.names()) {
+		switch t := k.name.Segment.Timeline; {
+		case !safe[k.name]:
+		case t > 1 && waits[t] && k.name.Kind == wal.KindSegment && k.sealed:
+			waits[t] = false
+		default:
+			a.dropKept(k.name)
+		}
+	}
+}
+
+// safeKept says whether nothing is lost with a file that was set aside.
+func (a *Archiver) safeKept(ctx context.Context, k known) bool {
+	n := k.name
+	switch {
+	case k.sealed || a.archive.BelowFloor(n):
+		return true
+	case a.resting(n):
+		return false
+	case a.cover.has(n):
+		c, err := a.keep.check(n)
+		if err != nil {
+			return false
+		}
+		same, err := a.compare(ctx, a.keep, n, c)
+		return err == nil && (same || a.orphan(ctx, a.keep, n) == nil)
+	case n.Kind == wal.KindSegment && a.scope.Last().PlaceOf(n.Segment) == OnBranch:
+		c, err := a.scope.Read(ctx)
+		return err == nil && c.LeaderLive && c.PlaceOf(n.Segment) == OnBranch && a.orphan(ctx, a.keep, n) == nil
+	}
+	return false
 }
 
 func (a *Archiver) dropKept(n wal.Name) {

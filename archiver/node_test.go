@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/walbaton/walbaton/archiver/queue"
 	"github.com/walbaton/walbaton/archiver/store/mem"
 	"github.com/walbaton/walbaton/archiver/wal"
 	"github.com/walbaton/walbaton/archiver/wal/waltest"
@@ -480,70 +479,5 @@ func TestStallIsAnAlarm(t *testing.T) {
 	}
 	if got := n.Alarms(); len(got) != 0 {
 		t.Errorf("alarms of a file that is gone: %v", got)
-	}
-}
-
-// TestKeptFilesNeedAWitness: two servers were promoted to timeline 2, one was stopped and rewound. What it set
-// aside is shipped when its witness is the archive's, and never when it is the other server's timeline.
-func TestKeptFilesNeedAWitness(t *testing.T) {
-	for _, same := range []bool{true, false} {
-		w := newWriter()
-		w.Fill(2)
-		s := mem.New("x")
-		line := w.Fork(2)
-		ours := line
-		if !same {
-			ours = w.Clone(7).Fork(2)
-		}
-		line.Fill(2)
-		n1 := newTestNode(t, s, "n1", line)
-		n1.write("00000002.history", line.History().Bytes(), ".ready")
-		n1.copyFrom(line, ".ready")
-		n1.shipAll(1)
-		if same {
-			line.Fill(2)
-		} else {
-			ours.Fill(4)
-		}
-		n2 := newTestNode(t, s, "n2", line) // on the leader's line again
-		before := filepath.Join(t.TempDir(), "pg_wal")
-		if err := os.Mkdir(before, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		var last wal.Segment
-		for _, g := range ours.Full() {
-			if g.Timeline == 2 {
-				if err := os.WriteFile(filepath.Join(before, g.String()), ours.Segment(g), 0o600); err != nil {
-					t.Fatal(err)
-				}
-				last = g
-			}
-		}
-		q, err := queue.Open(before, 1<<20)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := SetAside(q, n2.o.KeepDir, wal.SegmentName(last)); err != nil {
-			t.Fatal(err)
-		}
-		q.Close()
-		n2.write("00000002.history", line.History().Bytes(), ".done")
-		n2.sees(func(_ *Cluster, s *Server) { s.Flush = line.Pos() })
-		if err := n2.Rescan(); err != nil {
-			t.Fatal(err)
-		}
-		n2.ReleaseKept(t.Context())
-		n2.BeginTerm(2, Set{})
-		if err := n2.List(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		for _, name := range n2.Shippable() {
-			if err := n2.Ship(t.Context(), name); err != nil {
-				t.Logf("ship %v: %v", name, err)
-			}
-		}
-		if _, got := stored(t, n2.Archive())[last.String()]; got != same {
-			t.Errorf("same timeline %v: the segment set aside is in the archive: %v", same, got)
-		}
 	}
 }

@@ -56,7 +56,7 @@ func (k *keeper) setAside(pgWAL, file string, srv archiver.Server, c archiver.Cl
 	if err := os.MkdirAll(k.dir, 0o700); err != nil {
 		return fmt.Errorf("make keep_dir: %w", err)
 	}
-	if err := archiver.SetAside(q, k.dir, n); err != nil {
+	if err := archiver.SetAside(q, k.dir, n, c.LeaderHas.Has); err != nil {
 		return err
 	}
 	k.log.Warn("set aside in keep_dir", "file", n.String(), "keep_dir", k.dir)

@@ -297,6 +297,22 @@ func TestFork(t *testing.T) {
 	}
 }
 
+// TestSwitchBesideAFork: a switch right after the fork, wherever it lies in its page, and cut by the page's end, too.
+func TestSwitchBesideAFork(t *testing.T) {
+	for fork := 7900; fork < 8300; fork += 8 {
+		w := waltest.New(cluster, mib)
+		w.Fill(1)
+		w.Switch()
+		w.Record(fork - 40 - 24 - 5)
+		c := w.Fork(2)
+		c.Switch()
+		at := c.Full()[len(c.Full())-1]
+		if r := expect(t, c, at, wal.Complete, at.End()); !r.Switch {
+			t.Errorf("fork at %v: no switch", c.History().Forks[0].End)
+		}
+	}
+}
+
 func TestCrash(t *testing.T) {
 	for _, room := range []int{5000, 1000, 40, 24, 16, 8} {
 		w := waltest.New(cluster, mib)

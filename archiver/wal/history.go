@@ -183,7 +183,8 @@ func (h History) Explains(s Segment, r Report) bool {
 	case r.State != Complete:
 		return true // the last page that was read may lie behind the end
 	case r.Switch:
-		return r.LastTimeline == on(max(r.Last, s.Start())) // a switch may have begun in the segment before
+		// It is a header alone, which may run on to the next page, or have begun in the segment before.
+		return r.LastTimeline == on(min(max(r.Last+recordHeader-1, s.Start()), s.End()-1))
 	}
 	return r.LastTimeline == on(s.End()-1)
 }

@@ -1,0 +1,149 @@
+package archiver
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/walbaton/walbaton/archiver/queue"
+	"github.com/walbaton/walbaton/archiver/store/mem"
+	"github.com/walbaton/walbaton/archiver/wal"
+	"github.com/walbaton/walbaton/archiver/wal/waltest"
+)
+
+// onTimeline gives the finished segments of w that have this timeline.
+func onTimeline(w *waltest.Writer, t wal.Timeline) (out []wal.Segment) {
+	for _, g := range w.Full() {
+		if g.Timeline == t {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// setAside sets files aside for n, of a pg_wal that has all that w wrote since its promotion.
+func setAside(t *testing.T, n *testNode, w *waltest.Writer, expected []wal.Segment, files ...wal.Segment) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "archive_status"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range onTimeline(w, w.History().Timeline) {
+		if err := os.WriteFile(filepath.Join(dir, g.String()), w.Segment(g), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	q, err := queue.Open(dir, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	for _, g := range files {
+		if err := SetAside(q, n.o.KeepDir, wal.SegmentName(g), func(s wal.Segment) bool { return slices.Contains(expected, s) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestKeptFilesNeedAWitness: two servers were promoted to timeline 2, one was stopped and rewound. What it set
+// aside is shipped when its witness is the archive's, and never when it is the other server's timeline.
+func TestKeptFilesNeedAWitness(t *testing.T) {
+	for _, same := range []bool{true, false} {
+		w := newWriter()
+		w.Fill(2)
+		s := mem.New("x")
+		line := w.Fork(2)
+		ours := line
+		if !same {
+			ours = w.Clone(7).Fork(2)
+		}
+		line.Fill(2)
+		n1 := newTestNode(t, s, "n1", line)
+		n1.write("00000002.history", line.History().Bytes(), ".ready")
+		n1.copyFrom(line, ".ready")
+		n1.shipAll(1)
+		if same {
+			line.Fill(2)
+		} else {
+			ours.Fill(4)
+		}
+		n2 := newTestNode(t, s, "n2", line) // on the leader's line again
+		own := onTimeline(ours, 2)
+		last := own[len(own)-1]
+		setAside(t, n2, ours, nil, last)
+		n2.write("00000002.history", line.History().Bytes(), ".done")
+		n2.sees(func(_ *Cluster, s *Server) { s.Flush = line.Pos() })
+		if err := n2.Rescan(); err != nil {
+			t.Fatal(err)
+		}
+		n2.ReleaseKept(t.Context())
+		n2.BeginTerm(2, Set{})
+		if err := n2.List(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range n2.Shippable() {
+			if err := n2.Ship(t.Context(), name); err != nil {
+				t.Logf("ship %v: %v", name, err)
+			}
+		}
+		if _, got := stored(t, n2.Archive())[last.String()]; got != same {
+			t.Errorf("same timeline %v: the segment set aside is in the archive: %v", same, got)
+		}
+	}
+}
+
+// TestWitnessOutlivesARestart: a stopped server sets aside the oldest segments of its timeline, which the archive lacks; of the
+// later ones the archive has two. One of these goes with them, and stays until the others are in the archive,
+// whoever restarts meanwhile.
+func TestWitnessOutlivesARestart(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	line := w.Fork(2)
+	line.Fill(4)
+	own := onTimeline(line, 2)
+	missing, archived := own[:2], own[2:]
+	s := mem.New("x")
+	n1 := newTestNode(t, s, "n1", line)
+	n1.write("00000002.history", line.History().Bytes(), ".ready")
+	for _, g := range archived {
+		n1.write(g.String(), line.Segment(g), ".ready")
+	}
+	if err := n1.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	n1.shipAll(1)
+
+	var n2 *testNode
+	for start := range 2 {
+		again := newTestNode(t, s, "n2", line)
+		if start == 0 {
+			setAside(t, again, line, archived, missing...)
+		} else {
+			again.o.KeepDir = n2.o.KeepDir
+			n2.Close()
+			if err := again.openKeep(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n2 = again
+		n2.write("00000002.history", line.History().Bytes(), ".done")
+		if err := n2.Rescan(); err != nil {
+			t.Fatal(err)
+		}
+		if err := n2.List(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		n2.ReleaseKept(t.Context())
+	}
+	n2.shipAll(2)
+	for _, g := range missing {
+		if _, ok := stored(t, n2.Archive())[g.String()]; !ok {
+			t.Errorf("%v, set aside, is not in the archive", g)
+		}
+	}
+	n2.ReleaseKept(t.Context())
+	if left, err := os.ReadDir(n2.o.KeepDir); err != nil || len(left) > 0 {
+		t.Errorf("left in keep_dir: %v, %v", left, err)
+	}
+}
