@@ -33,6 +33,9 @@ type Options struct {
 	Log          *slog.Logger
 	Metrics      prometheus.Registerer // nil: none
 	Now          func() time.Time      // nil: time.Now
+
+	// Watch calls wake when pg_wal may have changed, until ctx ends; nil: queue.Queue.Watch.
+	Watch func(ctx context.Context, wake func()) error
 }
 
 // Archiver moves the WAL of one PostgreSQL into one archive. Lead ships inside a term; Tend does
@@ -101,6 +104,9 @@ func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Option
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Watch == nil {
+		o.Watch = q.Watch
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

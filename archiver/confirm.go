@@ -39,7 +39,7 @@ func (a *Archiver) watch(ctx context.Context) error {
 			default:
 			}
 		}
-		err := a.local.q.Watch(ctx, wake)
+		err := a.o.Watch(ctx, wake)
 		if errors.Is(err, queue.ErrNoInotify) {
 			a.log.Warn("pg_wal is looked at once a second", "why", err)
 			return a.local.q.Poll(ctx, wake)

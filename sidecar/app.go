@@ -18,6 +18,7 @@ import (
 	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/archiver/wal"
 	"github.com/walbaton/walbaton/leader"
+	"github.com/walbaton/walbaton/leader/dcs"
 	"github.com/walbaton/walbaton/sidecar/wiring"
 )
 
@@ -34,7 +35,8 @@ type app struct {
 	store    store.Store
 	elector  *leader.Elector
 	scope    *scope
-	pg       *postgres
+	pg       localServer
+	watch    func(ctx context.Context, wake func()) error // of pg_wal; nil: the kernel's
 	web      *webServer
 	socket   *socketServer
 	restorer *archiver.Restorer
@@ -44,6 +46,13 @@ type app struct {
 	site    *site         // nil while the archive is not open
 	waiting string        // why it is not
 	changed chan struct{} // closed and replaced when the server or the site is another one
+}
+
+// localServer is the PostgreSQL beside this sidecar: *postgres.
+type localServer interface {
+	Run(ctx context.Context) // reads again and again, until ctx ends
+	Read(ctx context.Context) archiver.Server
+	Server() archiver.Server // the last reading
 }
 
 func runSidecar(ctx context.Context, cfg Config, log *slog.Logger) error {
@@ -66,8 +75,7 @@ func closeAll(closers []func() error, log *slog.Logger) {
 
 // newApp opens all that can fail at once: what does is wrong in the configuration, and fatal.
 func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers []func() error, err error) {
-	a = &app{cfg: cfg, log: log, registry: prometheus.NewRegistry(), waiting: "the sidecar has just started", changed: make(chan struct{})}
-	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+	a = blankApp(cfg, log)
 	if a.web, err = listenWeb(ctx, cfg.Listen, log); err != nil {
 		return nil, closers, err
 	}
@@ -86,19 +94,30 @@ func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers 
 	if c, ok := d.(io.Closer); ok {
 		closers = append(closers, c.Close)
 	}
-	a.elector, err = leader.New(d, leader.Options{Self: cfg.Name, TTL: cfg.TTL, Every: cfg.Renewal, Margin: cfg.Margin,
-		Policy: leader.Policy(cfg.Policy), MaxLag: uint64(cfg.MaxLag), Log: log, Metrics: a.registry})
-	if err != nil {
+	if err := a.join(d); err != nil {
 		return nil, closers, err
 	}
-	a.scope = &scope{elector: a.elector, lens: &wiring.Lens{NoDCS: cfg.static()}}
 	a.pg = newPostgres(cfg, log, a.serverChanged)
-	a.keeper = &keeper{dir: cfg.KeepDir, wait: cfg.StoppedWait, log: log, now: time.Now}
-	a.registry.MustRegister(newStateCollector(a))
 	if a.restorer, err = newRestorer(ctx, cfg, a.scope, log); err != nil {
 		return nil, closers, err
 	}
 	return a, closers, nil
+}
+
+// blankApp is an app that nothing was opened for yet.
+func blankApp(cfg Config, log *slog.Logger) *app {
+	a := &app{cfg: cfg, log: log, registry: prometheus.NewRegistry(), waiting: "the sidecar has just started", changed: make(chan struct{})}
+	a.keeper = &keeper{dir: cfg.KeepDir, wait: cfg.StoppedWait, log: log, now: time.Now}
+	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(), newStateCollector(a))
+	return a
+}
+
+// join makes this node's part in the election.
+func (a *app) join(d dcs.DCS) (err error) {
+	a.elector, err = leader.New(d, leader.Options{Self: a.cfg.Name, TTL: a.cfg.TTL, Every: a.cfg.Renewal, Margin: a.cfg.Margin,
+		Policy: leader.Policy(a.cfg.Policy), MaxLag: uint64(a.cfg.MaxLag), Log: a.log, Metrics: a.registry})
+	a.scope = &scope{elector: a.elector, lens: &wiring.Lens{NoDCS: a.cfg.static()}}
+	return err
 }
 
 // Run works until ctx ends; everything it started has returned then.

@@ -23,11 +23,15 @@ func openStore(ctx context.Context, rawURL string, cfg Config, metrics *store.Me
 	if err != nil {
 		return nil, withCode(exitUsage, err)
 	}
+	return surround(s, cfg, metrics, log), nil
+}
+
+func surround(s store.Store, cfg Config, metrics *store.Metrics, log *slog.Logger) store.Store {
 	s = store.Stall(s, cfg.StallTimeout)
 	if metrics != nil {
 		s = store.Meter(s, metrics) // inside Retry: each try is a request
 	}
-	return store.Retry(s, store.Backoff{Log: log}), nil
+	return store.Retry(s, store.Backoff{Log: log})
 }
 
 func openDriver(ctx context.Context, rawURL string, a ArchiveConfig) (store.Store, error) {

@@ -94,7 +94,7 @@ func (a *app) tendSite(ctx context.Context, proven *bool) error {
 	s.archiver, err = archiver.New(opened, q, a.scope, a.pg.Server, archiver.Options{
 		Member: a.cfg.Name, Workers: a.cfg.Workers, Codec: seal.Codec(a.cfg.Archive.Codec),
 		Limits:       archiver.Limits{PushWait: a.cfg.PushWait, ShutdownWait: a.cfg.ShutdownWait, StoppedWait: a.cfg.StoppedWait},
-		StallTimeout: a.cfg.StallTimeout, Grace: leader.UploadGrace, KeepDir: a.cfg.KeepDir, Log: a.log, Metrics: s.registry,
+		StallTimeout: a.cfg.StallTimeout, Grace: leader.UploadGrace, KeepDir: a.cfg.KeepDir, Log: a.log, Metrics: s.registry, Watch: a.watch,
 	})
 	if err != nil {
 		return err

@@ -50,8 +50,9 @@ const (
 // socketServer answers walbaton-wal; the conversation is described in the comment of its package. The verbs
 // explain and resolve speak it too (askSidecar), with words that walbaton-wal does not know.
 type socketServer struct {
-	listener *net.UnixListener
-	lock     *os.File // held as long as we listen
+	listener net.Listener
+	peer     func(net.Conn) error // refuses who may not ask: checkPeer
+	lock     *os.File             // held as long as we listen
 	log      *slog.Logger
 }
 
@@ -76,7 +77,7 @@ func listenSocket(path string, log *slog.Logger) (*socketServer, error) {
 		lock.Close()
 		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
 	}
-	return &socketServer{listener: listener, lock: lock, log: log}, nil
+	return &socketServer{listener, checkPeer, lock, log}, nil
 }
 
 func socketHint(path string) string {
@@ -135,7 +136,7 @@ func (s *socketServer) Serve(ctx context.Context, a answerer) error {
 	defer stop()
 	defer s.listener.Close()
 	for {
-		c, err := s.listener.AcceptUnix()
+		c, err := s.listener.Accept()
 		switch {
 		case ctx.Err() != nil:
 			if err == nil {
@@ -159,8 +160,8 @@ func (s *socketServer) Serve(ctx context.Context, a answerer) error {
 }
 
 // call answers one client.
-func (s *socketServer) call(ctx context.Context, c *net.UnixConn, a answerer) {
-	if err := checkPeer(c); err != nil {
+func (s *socketServer) call(ctx context.Context, c net.Conn, a answerer) {
+	if err := s.peer(c); err != nil {
 		s.log.Warn("refused a call on the socket", "error", err)
 		reply(c, Answer{-1, err.Error()})
 		return
@@ -182,7 +183,7 @@ func (s *socketServer) call(ctx context.Context, c *net.UnixConn, a answerer) {
 }
 
 // answer runs the verb, sends a dot every second meanwhile, and cancels it when the client goes away.
-func (s *socketServer) answer(ctx context.Context, c *net.UnixConn, verb string, words []string, a answerer) Answer {
+func (s *socketServer) answer(ctx context.Context, c net.Conn, verb string, words []string, a answerer) Answer {
 	ctx, cancel := context.WithCancel(ctx)
 	answers := make(chan Answer, 1)
 	var helpers sync.WaitGroup
@@ -203,7 +204,7 @@ func (s *socketServer) answer(ctx context.Context, c *net.UnixConn, verb string,
 		}
 	})
 	defer helpers.Wait()
-	defer c.CloseRead() //nolint // ends the Read above; a failure means that it has ended
+	defer c.SetReadDeadline(time.Unix(1, 0)) //nolint // ends the Read above; a failure means that it has ended
 	defer cancel()
 	beat := time.NewTicker(socketBeat)
 	defer beat.Stop()
@@ -223,11 +224,11 @@ func (s *socketServer) answer(ctx context.Context, c *net.UnixConn, verb string,
 	}
 }
 
-func reply(c *net.UnixConn, a Answer) {
+func reply(c net.Conn, a Answer) {
 	_ = write(c, strconv.Itoa(a.Code)+" "+strconv.Quote(a.Message)+"\n") // a client that is gone asks again
 }
 
-func write(c *net.UnixConn, s string) error {
+func write(c net.Conn, s string) error {
 	if err := c.SetWriteDeadline(time.Now().Add(socketWrite)); err != nil {
 		return err
 	}
@@ -237,8 +238,12 @@ func write(c *net.UnixConn, s string) error {
 
 // checkPeer lets our own user and root in: whoever may ask for a push may also make files
 // disappear from this server, and whoever may ask for a fetch may have files written.
-func checkPeer(c *net.UnixConn) error {
-	raw, err := c.SyscallConn()
+func checkPeer(c net.Conn) error {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return fmt.Errorf("check peer: %s is no unix socket", c.LocalAddr().Network())
+	}
+	raw, err := u.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("check peer: %w", err)
 	}
