@@ -23,8 +23,8 @@ import (
 // FormatVersion is the layout of the archive that this program reads and writes.
 const FormatVersion = 1
 
-// ErrFormat means that the archive was written by a program that we do not understand.
-var ErrFormat = errors.New("archive has another format")
+// ErrFormat means that the archive was written by a program that we do not understand, or for another server.
+var ErrFormat = errors.New("the archive does not fit")
 
 // Identity is what archive.json says. It is written once, by Patroni's leader, and never changed.
 type Identity struct {
@@ -91,18 +91,18 @@ func OpenArchive(ctx context.Context, s store.Store, scope string, systemID uint
 	a := &Archive{store: s, root: path.Join(scope, strconv.FormatUint(systemID, 10))}
 	b, err := a.read(ctx, a.root+"/archive.json")
 	if err != nil {
-		return nil, fmt.Errorf("read archive.json of %s: %w", a, err)
+		return nil, fmt.Errorf("open %s: %w", a, err)
 	}
 	if err := json.Unmarshal(b, &a.id); err != nil {
-		return nil, fmt.Errorf("read archive.json of %s: %w: %w", a, ErrFormat, err)
+		return nil, fmt.Errorf("open %s: %w: its archive.json does not parse: %w", a, ErrFormat, err)
 	}
 	switch {
 	case a.id.Format != FormatVersion:
-		return nil, fmt.Errorf("open %s: %w: %d, this program knows %d", a, ErrFormat, a.id.Format, FormatVersion)
+		return nil, fmt.Errorf("open %s: %w: its archive.json has format %d, and this program knows %d", a, ErrFormat, a.id.Format, FormatVersion)
 	case a.id.SystemID != systemID:
-		return nil, fmt.Errorf("open %s: %w: archive.json names system identifier %d", a, ErrFormat, a.id.SystemID)
+		return nil, fmt.Errorf("open %s: %w: its archive.json names system identifier %d", a, ErrFormat, a.id.SystemID)
 	case !a.id.SegmentSize.Valid():
-		return nil, fmt.Errorf("open %s: %w: segment size %d", a, ErrFormat, a.id.SegmentSize)
+		return nil, fmt.Errorf("open %s: %w: its archive.json names segments of %d bytes", a, ErrFormat, a.id.SegmentSize)
 	}
 	if err := a.ReadFloors(ctx); err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ func CreateArchive(ctx context.Context, s store.Store, id Identity) error {
 	}
 	key := path.Join(id.Scope, strconv.FormatUint(id.SystemID, 10), "archive.json")
 	if err := s.Put(ctx, key, Bytes(append(b, '\n'))); err != nil {
-		return fmt.Errorf("write %s: %w", key, err)
+		return fmt.Errorf("begin the archive: %w", err)
 	}
 	return nil
 }
@@ -129,7 +129,7 @@ func (a *Archive) ReadFloors(ctx context.Context) error {
 	floors := []Floor{a.id.Floor}
 	for info, err := range a.store.List(ctx, a.root+"/floor/", "") {
 		if err != nil {
-			return fmt.Errorf("list the floors of %s: %w", a, err)
+			return fmt.Errorf("read the floors: %w", err)
 		}
 		b, err := a.read(ctx, info.Key)
 		if err != nil {
@@ -191,12 +191,12 @@ func (a *Archive) Put(ctx context.Context, key string, body store.Body) error {
 func (a *Archive) Header(ctx context.Context, key string) (seal.Header, error) {
 	r, err := a.store.Get(ctx, key, 0, seal.HeaderRange)
 	if err != nil {
-		return seal.Header{}, fmt.Errorf("read header of %s: %w", key, err)
+		return seal.Header{}, err
 	}
 	defer r.Close()
 	b, err := io.ReadAll(io.LimitReader(r, seal.HeaderRange))
 	if err != nil {
-		return seal.Header{}, fmt.Errorf("read header of %s: %w", key, err)
+		return seal.Header{}, err
 	}
 	h, err := seal.ReadHeader(bytes.NewReader(b))
 	if err != nil {
@@ -209,7 +209,7 @@ func (a *Archive) Header(ctx context.Context, key string) (seal.Header, error) {
 func (a *Archive) Open(ctx context.Context, key string) (seal.Header, io.ReadCloser, error) {
 	r, err := a.store.Get(ctx, key, 0, -1)
 	if err != nil {
-		return seal.Header{}, nil, fmt.Errorf("read %s: %w", key, err)
+		return seal.Header{}, nil, err
 	}
 	h, plain, err := seal.Open(r)
 	if err != nil {
@@ -266,7 +266,7 @@ func (a *Archive) list(ctx context.Context, prefix, after string) iter.Seq2[Obje
 	return func(yield func(Object, error) bool) {
 		for info, err := range a.store.List(ctx, prefix, after) {
 			if err != nil {
-				yield(Object{}, fmt.Errorf("list %s: %w", prefix, err))
+				yield(Object{}, err)
 				return
 			}
 			n, err := wal.ParseName(path.Base(info.Key), a.id.SegmentSize)
@@ -287,7 +287,7 @@ func (a *Archive) Opened(ctx context.Context, t wal.Timeline) (bool, error) {
 		return true, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("look for %v.history: %w", t, err)
+		return false, err
 	}
 	for o, err := range a.List(ctx, t, 0) {
 		if err != nil {

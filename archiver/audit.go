@@ -314,7 +314,7 @@ func (x *auditor) listOrphans(ctx context.Context) error {
 	prefix := x.a.root + "/orphans/"
 	for info, err := range x.a.store.List(ctx, prefix, "") {
 		if err != nil {
-			return fmt.Errorf("list orphans: %w", err)
+			return fmt.Errorf("look for orphans: %w", err)
 		}
 		x.rep.Count.Orphans++
 		x.rep.OrphanBytes += info.Size

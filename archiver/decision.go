@@ -79,7 +79,7 @@ func (a *Archive) Resolutions(ctx context.Context) ([]Resolution, error) {
 	var out []Resolution
 	for info, err := range a.store.List(ctx, a.root+"/resolved/", "") {
 		if err != nil {
-			return nil, fmt.Errorf("list decisions: %w", err)
+			return nil, fmt.Errorf("read decisions: %w", err)
 		}
 		if r, ok := a.parseResolutionKey(info.Key); ok {
 			out = append(out, r)

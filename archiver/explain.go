@@ -256,7 +256,7 @@ func (a *Archiver) explainArchive(ctx context.Context, e *Explanation, n wal.Nam
 func (a *Archiver) explainOrphans(ctx context.Context, e *Explanation) error {
 	for info, err := range a.archive.store.List(ctx, a.archive.root+"/orphans/", "") {
 		if err != nil {
-			return fmt.Errorf("list orphans: %w", err)
+			return fmt.Errorf("look for orphans: %w", err)
 		}
 		name, hex, _ := strings.Cut(path.Base(info.Key), "-")
 		o := Stored{Key: info.Key, Member: path.Base(path.Dir(info.Key))}

@@ -123,7 +123,7 @@ func FindArchives(ctx context.Context, src Source) ([]uint64, error) {
 		folder := ""
 		for info, err := range src.Store.List(ctx, prefix, after) {
 			if err != nil {
-				return nil, fmt.Errorf("list %s: %w", src, err)
+				return nil, fmt.Errorf("read %s: %w", src, err)
 			}
 			folder, _, _ = strings.Cut(info.Key[len(prefix):], "/")
 			break

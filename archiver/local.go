@@ -187,7 +187,7 @@ func (l *local) cover(n wal.Name, c *content) {
 func (l *local) check(n wal.Name) (*content, error) {
 	id, err := l.touch(n)
 	if err != nil {
-		return nil, fmt.Errorf("look at %v: %w", n, err)
+		return nil, err
 	}
 	if c, _ := l.recall(n, id); c != nil {
 		return c, nil
@@ -202,7 +202,7 @@ func (l *local) check(n wal.Name) (*content, error) {
 // load reads n, checks it and packs it for shipping in the same pass over its bytes.
 func (l *local) load(n wal.Name, s *seal.Sealer) (*content, *seal.Packed, error) {
 	if _, err := l.touch(n); err != nil {
-		return nil, nil, fmt.Errorf("look at %v: %w", n, err)
+		return nil, nil, err
 	}
 	var packed *seal.Packed
 	c, err := l.read(n, func(r io.Reader, size int64) (seal.Digest, error) {
@@ -225,7 +225,7 @@ func (l *local) read(n wal.Name, eat func(io.Reader, int64) (seal.Digest, error)
 	defer l.beginRead(n)()
 	f, id, err := l.q.Open(n)
 	if err != nil {
-		return nil, fmt.Errorf("open %v: %w", n, err)
+		return nil, err
 	}
 	defer f.Close()
 	c := &content{ident: id, size: id.Size}
@@ -237,7 +237,7 @@ func (l *local) read(n wal.Name, eat func(io.Reader, int64) (seal.Digest, error)
 	// what we read may by now be the beginning of another segment.
 	now, err := l.q.Ident(n)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("look at %v again: %w", n, err)
+		return nil, err
 	}
 	if err != nil || now != id {
 		return nil, fmt.Errorf("read %v: %w", n, errRecycled)

@@ -21,7 +21,7 @@ var ErrNoArchive = errors.New("the archive has not been begun yet; Patroni's lea
 func Prepare(ctx context.Context, s store.Store, id Identity, srv Server, q *queue.Queue, scope Scope) (*Archive, error) {
 	a, err := OpenArchive(ctx, s, id.Scope, srv.SystemID)
 	if err == nil && a.SegmentSize() != srv.SegmentSize {
-		return nil, fmt.Errorf("open %s: %w: its segments have %d bytes, this server's %d", a, ErrFormat, a.SegmentSize(), srv.SegmentSize)
+		return nil, fmt.Errorf("open %s: %w: its segments have %d bytes, and this server's %d", a, ErrFormat, a.SegmentSize(), srv.SegmentSize)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return a, err

@@ -62,7 +62,7 @@ func (a *Archiver) AdoptOrphans(ctx context.Context) error {
 	prefix := a.archive.root + "/orphans/"
 	for info, err := range a.archive.store.List(ctx, prefix, "") {
 		if err != nil {
-			return fmt.Errorf("list orphans: %w", err)
+			return fmt.Errorf("look for orphans: %w", err)
 		}
 		base := path.Base(info.Key)
 		name, _, ok := strings.Cut(base, "-")

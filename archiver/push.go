@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/walbaton/walbaton/archiver/queue"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
@@ -22,6 +23,26 @@ type Reply struct {
 	Code int    // 0: stored, or nothing is left to store. 1: not yet, keep the file
 	Row  string // of DESIGN section 7, for people and metrics
 	Why  string // one clause, empty when Code is 0
+}
+
+// Line is what PostgreSQL's log shows of r, for the file of that name: what happened, why, and what to type next. It is empty when Code is 0.
+func (r Reply) Line(file string) string {
+	next := "walbaton explain " + file
+	switch {
+	case r.Code == 0:
+		return ""
+	case r.Row == "7", r.Row == "13":
+		next = "walbaton status" // the file is not what is wrong
+	}
+	return fmt.Sprintf("%s not archived: %s (row %s; %s says more)", file, r.Why, r.Row, next)
+}
+
+// missed is the reply for a file of pg_wal that cannot be read.
+func missed(err error) Reply {
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, queue.ErrReplaced) {
+		return Reply{1, "13", "pg_wal has no such file"}
+	}
+	return Reply{1, "13", err.Error()}
 }
 
 // Push answers `walbaton-wal push` for one file of pg_wal. It waits at most Limits.PushWait, and
@@ -68,7 +89,7 @@ func (c *Call) Step(ctx context.Context) (r Reply, done bool) {
 	a := c.a
 	id, err := a.local.touch(c.n)
 	if err != nil {
-		return Reply{1, "13", fmt.Sprintf("look at the file: %v", err)}, true
+		return missed(err), true
 	}
 	read, sealed := a.local.recall(c.n, id)
 	f := Facts{Name: c.n, Server: a.server().State, Waited: a.o.Now().Sub(c.began), Limits: a.o.Limits}
@@ -78,7 +99,7 @@ func (c *Call) Step(ctx context.Context) (r Reply, done bool) {
 	}
 	if !f.BelowFloor && !sealed {
 		if read, err = c.gather(ctx, &f); err != nil {
-			return Reply{1, "13", err.Error()}, !errors.Is(err, errRecycled)
+			return missed(err), !errors.Is(err, errRecycled)
 		}
 	}
 	v := Judge(f)
@@ -191,6 +212,9 @@ func (c *Call) act(ctx context.Context, v Verdict, f Facts, read *content) (Repl
 	}
 	switch v.Act {
 	case Answer:
+		if v.Row == "9" && read != nil && read.why != "" {
+			r.Why += ": " + read.why
+		}
 		return r, true
 	case Put:
 		if err := a.Ship(ctx, c.n); err != nil {
@@ -199,7 +223,7 @@ func (c *Call) act(ctx context.Context, v Verdict, f Facts, read *content) (Repl
 		return r, f.Waited >= a.o.Limits.PushWait
 	case Orphan:
 		if err := a.orphan(ctx, a.source(c.n), c.n); err != nil {
-			return Reply{1, v.Row, fmt.Sprintf("keep a copy in orphans/: %v", err)}, true
+			return Reply{1, v.Row, "no copy could be kept in orphans/: " + err.Error()}, true
 		}
 		return r, true
 	case Keep:

@@ -294,11 +294,11 @@ func (r *Restorer) open(ctx context.Context, w *wanted) ([]*Archive, error) {
 		case errors.Is(err, fs.ErrNotExist) && i == 0 && len(r.o.Others) > 0:
 			continue
 		case errors.Is(err, fs.ErrNotExist):
-			return nil, fmt.Errorf("%s has no archive of system identifier %d: is the URL right, the disk mounted?: %w", src, w.systemID, err)
+			return nil, fmt.Errorf("%s has no archive of system identifier %d: check archive.url and scope, and that the disk is mounted", src, w.systemID)
 		case err != nil:
 			return nil, err
 		case a.SegmentSize() != w.size:
-			return nil, hopelessError{fmt.Errorf("read %s: %w: its segments have %d bytes, this server's %d", a, ErrFormat, a.SegmentSize(), w.size)}
+			return nil, hopelessError{fmt.Errorf("open %s: %w: its segments have %d bytes, and this server's %d", a, ErrFormat, a.SegmentSize(), w.size)}
 		}
 		if i == 0 {
 			w.own = a

@@ -93,7 +93,7 @@ func (f *finder) history(ctx context.Context) error {
 func (f *finder) prove(ctx context.Context) error {
 	for _, a := range f.archives {
 		if _, err := a.store.Head(ctx, a.root+"/archive.json"); err != nil {
-			return fmt.Errorf("look for archive.json of %s again: %w", a, err)
+			return fmt.Errorf("look at %s again: %w", a, err)
 		}
 	}
 	return absent("%s answered, and has neither it nor WAL after it", names(f.archives))

@@ -94,7 +94,7 @@ func (f *finder) notPastFork(ctx context.Context) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("look for %s: %w", theirs, err)
+			return err
 		}
 		return fmt.Errorf("timeline %d began at %v, its first segment %s is missing, and %s goes on past that point with what timeline %d never had; "+
 			"to recover along timeline %d set recovery_target_timeline = '%d'", s.Timeline, parent.End, s, theirs, s.Timeline, parent.Timeline, parent.Timeline)
@@ -114,7 +114,7 @@ func (f *finder) ownOrphan(ctx context.Context) error {
 	var keys []string
 	for info, err := range a.store.List(ctx, prefix, "") {
 		if err != nil {
-			return fmt.Errorf("list orphans of %s: %w", f.w.name, err)
+			return fmt.Errorf("look for orphans of %s: %w", f.w.name, err)
 		}
 		keys = append(keys, info.Key)
 	}

@@ -125,7 +125,7 @@ func TestFetchRules(t *testing.T) {
 		"the disk is not mounted": {func(p *prepared, _ *archiver.RestoreOptions) { p.store.Unmount(true) }, segName(1, 3), codes{s, 1, 1}, none,
 			"no such root"},
 		"a wrong prefix": {func(_ *prepared, o *archiver.RestoreOptions) { o.Own.Scope = "mian" }, segName(1, 3), codes{s, 1, 1}, none,
-			"is the URL right, the disk mounted?"},
+			"check archive.url and scope, and that the disk is mounted"},
 		"another cluster's archive": {func(p *prepared, o *archiver.RestoreOptions) {
 			o.DataDir = dataDir(p.t, 99, recovery)
 		}, segName(1, 3), codes{s, 1, 1}, none, "no archive of system identifier 99"},
@@ -249,7 +249,7 @@ func TestFetchRules(t *testing.T) {
 		}, segName(3, 13), codes{s, 1, 1}, none, "cannot say"},
 		"the origin has no archive": {func(p *prepared, o *archiver.RestoreOptions) {
 			o.Others = []archiver.Source{{Store: p.store, Scope: "elsewhere"}}
-		}, segName(3, 13), codes{s, 1, 1}, none, "is the URL right"},
+		}, segName(3, 13), codes{s, 1, 1}, none, "check archive.url and scope"},
 		"only the other site has it": {func(p *prepared, o *archiver.RestoreOptions) {
 			o.Others = []archiver.Source{site.source()}
 			p.remove(segName(1, 3))

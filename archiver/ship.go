@@ -230,7 +230,7 @@ func (a *Archiver) putFile(ctx context.Context, l *local, n wal.Name) error {
 		return err
 	}
 	if err != nil {
-		return fmt.Errorf("put %v: %w", n, err)
+		return err
 	}
 	a.log.Debug("shipped", "file", n.String(), "bytes", sealed.Size())
 	a.stored(l, n, c, true)

@@ -28,36 +28,38 @@ func (a *app) Push(ctx context.Context, file string) Answer {
 			if err := a.keeper.setAside(a.pgWAL(), file, srv, a.scope.Last()); err != nil {
 				why += "; it could not be set aside: " + err.Error()
 			}
-			return Answer{1, fmt.Sprintf("not archived: %s (row 7)", why)}
+			return notYet(file, "7", why)
 		}
 		left := time.Until(deadline)
 		if left <= 0 || srv.State == archiver.ServerStopping {
-			return Answer{1, fmt.Sprintf("not archived: %s", why)}
+			return notYet(file, "13", why)
 		}
 		select {
 		case <-changed:
 		case <-time.After(min(left, time.Second)):
 		case <-ctx.Done():
-			return Answer{1, "not archived: the sidecar stops"}
+			return notYet(file, "13", "the sidecar stops")
 		}
 	}
+}
+
+// notYet answers a push that no file's facts were looked at for.
+func notYet(file, row, why string) Answer {
+	return Answer{1, archiver.Reply{Code: 1, Row: row, Why: why}.Line(filepath.Base(file))}
 }
 
 func (a *app) pushTo(ctx context.Context, s *site, file string) Answer {
 	n, err := wal.ParseName(filepath.Base(file), s.archiver.Archive().SegmentSize())
 	if err != nil {
-		return Answer{1, fmt.Sprintf("not archived: %v", err)}
+		return notYet(file, "13", err.Error())
 	}
 	if err := a.checkPath(file); err != nil {
-		return Answer{1, fmt.Sprintf("not archived: %v", err)}
+		return notYet(file, "13", err.Error())
 	}
 	within, cancel := s.bound(ctx)
 	defer cancel()
 	r := s.archiver.Push(within, n)
-	if r.Code == 0 {
-		return Answer{}
-	}
-	return Answer{r.Code, fmt.Sprintf("%v not archived: %s (row %s; walbaton explain %v says more)", n, r.Why, r.Row, n)}
+	return Answer{r.Code, r.Line(n.String())}
 }
 
 // checkPath refuses a file of another PostgreSQL: with several clusters on one host a wrong

@@ -274,5 +274,9 @@ func (q *Queue) missing(verb string, n wal.Name, err error) error {
 			err = replaced
 		}
 	}
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		err = p.Err // the name is said already
+	}
 	return fmt.Errorf("%s %s: %w", verb, n, err)
 }
