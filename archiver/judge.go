@@ -42,7 +42,7 @@ type Facts struct {
 
 	Place     Place
 	Fresh     bool    // Place comes from a read of the leader made for this call
-	OnHistory bool    // the line knows the timeline of this name: for histories
+	OnHistory bool    // the line knows the timeline of this name, and by the same forks as ours: for histories
 	Fork      wal.LSN // where the line left this timeline; 0 when it was never on it
 	ChildKept bool    // the archive has the .partial, or the first segment of the child
 
@@ -207,13 +207,17 @@ func judgeShip(f Facts) (Verdict, bool) {
 	case f.NoArchive != "":
 		return Verdict{Row: "13", Act: Wait, Code: 1, Why: f.NoArchive}, true
 	case f.Name.Kind != wal.KindSegment && f.Name.Kind != wal.KindHistory:
-		return Verdict{Row: "3", Act: Wait, Code: 1, Why: "the archive does not answer"}, true
+		return Verdict{Row: "3", Act: Wait, Code: 1, Why: "not stored yet"}, true
 	case f.Permit:
 		return Verdict{Row: "11", Act: Wait, Code: 1, Why: "not stored yet"}, true
 	case f.Name.Kind == wal.KindHistory:
 		return Verdict{Row: "4a", Act: Wait, Code: 1, Why: "another node has to open this timeline first"}, true
 	}
-	return Verdict{Row: "12", Act: Wait, Code: 1, Why: "another node has to ship it, and the archive does not have it yet"}, true
+	v := Verdict{Row: "12", Act: Wait, Code: 1, Why: "another node has to ship it, and it is not known to be in the archive yet"}
+	if f.Archive == Absent {
+		v.Why = "another node has to ship it, and the archive does not have it yet"
+	}
+	return v, true
 }
 
 // sound says whether our copy may be stored under its name (promise P3).

@@ -84,7 +84,7 @@ func (a *Archiver) setAside(ctx context.Context, n wal.Name, c *content) error {
 func SetAside(q *queue.Queue, keepDir string, n wal.Name, expected func(wal.Segment) bool) error {
 	root, err := os.OpenRoot(keepDir)
 	if err != nil {
-		return fmt.Errorf("open keep_dir: %w", err)
+		return fmt.Errorf("keep_dir: %w", err)
 	}
 	defer root.Close()
 	if err := copyAside(root, q, n); err != nil {
@@ -123,7 +123,7 @@ func SetAside(q *queue.Queue, keepDir string, n wal.Name, expected func(wal.Segm
 func copyAside(root *os.Root, q *queue.Queue, n wal.Name) error {
 	f, _, err := q.Open(n)
 	if err != nil {
-		return fmt.Errorf("open %v: %w", n, err)
+		return err
 	}
 	defer f.Close()
 	if err := durable.Create(root, n.String(), f, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -142,7 +142,7 @@ func (a *Archiver) openKeep() error {
 	}
 	q, err := queue.Open(a.o.KeepDir, a.archive.SegmentSize())
 	if err != nil {
-		return fmt.Errorf("open keep_dir: %w", err)
+		return fmt.Errorf("keep_dir: %w", err)
 	}
 	keep := newLocal(q, a.archive.SegmentSize(), a.archive.id.SystemID)
 	if err := keep.scan(); err != nil {

@@ -76,7 +76,8 @@ type Call struct {
 	isFresh  bool
 	found    Presence // what that look found
 	contrast Contrast
-	explain  bool // nobody waits for the answer: everything is looked at, and nothing is counted
+	silent   error // why the archive could not be asked; nil when it answered, or was not asked
+	explain  bool  // nobody waits for the answer: everything is looked at, and nothing is counted
 }
 
 // NewCall begins to answer a push of n.
@@ -130,7 +131,7 @@ func (c *Call) gather(ctx context.Context, f *Facts) (*content, error) {
 			f.Permit = mayPut(a.request(c.n, last)).ok
 		}
 		if why, ok := a.whyNot(c.n); ok {
-			f.Permit = false
+			f.Permit = f.Permit && !errors.Is(why, errNotOurs)
 			if errors.Is(why, errBadCopy) {
 				return c.readCopy(f)
 			}
@@ -145,8 +146,12 @@ func (c *Call) gather(ctx context.Context, f *Facts) (*content, error) {
 		return nil, err
 	}
 	if err := c.ask(ctx, f, read, shipped); err != nil {
+		if !errors.Is(err, errBusy) {
+			c.silent = err
+		}
 		return read, nil // the store is silent: rows 2 to 6 do not fit
 	}
+	c.silent = nil
 	if f.Place == OnBranch || f.Archive == Different {
 		c.freshen(ctx, f)
 	}
@@ -203,7 +208,7 @@ func (c *Call) ask(ctx context.Context, f *Facts, read *content, shipped bool) e
 // act does what the verdict says.
 func (c *Call) act(ctx context.Context, v Verdict, f Facts, read *content) (Reply, bool) {
 	a := c.a
-	r := Reply{v.Code, v.Row, v.Why}
+	r := Reply{v.Code, v.Row, c.reason(v, read)}
 	if v.Alarm || v.Row == "8" && !c.explain && a.stalled(c.n) {
 		a.alarm(v.Row, c.n, v.Why)
 	}
@@ -212,13 +217,10 @@ func (c *Call) act(ctx context.Context, v Verdict, f Facts, read *content) (Repl
 	}
 	switch v.Act {
 	case Answer:
-		if v.Row == "9" && read != nil && read.why != "" {
-			r.Why += ": " + read.why
-		}
 		return r, true
 	case Put:
 		if err := a.Ship(ctx, c.n); err != nil {
-			r.Why = err.Error()
+			r.Why = v.Why + ": " + err.Error()
 		}
 		return r, f.Waited >= a.o.Limits.PushWait
 	case Orphan:
@@ -232,8 +234,23 @@ func (c *Call) act(ctx context.Context, v Verdict, f Facts, read *content) (Repl
 		}
 		return r, true
 	}
-	if why, ok := a.whyNot(c.n); ok && v.Row != "8" {
-		r.Why = why.Error()
-	}
 	return r, false
+}
+
+// reason is the verdict's, and what is known beside it of why the file is not stored.
+func (c *Call) reason(v Verdict, read *content) string {
+	failed, ok := c.a.whyNot(c.n)
+	switch {
+	case v.Code == 0:
+		return ""
+	case v.Row == "9" && read != nil && read.why != "":
+		return v.Why + ": " + read.why
+	case v.Alarm, v.Row == "8":
+		return v.Why
+	case ok:
+		return v.Why + ": " + Reason(c.a.archive.store, failed)
+	case c.silent != nil:
+		return v.Why + ": " + Reason(c.a.archive.store, c.silent)
+	}
+	return v.Why
 }

@@ -154,7 +154,7 @@ func (r *Restorer) Fetch(ctx context.Context, name, dst string) Outcome {
 			return Outcome{Code: NotThere, Why: fmt.Sprintf("%s is not in the archive: %s", name, none.why)}
 		}
 		if (w.mode == onStandby || w.mode == promoting) && r.fromKept(ctx, &w) {
-			return Outcome{Code: Restored, Why: fmt.Sprintf("%s is from the histories kept here: %v", name, err)}
+			return Outcome{Code: Restored, Why: fmt.Sprintf("%s is from the histories kept here, since the archive cannot be asked: %v", name, err)}
 		}
 		if w.mode == onStandby {
 			return w.cannotSay(err)
@@ -218,7 +218,7 @@ func (w *wanted) cannotSay(err error) Outcome {
 	why := fmt.Sprintf("cannot say whether the archive has %s: %v", w.text, err)
 	switch w.mode {
 	case inRecovery:
-		return Outcome{CannotSay, why + " (recovery stops here and goes on when PostgreSQL is started again)"}
+		return Outcome{CannotSay, why + " (recovery stops here, and goes on when PostgreSQL is started again; walbaton verify looks for holes and damage)"}
 	case onStandby:
 		return Outcome{NotThere, why + " (the standby streams, and asks again)"}
 	}
@@ -295,6 +295,8 @@ func (r *Restorer) open(ctx context.Context, w *wanted) ([]*Archive, error) {
 			continue
 		case errors.Is(err, fs.ErrNotExist):
 			return nil, fmt.Errorf("%s has no archive of system identifier %d: check archive.url and scope, and that the disk is mounted", src, w.systemID)
+		case errors.Is(err, store.ErrNoRoot):
+			return nil, errors.New(Reason(src.Store, err))
 		case err != nil:
 			return nil, err
 		case a.SegmentSize() != w.size:

@@ -53,8 +53,9 @@ func (f *finder) segment(ctx context.Context) error {
 		if err := f.notPastFork(ctx); err != nil {
 			return err
 		}
+		return f.prove(ctx, "has neither it nor WAL after it")
 	}
-	return f.prove(ctx)
+	return f.prove(ctx, "does not have it")
 }
 
 // exact finds a .partial or .backup file, for people.
@@ -62,7 +63,7 @@ func (f *finder) exact(ctx context.Context) error {
 	if err := f.take(ctx, f.w.name); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return f.prove(ctx)
+	return f.prove(ctx, "does not have it")
 }
 
 // history finds a history. On a standby it may be hidden: one that a test restore or a dead
@@ -85,18 +86,18 @@ func (f *finder) history(ctx context.Context) error {
 		}
 		return f.write(bytes.NewReader(b))
 	}
-	return f.prove(ctx)
+	return f.prove(ctx, "does not have it")
 }
 
 // prove ends a search that found nothing. The archives are looked at once more, after they answered:
-// a disk that was unmounted meanwhile has no file either.
-func (f *finder) prove(ctx context.Context) error {
+// a disk that was unmounted meanwhile has no file either. found says what was looked for.
+func (f *finder) prove(ctx context.Context, found string) error {
 	for _, a := range f.archives {
 		if _, err := a.store.Head(ctx, a.root+"/archive.json"); err != nil {
 			return fmt.Errorf("look at %s again: %w", a, err)
 		}
 	}
-	return absent("%s answered, and has neither it nor WAL after it", names(f.archives))
+	return absent("%s answered, and %s", names(f.archives), found)
 }
 
 func names(archives []*Archive) string {
@@ -155,10 +156,28 @@ func (f *finder) takeFrom(ctx context.Context, a *Archive, key string, n wal.Nam
 	if n.Kind == wal.KindSegment || n.Kind == wal.KindPartial {
 		src = &ownPages{r: body, c: wal.NewChecker(n.Segment, f.w.systemID)}
 	}
-	if err := f.write(src); err != nil {
+	from := &source{r: src}
+	if err := f.write(from); err != nil {
+		if from.err != nil {
+			err = from.err // it is not the place that is wrong
+		}
 		return h, spoiled(fmt.Errorf("restore %s: %w", key, err))
 	}
 	return h, nil
+}
+
+// source remembers what went wrong with reading.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
 }
 
 // checkHeader says what is wrong with an object that is to be n, by its header.

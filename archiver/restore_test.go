@@ -100,6 +100,7 @@ func TestFetchRules(t *testing.T) {
 	const s = 200 // cannot say
 	none := []byte(nil)
 	type codes struct{ recovery, standby, rewind int }
+	told := fetchPage{}
 	for name, tc := range map[string]struct {
 		spoil func(p *prepared, o *archiver.RestoreOptions)
 		ask   wal.Name
@@ -123,7 +124,7 @@ func TestFetchRules(t *testing.T) {
 		"the store is silent": {func(p *prepared, o *archiver.RestoreOptions) { o.Own.Store = down(p.store) }, segName(1, 3), codes{s, 1, 1}, none,
 			"cannot say"},
 		"the disk is not mounted": {func(p *prepared, _ *archiver.RestoreOptions) { p.store.Unmount(true) }, segName(1, 3), codes{s, 1, 1}, none,
-			"no such root"},
+			"is not there (a disk that is not mounted"},
 		"a wrong prefix": {func(_ *prepared, o *archiver.RestoreOptions) { o.Own.Scope = "mian" }, segName(1, 3), codes{s, 1, 1}, none,
 			"check archive.url and scope, and that the disk is mounted"},
 		"another cluster's archive": {func(p *prepared, o *archiver.RestoreOptions) {
@@ -195,24 +196,24 @@ func TestFetchRules(t *testing.T) {
 				p.remove(segName(3, no))
 			}
 			p.put(partialName(2, 9), three.Segment(seg(2, 9)))
-		}, segName(3, 9), codes{1, 1, 1}, none, "neither it nor WAL after it"},
+		}, segName(3, 9), codes{1, 1, 1}, none, "answered, and "},
 
 		"an orphan of its own": {func(p *prepared, _ *archiver.RestoreOptions) {
 			b := old.Segment(seg(1, 6))
 			p.set(p.a.OrphanKey("n1", segName(1, 6), seal.DigestOf(b)), p.object(seal.Header{Name: segName(1, 6).String()}, b))
-		}, segName(1, 6), codes{1, 1, 0}, old.Segment(seg(1, 6)), "neither it nor WAL after it"},
+		}, segName(1, 6), codes{1, 1, 0}, old.Segment(seg(1, 6)), "answered, and "},
 		"an orphan of another member": {func(p *prepared, _ *archiver.RestoreOptions) {
 			b := old.Segment(seg(1, 6))
 			p.set(p.a.OrphanKey("n2", segName(1, 6), seal.DigestOf(b)), p.object(seal.Header{Name: segName(1, 6).String()}, b))
-		}, segName(1, 6), codes{1, 1, 1}, none, "neither it nor WAL after it"},
+		}, segName(1, 6), codes{1, 1, 1}, none, "answered, and "},
 		"two orphans of its own": {func(p *prepared, _ *archiver.RestoreOptions) {
 			for _, b := range [][]byte{old.Segment(seg(1, 6)), other.Segment(seg(1, 6))} {
 				p.set(p.a.OrphanKey("n1", segName(1, 6), seal.DigestOf(b)), p.object(seal.Header{Name: segName(1, 6).String()}, b))
 			}
-		}, segName(1, 6), codes{1, 1, 1}, none, "neither it nor WAL after it"},
+		}, segName(1, 6), codes{1, 1, 1}, none, "answered, and "},
 
 		"a history":               {nil, wal.HistoryName(2), codes{0, 0, 0}, two.History().Bytes(), ""},
-		"a history that is not":   {nil, wal.HistoryName(4), codes{1, 1, 1}, none, "neither it nor WAL after it"},
+		"a history that is not":   {nil, wal.HistoryName(4), codes{1, 1, 1}, none, "answered, and "},
 		"the first history":       {nil, wal.HistoryName(1), codes{1, 1, 1}, none, "the first timeline has no history"},
 		"a history of nonsense":   {func(p *prepared, _ *archiver.RestoreOptions) { p.put(wal.HistoryName(2), []byte("x")) }, wal.HistoryName(2), codes{s, 1, 1}, none, "cannot say"},
 		"a history, silent store": {func(p *prepared, o *archiver.RestoreOptions) { o.Own.Store = down(p.store) }, wal.HistoryName(2), codes{s, 1, 1}, none, "cannot say"},
@@ -240,7 +241,7 @@ func TestFetchRules(t *testing.T) {
 		}, segName(1, 3), codes{0, 0, 0}, one.Segment(seg(1, 3)), ""},
 		"its own archive has not begun, and the origin has it not": {func(p *prepared, o *archiver.RestoreOptions) {
 			o.Own, o.Others = archiver.Source{Store: mem.New("new"), Scope: "clone"}, []archiver.Source{p.source()}
-		}, segName(3, 13), codes{1, 1, 1}, none, "neither it nor WAL after it"},
+		}, segName(3, 13), codes{1, 1, 1}, none, "answered, and "},
 		"its own archive is silent, the origin has it": {func(p *prepared, o *archiver.RestoreOptions) {
 			o.Own, o.Others = archiver.Source{Store: down(mem.New("new")), Scope: "clone"}, []archiver.Source{p.source()}
 		}, segName(1, 3), codes{s, 1, 1}, none, "cannot say"},
@@ -293,6 +294,7 @@ func TestFetchRules(t *testing.T) {
 					t.Errorf("%s: exit %d without a word", caller, want)
 				}
 				whys += out.Why + "\n"
+				told.add(name, caller, out, o.DataDir)
 				p.undo()
 			}
 			if !strings.Contains(whys, tc.why) {
@@ -300,6 +302,7 @@ func TestFetchRules(t *testing.T) {
 			}
 		})
 	}
+	told.compare(t)
 }
 
 // branchOf is what w's server wrote alone after others had left its timeline.

@@ -43,6 +43,7 @@ type calls struct {
 	n    map[mem.Op]int
 	down bool
 	keys []string
+	bad  func(mem.Call) mem.Fault // beside down
 }
 
 func (c *calls) decide(call mem.Call) mem.Fault {
@@ -50,6 +51,9 @@ func (c *calls) decide(call mem.Call) mem.Fault {
 	defer c.mu.Unlock()
 	c.n[call.Op]++
 	c.keys = append(c.keys, string(call.Op)+" "+call.Key)
+	if c.bad != nil {
+		return c.bad(call)
+	}
 	return mem.Fault{Drop: c.down}
 }
 
@@ -60,6 +64,13 @@ func (c *calls) take() map[mem.Op]int {
 	n := c.n
 	c.n, c.keys = map[mem.Op]int{}, nil
 	return n
+}
+
+// spoil says what happens to each request from now on.
+func (c *calls) spoil(bad func(mem.Call) mem.Fault) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bad = bad
 }
 
 func (c *calls) fail(down bool) {
