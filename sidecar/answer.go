@@ -88,21 +88,26 @@ func (a *app) Fetch(ctx context.Context, name, dest string) Answer {
 }
 
 // keepHistories keeps the histories with their content, at every change of the line: a promotion must
-// know which numbers are taken also while the archive is silent.
+// know which numbers are taken also while the archive is silent. The archive may get the newest a while after that.
 func (a *app) keepHistories(ctx context.Context) error {
-	var kept wal.Timeline
+	const again = 10 * time.Second
+	var kept, tried wal.Timeline
+	var next time.Time
 	for {
 		changed := a.elector.Changed()
-		if t := a.scope.Line().Timeline; t != kept {
-			if err := a.restorer.KeepHistories(ctx); err == nil {
-				kept = t
-			} else if ctx.Err() == nil {
+		if t := a.scope.Line().Timeline; t != kept && (t != tried || !time.Now().Before(next)) {
+			err := a.restorer.KeepHistories(ctx)
+			if err != nil && ctx.Err() == nil {
 				a.log.Debug("histories not kept", "error", err)
 			}
+			if err == nil && a.restorer.Keeps(a.pg.Server().SystemID, t) {
+				kept = t
+			}
+			tried, next = t, time.Now().Add(again)
 		}
 		select {
 		case <-changed:
-		case <-time.After(10 * time.Second):
+		case <-time.After(again):
 		case <-ctx.Done():
 			return nil
 		}

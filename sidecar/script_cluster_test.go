@@ -95,19 +95,8 @@ func makeArchive(dir string, first wal.Segment, segments map[wal.Segment][]byte)
 // makePrimary makes a data directory. postmaster.pid says "standby" where it should say "ready": so nobody
 // tries SQL, and pg_control says that it is a primary.
 func makePrimary(dir, socket string, pos wal.LSN, segments map[wal.Segment][]byte) error {
-	b := make([]byte, 8192)
-	le := binary.LittleEndian
-	le.PutUint64(b, testSystemID)
-	le.PutUint32(b[8:], 1300)
-	le.PutUint32(b[12:], 202209061)
-	le.PutUint32(b[16:], uint32(wal.DBInProduction))
-	le.PutUint64(b[32:], uint64(pos))
-	le.PutUint64(b[40:], uint64(pos))
-	le.PutUint32(b[48:], 1)
-	le.PutUint32(b[228:], 1<<20)
-	le.PutUint32(b[288:], crc32.Checksum(b[:288], crc32.MakeTable(crc32.Castagnoli)))
 	files := map[string][]byte{
-		"PG_VERSION": []byte("15\n"), "global/pg_control": b,
+		"PG_VERSION": []byte("15\n"), "global/pg_control": controlFile(pos),
 		"postmaster.pid": fmt.Appendf(nil, "%d\n%s\n%d\n5432\n%s\n\n\nstandby\n", os.Getpid(), dir, time.Now().Unix(), socket),
 	}
 	for g, plain := range segments {
@@ -125,4 +114,20 @@ func makePrimary(dir, socket string, pos wal.LSN, segments map[wal.Segment][]byt
 		}
 	}
 	return nil
+}
+
+// controlFile is the pg_control of a PostgreSQL 15 that runs as a primary, with its last checkpoint at pos.
+func controlFile(pos wal.LSN) []byte {
+	b := make([]byte, 8192)
+	le := binary.LittleEndian
+	le.PutUint64(b, testSystemID)
+	le.PutUint32(b[8:], 1300)
+	le.PutUint32(b[12:], 202209061)
+	le.PutUint32(b[16:], uint32(wal.DBInProduction))
+	le.PutUint64(b[32:], uint64(pos))
+	le.PutUint64(b[40:], uint64(pos))
+	le.PutUint32(b[48:], 1)
+	le.PutUint32(b[228:], 1<<20)
+	le.PutUint32(b[288:], crc32.Checksum(b[:288], crc32.MakeTable(crc32.Castagnoli)))
+	return b
 }

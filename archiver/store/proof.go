@@ -75,7 +75,11 @@ func variants(s Store, largest int64) []Variant {
 func proveOnce(ctx context.Context, s Store, prefix string) error {
 	key := path.Join(prefix, "probe", rand.Text())
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		patience := 5 * time.Second
+		if ctx.Err() != nil {
+			patience = time.Second // the program stops
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 		defer cancel()
 		_ = s.Delete(ctx, key) // a probe that stays is no harm
 	}()
