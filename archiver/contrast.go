@@ -64,12 +64,27 @@ func (c *Call) freshen(ctx context.Context, f *Facts) {
 		return
 	}
 	if fork, ok := c.cluster.Line.End(t); ok {
-		f.OnHistory = true
+		f.OnHistory = c.n.Kind != wal.KindHistory || a.ledHere(t, c.cluster.Line)
 		if fork != wal.MaxLSN {
 			f.Fork = fork
 			f.ChildKept = a.childKept(ctx, c.n.Segment, c.cluster.Line, fork)
 		}
 	}
+}
+
+// ledHere says whether our history of t is the one that the line has: two servers can have been promoted to one number,
+// and the dead one's history tells of another fork. What cannot be read counts as the line's: a person is to look at it.
+func (a *Archiver) ledHere(t wal.Timeline, line wal.History) bool {
+	ours, _, err := a.local.q.History(t)
+	if err != nil {
+		return true
+	}
+	for _, f := range ours.Forks {
+		if end, ok := line.End(f.Timeline); !ok || end != f.End {
+			return false
+		}
+	}
+	return true
 }
 
 // ahead says whether t may be the timeline that the leader has just begun: it is above the last one

@@ -17,7 +17,7 @@ type coverage struct {
 	small    map[wal.Name]bool       // histories, backup labels, partial segments
 	from     map[wal.Timeline]uint64 // a listing of the timeline reached down to this number
 	open     map[wal.Timeline]bool
-	vouched  map[vouch]bool // one of our segments compared equal with the archive's
+	vouched  map[vouch]bool // the archive's timeline is ours: a segment compared equal, or we opened it
 }
 
 // vouch is for the segments of a timeline in pg_wal, or for those set aside. A rewind between the two

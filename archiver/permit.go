@@ -13,7 +13,7 @@ type request struct {
 	baton   bool        // inside a term
 	kept    bool        // it was set aside, and is not of timeline 1: the server beside us may have been rewound since
 	open    bool        // the archive has the timeline's history or one of its segments
-	vouched bool        // one of our segments of this timeline compared equal with the archive's
+	vouched bool        // the archive's timeline is ours: one of our segments compared equal, or we opened it
 }
 
 // permit is the answer; why says what is missing when it is no.
@@ -71,7 +71,12 @@ func mayPut(r request) permit {
 		}
 		return refuse("only a running primary ships where there is no DCS")
 	case !r.kept && !r.cluster.Answered && (r.server.State == ServerPrimary || r.cluster.IsLeader()):
-		return allow() // P4's case without the DCS
+		// P4's case without the DCS. That somebody opened the timeline is not enough: two servers can have been promoted to
+		// its number, and only the DCS could say that ours is the one that leads.
+		if r.vouched || t == 1 {
+			return allow()
+		}
+		return permit{vouch: true, why: "the DCS does not answer, and no segment of this timeline here was compared with the archive yet"}
 	case !r.baton:
 		return refuse("another node has the baton")
 	case r.speaksFor(t) || r.vouched:

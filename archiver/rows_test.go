@@ -27,20 +27,28 @@ func TestBelowTheFloorIsAnswered(t *testing.T) {
 	}
 }
 
-// TestForeignHistoryGoesToOrphans is row 4b: a test restore took number 3, and the cluster is not on it.
+// TestForeignHistoryGoesToOrphans is row 4b: a test restore took number 3, and the cluster is not on it; or the cluster is on
+// a timeline 3 of another server, and ours is the dead one's.
 func TestForeignHistoryGoesToOrphans(t *testing.T) {
+	for _, number := range []wal.Timeline{3, 4} {
+		testForeignHistory(t, number)
+	}
+}
+
+func testForeignHistory(t *testing.T, number wal.Timeline) {
 	w := newWriter()
 	w.Fill(2)
 	s := mem.New("x")
 	n := newTestNode(t, s, "n1", w)
 	n.copyFrom(w, ".ready")
 	n.shipAll(1)
+	n.EndTerm()
 	n.sees(func(c *Cluster, _ *Server) {
-		c.Line = wal.History{Timeline: 4, Forks: []wal.Fork{{Timeline: 1, End: w.Pos()}}}
+		c.Line = wal.History{Timeline: 4, Forks: []wal.Fork{{Timeline: 1, End: w.Pos() - 8}}}
 	})
-	name := wal.HistoryName(3)
-	theirs := wal.History{Timeline: 3, Forks: []wal.Fork{{Timeline: 1, End: w.Pos() - 8}}}
-	ours := wal.History{Timeline: 3, Forks: []wal.Fork{{Timeline: 1, End: w.Pos()}}}
+	name := wal.HistoryName(number)
+	theirs := wal.History{Timeline: number, Forks: []wal.Fork{{Timeline: 1, End: w.Pos() - 8}}}
+	ours := wal.History{Timeline: number, Forks: []wal.Fork{{Timeline: 1, End: w.Pos()}}}
 	n.put(name, theirs.Bytes())
 	n.write(name.String(), ours.Bytes(), ".ready")
 	if err := n.Rescan(); err != nil {

@@ -45,8 +45,8 @@ func (a *Archiver) Lead(ctx context.Context, term uint64, errand Set) error {
 		if err == nil {
 			break
 		}
-		if first {
-			a.log.Warn("the term waits for a listing of the archive", "why", err)
+		if answers, _ := a.StoreAnswers(); first && answers {
+			a.log.Warn("the term waits for a look at pg_wal and the archive", "why", err)
 		}
 		if !sleep(ctx, time.Second) {
 			return nil
@@ -183,6 +183,9 @@ func (a *Archiver) Ship(ctx context.Context, n wal.Name) error {
 		return err
 	}
 	err := a.putFile(ctx, a.source(n), n)
+	if err == nil && p.opens && n.Kind == wal.KindHistory {
+		a.cover.vouch(vouch{timeline: n.Segment.Timeline}) // its segments are ours to put while the DCS is silent, too
+	}
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, fs.ErrNotExist):
 		return err

@@ -23,6 +23,7 @@ type Elector struct {
 	mu      sync.Mutex
 	m       *Machine
 	running bool
+	begun   time.Time // when Run was called
 	state   Status
 	changed chan struct{} // closed and replaced when a reading or the term is new
 }
@@ -40,7 +41,7 @@ type Status struct {
 	ReadAt     time.Time // when the last good reading was asked for; zero: none yet
 	AnsweredAt time.Time // when the last request that the DCS answered was sent; zero: none yet
 	Error      string    // of the last request, "" after an answer
-	Silent     bool      // the DCS does not answer: the last request failed, or none was answered for two intervals
+	Silent     bool      // the DCS does not answer: the last request failed, or none was answered for two intervals of asking
 }
 
 // New makes an Elector over a scope. It refuses settings with which the promises cannot hold.
@@ -101,7 +102,7 @@ func (e *Elector) Status() Status {
 	if v, ok := e.m.View(); ok {
 		s.Holder, s.ReadAt = v.Baton.Holder, v.At
 	}
-	s.Silent = s.Error != "" || time.Since(s.AnsweredAt) > 2*e.o.Every
+	s.Silent = s.Error != "" || time.Since(s.AnsweredAt) > 2*e.o.Every && time.Since(e.begun) > 2*e.o.Every
 	return s
 }
 
@@ -115,7 +116,7 @@ func (e *Elector) Status() Status {
 func (e *Elector) Run(ctx context.Context, lead func(context.Context, Term) error) error {
 	e.mu.Lock()
 	again := e.running
-	e.running = true
+	e.running, e.begun = true, time.Now()
 	e.mu.Unlock()
 	if again {
 		return errors.New("run election: it runs already, or has run")

@@ -20,7 +20,8 @@ func (s *scope) Last() archiver.Cluster {
 	v, ok := s.elector.View()
 	st := s.elector.Status()
 	if !ok {
-		return archiver.Cluster{NoDCS: s.lens.NoDCS, Self: st.Member}
+		// Before the first reading the DCS is not silent: what is for its silence only (P4) has to wait.
+		return archiver.Cluster{NoDCS: s.lens.NoDCS, Self: st.Member, Answered: !s.lens.NoDCS && !st.Silent}
 	}
 	return s.lens.Cluster(v, !st.Silent)
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -127,9 +128,13 @@ func (c *cluster) archiveDamaged() {
 	data, err := readAll(c.store.Get(context.Background(), key(n), 0, -1))
 	must(err)
 	data = append([]byte(nil), data...)
-	if c.chance(0.5) {
-		data[40] ^= 16 // its header cannot be read
-	} else {
+	switch digest := bytes.Index(data, []byte(`"digest":"`)); {
+	case digest > 0 && c.chance(0.3):
+		at := digest + len(`"digest":"`)
+		data[at] = "0123456789abcdef"[c.rng.IntN(16)] // its header tells of other content, mostly
+	case c.chance(0.5):
+		data[0] ^= 16 // its header cannot be read
+	default:
 		data[len(data)*2/3] ^= 16
 	}
 	must(c.store.Delete(context.Background(), key(n)))

@@ -23,6 +23,7 @@ func troubles() []trouble {
 		{"DCS outage", 4, (*cluster).dcsOutage},
 		{"sidecar crash", 6, (*cluster).sidecarCrash},
 		{"sidecar stop", 3, (*cluster).sidecarStop},
+		{"the work returns by itself", 2, (*cluster).workReturns},
 		{"process pause", 5, (*cluster).pause},
 		{"holder without the DCS", 3, (*cluster).holderWithoutDCS},
 		{"node without the store", 4, (*cluster).nodeWithoutStore},
@@ -117,6 +118,13 @@ func (c *cluster) sidecarStop() {
 	n := c.victim()
 	n.stop()
 	c.later(5*time.Second, 30*time.Second, n.start)
+}
+
+// workReturns ends the work of a term, as an error that nobody foresaw would: the baton goes back.
+func (c *cluster) workReturns() {
+	if n := c.holder(); n.work != nil {
+		n.work.end(context.Canceled)
+	}
 }
 
 func (c *cluster) pause() {
@@ -280,7 +288,8 @@ func (c *cluster) patroniHangs() {
 }
 
 // doublePromotion loses the primary, cuts off the node that is promoted before anybody heard of its timeline, and has a third
-// node promoted, to the same number if the archive does not know better.
+// node promoted, to the same number if the archive does not know better. In half of the cases one of the two lagged, so that the
+// timelines fork off at different places.
 func (c *cluster) doublePromotion() {
 	p := c.primary()
 	if p == nil || len(c.names) < 3 {
@@ -292,6 +301,24 @@ func (c *cluster) doublePromotion() {
 	if c.chance(0.2) {
 		c.foreignHistory()
 	}
+	s := c.standby()
+	if s == nil || c.chance(0.5) {
+		c.losePrimary(p)
+		return
+	}
+	s.held = true
+	c.in(c.between(2*time.Second, 10*time.Second), func() {
+		s.held = false
+		if c.healed || c.primary() != p {
+			return
+		}
+		c.lagged, s.up = true, nil
+		c.losePrimary(p)
+	})
+}
+
+// losePrimary is the rest of doublePromotion.
+func (c *cluster) losePrimary(p *server) {
 	old := p.stream
 	c.machineDown(p.name)
 	c.later(40*time.Second, 70*time.Second, func() { c.machineUp(p.name) })
@@ -435,7 +462,7 @@ func occurrences() []string {
 	for _, f := range []string{"dcs drop", "dcs hang", "dcs lost reply", "dcs late write", "dcs stale read", "dcs slow", "store drop", "store hang",
 		"store lost reply", "store late write", "store stale read", "store slow", "failover to a lagging node", "double promotion to one number", "clone all done",
 		"two holes, nobody owns the first", "both nodes rewound", "slow store at the rewind", "timeline 1 under the policy replica", "status file lost",
-		"bit rot", "archive damaged", "expire", "the work returns by itself"} {
+		"bit rot", "archive damaged", "expire"} {
 		out = append(out, "fault: "+f)
 	}
 	return append(out, "rewind", "clone", "single-user recovery", "switchover", "shipped without the DCS", "opened a timeline without the baton")

@@ -45,10 +45,12 @@ type node struct {
 	before   dcs.Reading // the reading before the last, for a stale answer
 	failed   bool        // the last request to the DCS failed
 	answered time.Time   // when the last that was answered was sent
+	begun    time.Time
 	srv      archiver.Server
 	changed  int // counts changes of the server, the view, or the site
 	site     *site
 	term     *bound
+	work     *bound // what the term's lead does, under term
 	epoch    uint64
 	inTerm   time.Time // the last time that a term was seen alive here
 	spoke    time.Time // the last time that its server was the leader's, or streamed from it
@@ -78,7 +80,7 @@ func (n *node) start() {
 	m, err := leader.NewMachine(o)
 	must(err)
 	n.host, n.m, n.lens = newHost(n.world), m, &wiring.Lens{}
-	n.watching, n.failed, n.answered, n.term, n.site, n.srv = false, false, time.Time{}, nil, nil, archiver.Server{State: archiver.ServerUnknown}
+	n.watching, n.failed, n.answered, n.begun, n.term, n.site, n.srv = false, false, time.Time{}, n.now, nil, nil, archiver.Server{State: archiver.ServerUnknown}
 	n.say(n.name, "sidecar starts")
 	n.host.spawn(n.pollServer)
 	n.host.spawn(n.tendSites)
@@ -336,19 +338,18 @@ func (n *node) lead(p *proc, b *bound, t leader.Term) {
 		n.m.LeadDone(n.now)
 		n.stepSoon(0)
 	}()
-	for b.ctx.Err() == nil {
+	work := newBound(b)
+	n.work = work
+	defer func() { n.work = nil }()
+	for work.ctx.Err() == nil {
 		s := n.site
 		if s == nil || s.b.ctx.Err() != nil {
-			_ = p.wait(b.ctx, 200*time.Millisecond)
+			_ = p.wait(work.ctx, 200*time.Millisecond)
 			continue
 		}
 		s.procs++
-		n.leadSite(p, s, b, t)
+		n.leadSite(p, s, work, t)
 		s.procs--
-		if n.faulty(0.01) && b.ctx.Err() == nil {
-			n.fault("the work returns by itself")
-			return
-		}
 	}
 }
 
@@ -456,7 +457,7 @@ type scope struct{ n *node }
 func (s scope) Last() archiver.Cluster {
 	v, ok := s.n.m.View()
 	if !ok {
-		return archiver.Cluster{Self: s.n.name}
+		return archiver.Cluster{Self: s.n.name, Answered: !s.n.silent()}
 	}
 	return s.n.lens.Cluster(v, !s.n.silent())
 }
@@ -476,7 +477,9 @@ func (s scope) Read(ctx context.Context) (archiver.Cluster, error) {
 }
 
 // silent is leader.Status.Silent.
-func (n *node) silent() bool { return n.failed || n.now.Sub(n.answered) > 2*batonEvery }
+func (n *node) silent() bool {
+	return n.failed || n.now.Sub(n.answered) > 2*batonEvery && n.now.Sub(n.begun) > 2*batonEvery
+}
 
 func (n *node) noteDCS(sent time.Time, err error) {
 	switch {
