@@ -17,8 +17,14 @@ full: test ## and would the tests notice it if walbaton were wrong? within 150 m
 	go run ./.ci/mutants
 
 demo: ## watch a cluster lose its primary and the archive lose nothing; KEEP=1 leaves it running
-	.ci/install
-	@mkdir -p bin && go build -o bin/quickstart ./examples/quickstart && exec bin/quickstart
+	@.ci/install
+	@echo "building walbaton and the demo: about a minute the first time"
+	@mkdir -p bin && export CGO_ENABLED=0 GOTMPDIR=$$(mktemp -d) && trap 'rm -rf "$$GOTMPDIR"' EXIT && trap 'exit 130' INT TERM HUP && \
+		go build -o bin/walbaton ./sidecar && go build -o bin/ ./sidecar/walbaton-wal ./examples/quickstart
+	@WALBATON_BIN="$(CURDIR)/bin" exec bin/quickstart
+
+# Debian has postgres and pg_ctl outside of PATH; drills and the demo call them by name.
+demo test: export PATH := $(PATH):/usr/lib/postgresql/15/bin
 
 bench: ## measure it on this machine: writes docs/benchmark.md; a quarter of an hour, and it wants the machine for itself
 	.ci/install && .ci/build-tools minio && mkdir -p bin && go build -o bin/benchmark ./examples/benchmark && exec bin/benchmark

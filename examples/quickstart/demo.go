@@ -47,11 +47,12 @@ func (d *demo) show(ctx context.Context) error {
 }
 
 func (d *demo) start(ctx context.Context) (err error) {
-	d.act("Build walbaton, and start a cluster: etcd, PostgreSQL with Patroni on n1, n2 and n3, a sidecar beside each.")
+	d.act("Start a cluster: etcd, PostgreSQL with Patroni on n1, n2 and n3, a sidecar beside each.")
 	if d.cluster, err = drill.New(ctx, drill.Options{SegmentMB: 16}); err != nil {
 		return err
 	}
 	d.note("everything is below %s; the archive is %s", d.cluster.Dir, d.cluster.Store.URL())
+	d.note("n1 makes the database; n2 and n3 clone it and follow")
 	if err := d.cluster.Start(ctx); err != nil {
 		return err
 	}
@@ -99,6 +100,7 @@ func (d *demo) outage(ctx context.Context) error {
 	if err := d.cluster.StopStore(ctx); err != nil {
 		return err
 	}
+	d.note("write until %d segments of WAL are finished, 16 MB each", waitingSegments)
 	if err := d.cluster.Finish(ctx, waitingSegments); err != nil {
 		return err
 	}
@@ -119,7 +121,7 @@ func (d *demo) kill(ctx context.Context) (err error) {
 	if d.killed, err = d.cluster.Primary(ctx); err != nil {
 		return err
 	}
-	d.act("kill -9 of everything on %s, PostgreSQL, Patroni and sidecar. Its disk is gone for good. Patroni promotes another node.", d.killed.Name)
+	d.act("kill -9 of everything on %s, PostgreSQL, Patroni and sidecar. Its disk is gone for good. Patroni must promote another node.", d.killed.Name)
 	start := time.Now()
 	if err := d.killed.Kill(ctx); err != nil {
 		return err
@@ -132,6 +134,7 @@ func (d *demo) kill(ctx context.Context) (err error) {
 	if err := d.cluster.Streaming(ctx, 1); err != nil {
 		return err
 	}
+	d.note("%s may still be listed below: what it last said of itself takes a while to expire", d.killed.Name)
 	return d.status(ctx)
 }
 

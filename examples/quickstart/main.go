@@ -4,6 +4,8 @@
 //	quickstart              shows it all, and stops everything it started, also after Ctrl-C
 //	KEEP=1 quickstart       leaves the cluster running, and says how to use and how to stop it
 //	quickstart stop FOLDER  stops a cluster that was left running
+//
+// WALBATON_BIN names the folder with walbaton and walbaton-wal, as in `make demo`; without it they are built first.
 package main
 
 import (

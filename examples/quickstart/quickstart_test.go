@@ -7,6 +7,8 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,17 +59,60 @@ func nothingLeft(t *testing.T, dir string) {
 	}
 }
 
-// TestDemo runs the whole demo with KEEP=1, and then does what it says.
+// crowd measures, until the function it returns is called, how many tasks of the whole machine ran or waited for a
+// processor, for each processor and on the average (procs_running in proc(5)). It is at least 1.
+func crowd(t *testing.T) (stop func() float64) {
+	t.Helper()
+	var sum, samples float64
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			text, err := os.ReadFile("/proc/stat")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, after, _ := strings.Cut(string(text), "\nprocs_running ")
+			count, _, _ := strings.Cut(after, "\n")
+			tasks, err := strconv.ParseFloat(count, 64)
+			if err != nil {
+				t.Errorf("read procs_running: %v", err)
+				return
+			}
+			sum, samples = sum+tasks, samples+1
+		}
+	}()
+	return func() float64 {
+		close(done)
+		<-ended
+		return max(1, sum/max(1, samples)/float64(runtime.NumCPU()))
+	}
+}
+
+// TestDemo runs the whole demo with KEEP=1, and then does what it says. README promises three minutes, on a machine that
+// has nothing else to do: alone the demo leaves processors idle, and the bound is that. `make test` runs it beside other
+// drills and tests; where tasks queue for processors, the bound grows as the queue does.
 func TestDemo(t *testing.T) {
 	dir := folder(t)
-	start := time.Now()
+	start, crowded := time.Now(), crowd(t)
 	out, err := demoIn(dir, "KEEP=1").CombinedOutput()
+	took, queue := time.Since(start), crowded()
 	t.Logf("%s", out)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(start); took > 3*time.Minute {
-		t.Errorf("the demo took %v, want at most 3 minutes", took)
+	limit := time.Duration(queue * float64(3*time.Minute))
+	t.Logf("the demo took %v, with %.1f tasks for each processor", took, queue)
+	if took > limit {
+		t.Errorf("the demo took %v, want at most %v: three minutes, and %.1f tasks for each processor", took, limit, queue)
 	}
 	if !strings.Contains(string(out), "byte for byte the same") {
 		t.Error("there is no summary")
@@ -93,11 +138,11 @@ func TestDemoInterrupted(t *testing.T) {
 		after string        // a line that begins a step
 		then  time.Duration // how far into it
 	}{
-		{"Build walbaton", 0},
-		{"Build walbaton", 1500 * time.Millisecond},
-		{"Put it under load", 300 * time.Millisecond},
-		{"The archive goes away", time.Second},
-		{"kill -9", 2 * time.Second},
+		{"Start a cluster", 0},
+		{"Start a cluster", 1500 * time.Millisecond},
+		{"Put it under load", 300 * time.Millisecond}, // pgbench fills its tables
+		{"kill -9", 2 * time.Second},                  // Patroni elects, the archive is away, clients try again
+		{"Restore a new server", 500 * time.Millisecond},
 	} {
 		t.Run(test.after+" "+test.then.String(), func(t *testing.T) {
 			dir := folder(t)

@@ -25,7 +25,9 @@ func (d *demo) act(format string, args ...any) {
 }
 
 // note says something within a step.
-func (d *demo) note(format string, args ...any) { d.say("        "+format, args...) }
+func (d *demo) note(format string, args ...any) {
+	d.say("%s", strings.TrimRight("        "+fmt.Sprintf(format, args...), " "))
+}
 
 // status shows what an administrator sees. Its exit code 3 says that something is not in order, as during the outage.
 func (d *demo) status(ctx context.Context) error {
@@ -45,7 +47,7 @@ func (d *demo) print(cmd *exec.Cmd) error {
 	d.note("$ walbaton %s", strings.Join(slices.Concat(cmd.Args[1:2], cmd.Args[4:]), " ")) // without --config FILE
 	text, err := drill.Output(cmd)
 	for line := range strings.Lines(text) {
-		d.note("  %s", strings.TrimRight(line, "\n"))
+		d.note("  %s", strings.TrimSuffix(line, "\n"))
 	}
 	return err
 }
