@@ -27,9 +27,10 @@ type Options struct {
 	Workers      int    // segments shipped at the same time
 	Codec        seal.Codec
 	Limits       Limits
-	StallTimeout time.Duration // a file that waits longer raises an alarm
-	Grace        time.Duration // uploads that run when a term ends get this long
-	KeepDir      string        // where row 7 sets files aside; "" sets none aside
+	StallTimeout time.Duration  // a file that waits longer raises an alarm
+	Grace        time.Duration  // uploads that run when a term ends get this long
+	KeepDir      string         // where row 7 sets files aside; "" sets none aside
+	Aside        func(wal.Name) // is told of each file set aside; nil: nobody
 	Log          *slog.Logger
 	Metrics      prometheus.Registerer // nil: none
 	Now          func() time.Time      // nil: time.Now
@@ -68,6 +69,7 @@ type Archiver struct {
 	lacks    Set
 	timeline wal.Timeline // of our server, to notice when it changes
 	orphaned map[wal.Name]seal.Digest
+	released int // files that have left keep_dir since it was last empty
 
 	stoppingSince, stoppedSince time.Time // PostgreSQL, as pushes found it
 }
@@ -104,6 +106,9 @@ func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Option
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Aside == nil {
+		o.Aside = func(wal.Name) {}
 	}
 	if o.Watch == nil {
 		o.Watch = q.Watch
@@ -308,7 +313,11 @@ func (a *Archiver) fail(n wal.Name, err error) {
 	f.wait = min(max(2*f.wait, 250*time.Millisecond), 30*time.Second)
 	f.next = now.Add(f.wait)
 	if f.why != err.Error() && !errors.Is(err, errNotOurs) && !errors.Is(err, errNotWhole) {
-		a.log.Warn("file not shipped", "file", n.String(), "why", err)
+		level := slog.LevelWarn
+		if a.put.failing {
+			level = slog.LevelDebug // that the archive does not answer is said already, and true of every file
+		}
+		a.log.Log(context.Background(), level, "file not shipped", "file", n.String(), "why", err)
 	}
 	f.err, f.why = err, err.Error()
 	a.failed[n] = f

@@ -20,10 +20,16 @@ const lookAfter = 5 * time.Second
 // with the archive what the holder has shipped, puts the files that only this node has, ships
 // where DESIGN section 6 lets a node without the baton ship, and keeps the status files right.
 func (a *Archiver) Tend(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.watch(ctx) })
-	g.Go(func() error { return a.confirmUntil(ctx) })
-	g.Go(func() error { return a.shipUntil(ctx, a.ShippableAlone) })
+	// Not the group's own context: requests cut short by the end of one loop would end with its error, as if the archive had
+	// answered with that.
+	ctx, cancel := context.WithCancel(ctx)
+	var g errgroup.Group
+	loop := func(f func() error) {
+		g.Go(func() error { defer cancel(); return f() })
+	}
+	loop(func() error { return a.watch(ctx) })
+	loop(func() error { return a.confirmUntil(ctx) })
+	loop(func() error { return a.shipUntil(ctx, a.ShippableAlone) })
 	return g.Wait()
 }
 

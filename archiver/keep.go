@@ -70,7 +70,8 @@ func (a *Archiver) setAside(ctx context.Context, n wal.Name, c *content) error {
 	if err := SetAside(a.local.q, a.o.KeepDir, n, expected); err != nil {
 		return err
 	}
-	a.log.Warn("set aside in keep_dir", "file", n.String(), "keep_dir", a.o.KeepDir)
+	a.log.Debug("set aside in keep_dir", "file", n.String(), "keep_dir", a.o.KeepDir)
+	a.o.Aside(n)
 	return nil
 }
 
@@ -220,6 +221,18 @@ func (a *Archiver) ReleaseKept(ctx context.Context) {
 			a.dropKept(k.name)
 		}
 	}
+	a.tellReleased()
+}
+
+// tellReleased says once that nothing is left in keep_dir.
+func (a *Archiver) tellReleased() {
+	left := len(a.keep.names())
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.released > 0 && left == 0 {
+		a.log.Info("keep_dir is empty again: the archive has what was set aside", "files", a.released)
+		a.released = 0
+	}
 }
 
 // safeKept says whether nothing is lost with a file that was set aside.
@@ -251,6 +264,9 @@ func (a *Archiver) dropKept(n wal.Name) {
 	}
 	defer root.Close()
 	if err := root.Remove(n.String()); err == nil {
-		a.log.Info("released from keep_dir", "file", n.String())
+		a.log.Debug("released from keep_dir", "file", n.String())
+		a.mu.Lock()
+		a.released++
+		a.mu.Unlock()
 	}
 }

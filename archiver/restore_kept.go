@@ -44,7 +44,9 @@ func (r *Restorer) KeepHistories(ctx context.Context) error {
 }
 
 // Keeps says whether the history of t is kept; timeline 1 has none.
-func (r *Restorer) Keeps(systemID uint64, t wal.Timeline) bool { return t <= 1 || r.isKept(systemID, t) }
+func (r *Restorer) Keeps(systemID uint64, t wal.Timeline) bool {
+	return t <= 1 || r.isKept(systemID, t)
+}
 
 // keptDir is the folder of one cluster: two that follow one another in a place never mix.
 func keptDir(systemID uint64) string { return strconv.FormatUint(systemID, 10) }

@@ -173,6 +173,9 @@ func TestLogOneLineATerm(t *testing.T) {
 		r.logBegin(Term{Epoch: 7, Choice: tc.c})
 		r.logEnd(Term{Epoch: 7}, tc.cause, tc.err)
 		got := strings.Split(strings.TrimSpace(out.String()), "\n")
+		if !errors.Is(tc.cause, context.Canceled) {
+			t.Errorf("%v is no context.Canceled: a request that it cuts short would count as failed", tc.cause)
+		}
 		if len(got) != 2 {
 			t.Fatalf("%v: got %d lines, want 2: %q", tc.cause, len(got), got)
 		}

@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync"
@@ -17,13 +18,22 @@ type Term struct {
 // Causes that a term's context can end with (context.Cause). ErrDemoted and ErrErrandDone
 // are wrapped in an error that says who is next and why, or why nobody is.
 var (
-	ErrExpired    = errors.New("baton: the lease could not be renewed in time")
-	ErrLost       = errors.New("baton: the DCS says that the lease has ended")
-	ErrDemoted    = errors.New("baton: it is not ours any more")
-	ErrErrandDone = errors.New("baton: the errand is done")
-	ErrReleased   = errors.New("baton: the work returned by itself")
-	ErrStopped    = errors.New("baton: the sidecar stops") // the context that Run was given has ended
+	ErrExpired    = newCause("baton: the lease could not be renewed in time")
+	ErrLost       = newCause("baton: the DCS says that the lease has ended")
+	ErrDemoted    = newCause("baton: it is not ours any more")
+	ErrErrandDone = newCause("baton: the errand is done")
+	ErrReleased   = newCause("baton: the work returned by itself")
+	ErrStopped    = newCause("baton: the sidecar stops") // the context that Run was given has ended
 )
+
+// cause is why a term's context ended. To errors.Is it is context.Canceled too: a request that the end of its term cut
+// short was cancelled, and says nothing about who was asked.
+type cause struct{ text string }
+
+func newCause(text string) error { return &cause{text} }
+
+func (c *cause) Error() string        { return c.text }
+func (c *cause) Is(target error) bool { return target == context.Canceled }
 
 // ends are the label values of walbaton_terms_total.
 var ends = []struct {

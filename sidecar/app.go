@@ -123,6 +123,7 @@ func (a *app) join(d dcs.DCS) (err error) {
 // Run works until ctx ends; everything it started has returned then.
 func (a *app) Run(ctx context.Context) error {
 	n := notifier{a.log}
+	a.log.Info("the sidecar runs", "member", a.cfg.Name, "scope", a.cfg.Scope, "archive", a.store.String(), "socket", a.cfg.Socket, "listen", a.web.Address())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return a.web.Serve(ctx, webSources{Gatherer: prometheus.GathererFunc(a.gather), Ready: a.ready, Status: func() any { return a.Status() }})
@@ -134,11 +135,11 @@ func (a *app) Run(ctx context.Context) error {
 	g.Go(func() error { return a.keepHistories(ctx) })
 	g.Go(func() error { return a.tendSites(ctx) })
 	g.Go(func() error { n.Watch(ctx, a.alive); return nil })
-	a.log.Info("the sidecar runs", "member", a.cfg.Name, "scope", a.cfg.Scope, "archive", a.store.String(), "socket", a.cfg.Socket, "listen", a.web.Address())
 	n.Ready()
 	<-ctx.Done()
 	n.Stopping()
 	a.log.Info("the sidecar stops")
+	defer a.keeper.over()
 	return g.Wait()
 }
 
@@ -170,6 +171,9 @@ func (a *app) ring() {
 
 // serverChanged is called after a reading of the local PostgreSQL that differs from the one before.
 func (a *app) serverChanged() {
+	if a.pg.Server().State != archiver.ServerStopped {
+		a.keeper.over()
+	}
 	a.mu.Lock()
 	a.ring()
 	s := a.site

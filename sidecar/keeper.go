@@ -22,7 +22,29 @@ type keeper struct {
 	now  func() time.Time
 
 	mu    sync.Mutex
-	since time.Time // the first push of this series that found PostgreSQL stopped
+	since time.Time         // the first push of this series that found PostgreSQL stopped
+	aside map[wal.Name]bool // files set aside since PostgreSQL stopped
+}
+
+// noted is told of each file that was set aside, here or by the archiver. The first of a series is a line of the log.
+func (k *keeper) noted(n wal.Name) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.aside) == 0 {
+		k.aside = map[wal.Name]bool{}
+		k.log.Warn("PostgreSQL is stopped: what is not known to be stored is set aside in keep_dir", "first", n.String(), "keep_dir", k.dir)
+	}
+	k.aside[n] = true
+}
+
+// over ends a series: PostgreSQL runs again, or the sidecar stops.
+func (k *keeper) over() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.aside) > 0 {
+		k.log.Info("files were set aside in keep_dir while PostgreSQL was stopped", "files", len(k.aside), "keep_dir", k.dir)
+	}
+	k.aside = nil
 }
 
 // due notes what a push found, and says whether this series of pushes has waited long enough for the archive.
@@ -59,6 +81,7 @@ func (k *keeper) setAside(pgWAL, file string, srv archiver.Server, c archiver.Cl
 	if err := archiver.SetAside(q, k.dir, n, c.LeaderHas.Has); err != nil {
 		return err
 	}
-	k.log.Warn("set aside in keep_dir", "file", n.String(), "keep_dir", k.dir)
+	k.log.Debug("set aside in keep_dir", "file", n.String(), "keep_dir", k.dir)
+	k.noted(n)
 	return nil
 }

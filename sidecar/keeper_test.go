@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,8 +44,8 @@ func TestKeeperSetsAside(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(pgWAL, "archive_status"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	leaders, ours := "000000010000000000000007", "000000010000000000000008"
-	for _, name := range []string{leaders, ours} {
+	leaders, ours, other := "000000010000000000000007", "000000010000000000000008", "000000010000000000000009"
+	for _, name := range []string{leaders, ours, other} {
 		writeFile(t, pgWAL, name, name)
 	}
 	n, err := wal.ParseName(leaders, size)
@@ -52,8 +54,9 @@ func TestKeeperSetsAside(t *testing.T) {
 	}
 	c := archiver.Cluster{LeaderLive: true}
 	c.LeaderHas.Add(n.Segment)
-	k := &keeper{dir: keep, log: slog.New(slog.DiscardHandler), now: time.Now}
-	for _, name := range []string{leaders, ours, ours} { // a second time is no error
+	var out logBuffer
+	k := &keeper{dir: keep, log: newLogger(&out, slog.LevelInfo), now: time.Now}
+	for _, name := range []string{leaders, ours, ours, other} { // a second time is no error
 		if err := k.setAside(pgWAL, filepath.Join(pgWAL, name), archiver.Server{SegmentSize: size}, c); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -63,5 +66,14 @@ func TestKeeperSetsAside(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(keep, leaders)); !os.IsNotExist(err) {
 		t.Errorf("%s is in keep_dir although the leader has it: %v", leaders, err)
+	}
+	k.over()
+	k.over()
+	want := []string{
+		`level=WARN msg="PostgreSQL is stopped: what is not known to be stored is set aside in keep_dir" first=000000010000000000000008 keep_dir=` + keep,
+		`level=INFO msg="files were set aside in keep_dir while PostgreSQL was stopped" files=2 keep_dir=` + keep,
+	}
+	if got := out.lines(); !slices.Equal(got, want) {
+		t.Errorf("log: got\n%s\nwant one line when it begins and one when it is over:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }

@@ -374,6 +374,17 @@ func TestKeeperWhileTheArchiveIsAway(t *testing.T) {
 			}
 			return true
 		})
+		again.standby(w, "n2")
+		time.Sleep(5 * time.Second)
+		for msg, want := range map[string]string{
+			"PostgreSQL is stopped: what is not known to be stored is set aside in keep_dir": "first=000000010000000000000001",
+			"files were set aside in keep_dir while PostgreSQL was stopped":                  "files=4",
+			"keep_dir is empty again: the archive has what was set aside":                    "files=4",
+		} {
+			if lines := strings.Join(again.log.lines(), "\n"); again.log.count(msg) != 1 || !strings.Contains(lines, msg+`" `+want) {
+				t.Errorf("%q is not told once, with %s:\n%s", msg, want, lines)
+			}
+		}
 		again.stop()
 	})
 }

@@ -94,30 +94,29 @@ func (a *app) tendSite(ctx context.Context, proven *bool) error {
 	s.archiver, err = archiver.New(opened, q, a.scope, a.pg.Server, archiver.Options{
 		Member: a.cfg.Name, Workers: a.cfg.Workers, Codec: seal.Codec(a.cfg.Archive.Codec),
 		Limits:       archiver.Limits{PushWait: a.cfg.PushWait, ShutdownWait: a.cfg.ShutdownWait, StoppedWait: a.cfg.StoppedWait},
-		StallTimeout: a.cfg.StallTimeout, Grace: leader.UploadGrace, KeepDir: a.cfg.KeepDir, Log: a.log, Metrics: s.registry, Watch: a.watch,
+		StallTimeout: a.cfg.StallTimeout, Grace: leader.UploadGrace, KeepDir: a.cfg.KeepDir, Aside: a.keeper.noted, Log: a.log, Metrics: s.registry, Watch: a.watch,
 	})
 	if err != nil {
 		return err
 	}
 	defer s.archiver.Close()
-	within, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	within, cancel := context.WithCancel(ctx)
+	defer cancel()
 	s.ctx = within
 	a.mu.Lock()
 	a.site, a.waiting = s, ""
 	a.ring()
 	a.mu.Unlock()
 	a.log.Info("the archive is open", "archive", opened.String(), "floor", opened.Identity().Floor.LSN.String())
-	guard := make(chan struct{})
+	guard := make(chan error, 1)
 	go func() {
-		defer close(guard)
-		a.guardSite(within, cancel, srv.SystemID)
+		defer cancel()
+		guard <- a.guardSite(within, srv.SystemID)
 	}()
 	err = s.archiver.Tend(within)
-	cancel(nil)
-	<-guard
-	if cause := context.Cause(within); errors.Is(cause, errOtherCluster) {
-		return cause
+	cancel()
+	if other := <-guard; other != nil {
+		return other
 	}
 	return err
 }
@@ -140,18 +139,17 @@ func (e *steadyError) Unwrap() error { return e.error }
 
 var errOtherCluster = errors.New("the data directory belongs to another cluster now")
 
-// guardSite ends the site when the server's system identifier is another one.
-func (a *app) guardSite(ctx context.Context, end context.CancelCauseFunc, systemID uint64) {
+// guardSite returns when the server's system identifier is another one, or ctx ends.
+func (a *app) guardSite(ctx context.Context, systemID uint64) error {
 	for {
 		changed := a.wait()
 		if srv := a.pg.Server(); srv.SystemID != 0 && srv.SystemID != systemID {
-			end(errOtherCluster)
-			return
+			return errOtherCluster
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return
+			return nil
 		}
 	}
 }
