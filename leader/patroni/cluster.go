@@ -32,10 +32,10 @@ type Member struct {
 	Role             string // primary, replica, standby_leader, promoted, demoted, uninitialized; "master" reads as primary
 	Timeline         uint32
 	LSN              uint64         // xlog_location: write or flush LSN of a primary, the higher of received and replayed of a replica
-	ReceiveLSN       uint64         // Patroni 4.1, replicas
+	ReceiveLSN       uint64         // Patroni 4.1, replicas; may be far below ReplayLSN after a restart
 	ReplayLSN        uint64         // Patroni 4.1, replicas
 	Version          string         // of Patroni
-	ReplicationState string         // "streaming", "in archive recovery"; "" on a primary and before 3.0.4
+	ReplicationState string         // "streaming", "in archive recovery"; "" on a primary, without one to stream from, before 3.0.4
 	Tags             map[string]any // numbers are json.Number
 	Paused           bool
 	PendingRestart   bool
