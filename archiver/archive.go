@@ -280,16 +280,17 @@ func (a *Archive) list(ctx context.Context, prefix, after string) iter.Seq2[Obje
 	}
 }
 
-// Opened says whether the timeline is open: the archive has its history or one of its segments.
-func (a *Archive) Opened(ctx context.Context, t wal.Timeline) (bool, error) {
-	_, err := a.store.Head(ctx, a.Key(wal.HistoryName(t)))
-	if err == nil {
-		return true, nil
+// Opened says whether somebody opened the timeline of n: the archive has one of its segments, or, when n is the
+// history, has that.
+func (a *Archive) Opened(ctx context.Context, n wal.Name) (bool, error) {
+	if n.Kind == wal.KindHistory {
+		_, err := a.store.Head(ctx, a.Key(n))
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		return err == nil, err
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	for o, err := range a.List(ctx, t, 0) {
+	for o, err := range a.List(ctx, n.Segment.Timeline, 0) {
 		if err != nil {
 			return false, err
 		}

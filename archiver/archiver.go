@@ -239,15 +239,13 @@ func (a *Archiver) permit(ctx context.Context, n wal.Name) permit {
 		return p
 	}
 	// Somebody else may have opened it since we listed.
-	open, err := a.archive.Opened(ctx, n.Segment.Timeline)
+	open, err := a.archive.Opened(ctx, n)
 	if err != nil {
 		a.note(err)
 		return refuse("the archive does not answer")
 	}
 	if open {
-		a.cover.mu.Lock()
-		a.cover.open[n.Segment.Timeline] = true
-		a.cover.mu.Unlock()
+		a.cover.opened(n)
 		return mayPut(a.request(n, r.cluster))
 	}
 	c, err := a.scope.Read(ctx)
@@ -266,7 +264,7 @@ func (a *Archiver) isKept(n wal.Name) bool {
 func (a *Archiver) request(n wal.Name, c Cluster) request {
 	srv := a.server()
 	kept := a.isKept(n)
-	open, vouched := a.cover.timeline(vouch{n.Segment.Timeline, kept})
+	open, vouched := a.cover.open(n), a.cover.isVouched(vouch{n.Segment.Timeline, kept})
 	c.Line = a.line(c)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -356,7 +354,7 @@ func (a *Archiver) stored(l *local, n wal.Name, c *content, put bool) {
 // the whole store is not there.
 func Reason(s store.Store, err error) string {
 	if errors.Is(err, store.ErrNoRoot) {
-		return s.String() + " is not there (a disk that is not mounted, or a bucket that does not exist)"
+		return s.String() + " is not there (no such folder, a disk that is not mounted, or a bucket that does not exist)"
 	}
 	return err.Error()
 }

@@ -253,8 +253,7 @@ func (a *Archiver) ShippableAlone() []wal.Name {
 		if n.Kind != wal.KindSegment && n.Kind != wal.KindHistory {
 			continue
 		}
-		open, _ := a.cover.timeline(vouch{timeline: n.Segment.Timeline})
-		if c.NoDCS || !c.Answered || !open && c.IsLeader() && !opening[n.Segment.Timeline] {
+		if c.NoDCS || !c.Answered || !a.cover.open(n) && c.IsLeader() && !opening[n.Segment.Timeline] {
 			out = append(out, n)
 			opening[n.Segment.Timeline] = true
 		}

@@ -16,8 +16,8 @@ type coverage struct {
 	segments Set
 	small    map[wal.Name]bool       // histories, backup labels, partial segments
 	from     map[wal.Timeline]uint64 // a listing of the timeline reached down to this number
-	open     map[wal.Timeline]bool
-	vouched  map[vouch]bool // the archive's timeline is ours: a segment compared equal, or we opened it
+	begun    map[wal.Timeline]bool   // one of its segments is there
+	vouched  map[vouch]bool          // the archive's timeline is ours: a segment compared equal, or we opened it
 }
 
 // vouch is for the segments of a timeline in pg_wal, or for those set aside. A rewind between the two
@@ -31,7 +31,7 @@ func newCoverage() *coverage {
 	return &coverage{
 		small:   map[wal.Name]bool{},
 		from:    map[wal.Timeline]uint64{},
-		open:    map[wal.Timeline]bool{},
+		begun:   map[wal.Timeline]bool{},
 		vouched: map[vouch]bool{},
 	}
 }
@@ -43,10 +43,7 @@ func (c *coverage) add(n wal.Name) {
 	switch n.Kind {
 	case wal.KindSegment:
 		c.segments.Add(n.Segment)
-		c.open[n.Segment.Timeline] = true
-	case wal.KindHistory:
-		c.open[n.Segment.Timeline] = true
-		c.small[n] = true
+		c.begun[n.Segment.Timeline] = true
 	default:
 		c.small[n] = true
 	}
@@ -86,10 +83,30 @@ func (c *coverage) has(n wal.Name) bool {
 	return c.small[n]
 }
 
-func (c *coverage) timeline(v vouch) (open, vouched bool) {
+// open says whether somebody opened the timeline of n for files of its kind: a history may be put once it or a segment
+// is there, which changes nothing; the first segment is the one that decides whose timeline the archive's is.
+func (c *coverage) open(n wal.Name) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.open[v.timeline], c.vouched[v]
+	t := n.Segment.Timeline
+	return c.begun[t] || n.Kind == wal.KindHistory && c.small[wal.HistoryName(t)]
+}
+
+// opened notes that somebody opened the timeline of n for files of its kind.
+func (c *coverage) opened(n wal.Name) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n.Kind == wal.KindHistory {
+		c.small[n] = true
+	} else {
+		c.begun[n.Segment.Timeline] = true
+	}
+}
+
+func (c *coverage) isVouched(v vouch) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.vouched[v]
 }
 
 // archived gives the segments the archive is known to have.

@@ -12,7 +12,7 @@ type request struct {
 	own     wal.History // of our own server's timeline
 	baton   bool        // inside a term
 	kept    bool        // it was set aside, and is not of timeline 1: the server beside us may have been rewound since
-	open    bool        // the archive has the timeline's history or one of its segments
+	open    bool        // the archive has one of the timeline's segments; for a history, that history will do
 	vouched bool        // the archive's timeline is ours: one of our segments compared equal, or we opened it
 }
 
@@ -61,7 +61,7 @@ func mayPut(r request) permit {
 	if place := r.cluster.PlaceOf(r.name.Segment); place == OnBranch {
 		return refuse("it lies on a branch")
 	}
-	if !r.open {
+	if !r.open && (r.cluster.Answered || !r.vouched) {
 		return mayOpen(r, t)
 	}
 	switch {

@@ -129,8 +129,7 @@ func (a *Archiver) Shippable() []wal.Name {
 		}
 		t := k.name.Segment.Timeline
 		if k.name.Kind == wal.KindHistory && (k.read == nil || k.read.good) {
-			open, _ := a.cover.timeline(vouch{timeline: t})
-			waits[t] = !open
+			waits[t] = !a.cover.open(k.name)
 		}
 		switch {
 		case k.sealed || a.cover.has(k.name) || a.archive.BelowFloor(k.name) || a.resting(k.name):

@@ -42,6 +42,7 @@ type checker struct {
 	rewinding bool
 	lines     []*stream // that Patroni's leaders were on
 	spoiled   map[wal.Name]bool
+	first     map[wal.Timeline]wal.Name // what a leader without the baton sent to open it
 }
 
 type ownedKey struct {
@@ -50,7 +51,7 @@ type ownedKey struct {
 }
 
 func newChecker(c *cluster) *checker {
-	return &checker{c: c, had: map[string]map[ownedKey]bool{}, spoiled: map[wal.Name]bool{}}
+	return &checker{c: c, had: map[string]map[ownedKey]bool{}, spoiled: map[wal.Name]bool{}, first: map[wal.Timeline]wal.Name{}}
 }
 
 func (k *checker) fail(promise, format string, args ...any) {
@@ -111,7 +112,8 @@ func (k *checker) sends(n *node, object string) {
 	switch {
 	case v.Cluster.Leader == n.name && n.silent() || n.srv.State == archiver.ServerPrimary && n.silent():
 		k.c.count("shipped without the DCS")
-	case k.c.leaderKey == n.name || v.Cluster.Leader == n.name:
+	case (k.c.leaderKey == n.name || v.Cluster.Leader == n.name) && (k.c.truth.opened[t] == nil || k.first[t] == name):
+		k.first[t] = name // again, when the reply was lost
 		k.c.count("opened a timeline without the baton")
 	default:
 		k.fail("P4", "%s sends %s without the baton", n.name, object)
