@@ -23,8 +23,10 @@ demo: ## watch a cluster lose its primary and the archive lose nothing; KEEP=1 l
 		go build -o bin/walbaton ./sidecar && go build -o bin/ ./sidecar/walbaton-wal ./examples/quickstart
 	@WALBATON_BIN="$(CURDIR)/bin" exec bin/quickstart
 
-# Debian has postgres and pg_ctl outside of PATH; drills and the demo call them by name.
+# Debian has postgres and pg_ctl outside of PATH; drills and the demo call them by name. Root may build in another user's
+# clone, where git tells Go nothing.
 demo test: export PATH := $(PATH):/usr/lib/postgresql/15/bin
+demo test: export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
 bench: ## measure it on this machine: writes docs/benchmark.md; a quarter of an hour, and it wants the machine for itself
 	.ci/install && .ci/build-tools minio && mkdir -p bin && go build -o bin/benchmark ./examples/benchmark && exec bin/benchmark
