@@ -148,7 +148,7 @@ func (v View) byPolicy(able []string) (member, why string) {
 	case !slices.Contains(able, leader):
 		return "", "the leader " + leader + " " + v.whyNotAble(leader)
 	}
-	return leader, "it is Patroni's leader"
+	return leader, "it is the leader"
 }
 
 // whyNotAble says why a member is not among those that rule 1 allows.

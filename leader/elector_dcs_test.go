@@ -155,12 +155,12 @@ func TestLogOneLineATerm(t *testing.T) {
 		err   error
 		want  []string
 	}{
-		{Choice{Member: "n1", Rule: RulePolicy, Why: "it is Patroni's leader"}, fmt.Errorf("%w: n2 is next: it is Patroni's leader", ErrDemoted), context.Canceled, []string{
-			`level=INFO msg="took the baton" term=7 rule=policy why="it is Patroni's leader"`,
-			`level=INFO msg="gave the baton back" term=7 why="n2 is next: it is Patroni's leader"`}},
-		{errand, fmt.Errorf("%w: n2 is next: it is Patroni's leader", ErrErrandDone), nil, []string{
+		{Choice{Member: "n1", Rule: RulePolicy, Why: "it is the leader"}, fmt.Errorf("%w: n2 is next: it is the leader", ErrDemoted), context.Canceled, []string{
+			`level=INFO msg="took the baton" term=7 rule=policy why="it is the leader"`,
+			`level=INFO msg="gave the baton back" term=7 why="n2 is next: it is the leader"`}},
+		{errand, fmt.Errorf("%w: n2 is next: it is the leader", ErrErrandDone), nil, []string{
 			`level=INFO msg="took the baton" term=7 rule=errand why="it has 1 segment that n2 lacks" errand=` + errand.Errand.String(),
-			`level=INFO msg="gave the baton back" term=7 why="the errand is done: n2 is next: it is Patroni's leader"`}},
+			`level=INFO msg="gave the baton back" term=7 why="the errand is done: n2 is next: it is the leader"`}},
 		{errand, ErrExpired, ErrExpired, []string{"", `level=WARN msg="lost the baton" term=7 why="the lease could not be renewed in time"`}},
 		{errand, ErrLost, nil, []string{"", `level=WARN msg="lost the baton" term=7 why="the DCS says that the lease has ended"`}},
 		{errand, ErrStopped, nil, []string{"", `level=INFO msg="gave the baton back" term=7 why="the sidecar stops"`}},

@@ -43,6 +43,7 @@ type PostgresStatus struct {
 // DCSStatus is how this sidecar reaches the DCS.
 type DCSStatus struct {
 	Answers  bool      `json:"answers"`
+	Static   bool      `json:"static,omitempty"` // there is none: a single PostgreSQL without Patroni
 	Error    string    `json:"error,omitempty"`
 	ReadAt   time.Time `json:"read_at,omitzero"`
 	Warnings []string  `json:"warnings,omitempty"`
@@ -78,8 +79,8 @@ type ArchiveStatus struct {
 // MemberStatus is one Patroni member and its sidecar.
 type MemberStatus struct {
 	Name        string `json:"name"`
-	Role        string `json:"role"`  // Patroni's word
-	State       string `json:"state"` // Patroni's word
+	Role        string `json:"role"`  // Patroni's word; "" when nobody knows it
+	State       string `json:"state"` // Patroni's word, or what the server does where there is none
 	Timeline    uint32 `json:"timeline,omitempty"`
 	Leader      bool   `json:"leader"`
 	Baton       bool   `json:"baton"`
@@ -134,7 +135,7 @@ func (a *app) reportArchive(st *Status, s *site) {
 
 func (a *app) reportCluster(st *Status) {
 	es := a.elector.Status()
-	st.DCS = DCSStatus{Answers: a.scope.lens.NoDCS || !es.Silent, Error: es.Error, ReadAt: es.ReadAt.UTC()}
+	st.DCS = DCSStatus{Answers: a.scope.lens.NoDCS || !es.Silent, Static: a.scope.lens.NoDCS, Error: es.Error, ReadAt: es.ReadAt.UTC()}
 	st.Baton = BatonStatus{Holder: es.Holder, Rule: string(es.Choice.Rule), Why: es.Choice.Why}
 	if es.Holding {
 		st.Baton.Term, st.Baton.Rule, st.Baton.Since = es.Epoch, string(es.Rule), es.Since.UTC()
@@ -157,6 +158,24 @@ func (a *app) reportCluster(st *Status) {
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		st.Members = append(st.Members, memberStatus(v, name))
 	}
+	if st.DCS.Static {
+		st.alone(a.pg.Server().State)
+	}
+}
+
+// alone says of the only member what its server does, which no Patroni watches.
+func (st *Status) alone(s archiver.ServerState) {
+	st.Baton.Rule, st.Baton.Why = "", "a single PostgreSQL without Patroni"
+	for i := range st.Members {
+		m := &st.Members[i]
+		m.Role, m.State, m.Leader = "", string(s), false
+		switch s {
+		case archiver.ServerPrimary:
+			m.Role, m.State, m.Leader = "primary", "running", true
+		case archiver.ServerStandby:
+			m.Role, m.State = "replica", "running"
+		}
+	}
 }
 
 func memberStatus(v leader.View, name string) MemberStatus {
@@ -171,8 +190,13 @@ func memberStatus(v leader.View, name string) MemberStatus {
 	if r.Timeline > m.Timeline {
 		m.Timeline = r.Timeline
 	}
-	if m.Role == "" {
-		m.Role = string(r.Role)
+	if m.Role == "" && m.State == "" { // its Patroni is stopped
+		switch r.Role {
+		case leader.RoleStopped, leader.RoleUnknown:
+			m.State = string(r.Role)
+		default:
+			m.Role = string(r.Role)
+		}
 	}
 	return m
 }

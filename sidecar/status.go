@@ -25,7 +25,9 @@ func newStatusCommand(w world) *cobra.Command {
 the archive has no hole, and what waits or needs a person. Any node's sidecar shows
 the whole cluster.
 
-Exit code 0: all is in order. 3: something is not (the text says what). 1: no sidecar answers.`,
+Lines that begin with ! say what is not in order, lines with - what could be better.
+
+Exit code 0: all is in order. 3: something is not. 1: no sidecar answers.`,
 		Example: `  walbaton status
   walbaton status --address 10.0.0.7:9847
   walbaton status --json | jq .archive.frontier_lsn`,
@@ -114,7 +116,39 @@ func (st Status) problems() []string {
 			out = append(out, fmt.Sprintf("no sidecar answers beside %s: what only it has is not protected", m.Name))
 		}
 	}
+	if off := st.withMode("off"); len(off) > 0 {
+		out = append(out, fmt.Sprintf("archive_mode is off at %s: PostgreSQL may remove WAL that the archive does not have\n  %s", strings.Join(off, ", "), st.howAlways()))
+	}
 	return out
+}
+
+// notes says what is in order and could be better.
+func (st Status) notes() []string {
+	on := st.withMode("on")
+	if len(on) == 0 || len(st.Members) < 2 || len(st.withMode("off")) > 0 { // on differs from always on standbys only
+		return nil
+	}
+	return []string{fmt.Sprintf(`archive_mode is on at %s: what the archive lacks when the primary dies is healed from what
+  is still in pg_wal elsewhere, which is best effort. With always each node keeps its WAL until the archive has it:
+  %s`, strings.Join(on, ", "), st.howAlways())}
+}
+
+// withMode names the members whose PostgreSQL has this archive_mode.
+func (st Status) withMode(mode string) (names []string) {
+	for _, m := range st.Members {
+		if m.ArchiveMode == mode {
+			names = append(names, m.Name)
+		}
+	}
+	return names
+}
+
+// howAlways is what to type for archive_mode = always.
+func (st Status) howAlways() string {
+	if st.DCS.Static {
+		return `psql -c "alter system set archive_mode = 'always'", and restart PostgreSQL`
+	}
+	return fmt.Sprintf("patronictl edit-config %s -p archive_mode=always, and restart each node, replicas first (patronictl restart %s MEMBER)", st.Scope, st.Scope)
 }
 
 // printStatus writes for people.
@@ -139,11 +173,15 @@ func printStatus(w io.Writer, st Status) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if problems := st.problems(); len(problems) > 0 {
+	problems, notes := st.problems(), st.notes()
+	if len(problems)+len(notes) > 0 {
 		fmt.Fprintln(&b)
-		for _, p := range problems {
-			fmt.Fprintf(&b, "! %s\n", p)
-		}
+	}
+	for _, p := range problems {
+		fmt.Fprintf(&b, "! %s\n", p)
+	}
+	for _, n := range notes {
+		fmt.Fprintf(&b, "- %s\n", n)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -202,10 +240,14 @@ func (s ArchiveStatus) sentence(now time.Time) string {
 }
 
 func role(m MemberStatus) string {
-	if m.Leader && m.Role != "primary" {
-		return m.Role + " (leader)"
+	out := m.Role
+	if out == "" {
+		out = "-"
 	}
-	return m.Role
+	if m.Leader && out != "primary" {
+		out += " (leader)"
+	}
+	return out
 }
 
 func mark(yes bool, a, b string) string {

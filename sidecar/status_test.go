@@ -3,11 +3,14 @@ package main
 import (
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/leader"
 )
 
 // askedStatus runs `walbaton status` against a sidecar that knows st.
@@ -24,7 +27,7 @@ func twoNodes() Status {
 	return Status{
 		Version: "v0.1.0", Time: now, Member: "n1", Scope: "shop", SystemID: testSystemID, Ready: true,
 		DCS:   DCSStatus{Answers: true, ReadAt: now},
-		Baton: BatonStatus{Holder: "n1", Term: 7, Rule: "policy", Why: "it is Patroni's leader", Since: now.Add(-time.Minute)},
+		Baton: BatonStatus{Holder: "n1", Term: 7, Rule: "policy", Why: "it is the leader", Since: now.Add(-time.Minute)},
 		Archive: ArchiveStatus{URL: "s3://bucket/shop/7710542482846769188", Open: true, Answers: true, LastTaken: now.Add(-2 * time.Second), Floor: "0/1000000",
 			Timeline: 2, From: "0/1000000", Frontier: "0/4000000", Segment: "000000020000000000000003"},
 		Members: []MemberStatus{
@@ -38,7 +41,7 @@ func twoNodes() Status {
 func TestStatusText(t *testing.T) {
 	code, out, errs := askedStatus(t, twoNodes())
 	want := `cluster   shop, system identifier 7710542482846769188, timeline 2
-baton     n1 holds it, term 7, for 1m0s (it is Patroni's leader)
+baton     n1 holds it, term 7, for 1m0s (it is the leader)
 archive   s3://bucket/shop/7710542482846769188
           whole from 0/1000000 to 0/4000000 (000000020000000000000003); nothing waits here; took a file from this node 2s ago
 `
@@ -78,6 +81,98 @@ func TestStatusProblems(t *testing.T) {
 	for _, part := range []string{"nobody holds it: no store answers", "12 segments wait here, from 000000020000000000000004 on", "absent"} {
 		if !strings.Contains(out, part) {
 			t.Errorf("no %q in\n%s", part, out)
+		}
+	}
+}
+
+// golden compares with a file of testdata; UPDATE_SCRIPTS=1 writes it.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if os.Getenv("UPDATE_SCRIPTS") != "" {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", path, got, want)
+	}
+}
+
+// archive_mode=on is said, with what it costs and what to type; off is a problem.
+func TestStatusArchiveMode(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		modes [2]string
+		code  int
+	}{
+		{"always", [2]string{"always", "always"}, exitOK},
+		{"on", [2]string{"on", "on"}, exitOK},
+		{"on_one", [2]string{"always", "on"}, exitOK},
+		{"off", [2]string{"off", "on"}, exitFound},
+		{"unknown", [2]string{"", "always"}, exitOK},
+	} {
+		st := twoNodes()
+		st.Members[0].ArchiveMode, st.Members[1].ArchiveMode = tc.modes[0], tc.modes[1]
+		code, out, errs := askedStatus(t, st)
+		if code != tc.code || errs != "" {
+			t.Errorf("%s: exit %d, want %d; %s", tc.name, code, tc.code, errs)
+		}
+		golden(t, "status/archive_mode_"+tc.name+".txt", out)
+	}
+}
+
+// Where there is no Patroni nothing is said of it, and what the server does is what the server says.
+func TestStatusOfStatic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, w := newTestCluster(t), newTestWriter(2)
+		c.scope = nil
+		n1 := c.newSidecar("n1")
+		n1.primary(w)
+		n1.start()
+		n1.until(10*time.Second, "the segments are in the archive", func() bool { return c.archived(w.Full()[1].String()) })
+		show := func(name string) {
+			t.Helper()
+			time.Sleep(time.Minute - time.Duration(time.Now().Nanosecond()))
+			var out strings.Builder
+			if err := printStatus(&out, n1.Status()); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, "status/static_"+name+".txt", out.String())
+		}
+		show("runs")
+		n1.stopped(w)
+		show("stopped")
+		n1.standby(w, "10.0.0.1")
+		show("standby")
+		off := n1.server.Server()
+		off.State, off.ArchiveMode, off.Receiver = archiver.ServerPrimary, "off", archiver.Receiver{}
+		n1.server.set(off)
+		show("archive_mode_off")
+		n1.stop()
+		for _, l := range n1.log.lines() {
+			if strings.Contains(l, "Patroni") {
+				t.Errorf("the log speaks of Patroni: %s", l)
+			}
+		}
+	})
+}
+
+// A Patroni that is stopped has no key: what its server does its record says.
+func TestStatusWithoutMemberKey(t *testing.T) {
+	for role, want := range map[leader.Role][2]string{
+		leader.RoleStopped: {"", "stopped"}, leader.RoleUnknown: {"", "unknown"}, leader.RolePrimary: {"primary", ""},
+	} {
+		v := leader.View{Records: map[string]leader.Record{"n1": {Member: "n1", Role: role}}}
+		if m := memberStatus(v, "n1"); m.Role != want[0] || m.State != want[1] {
+			t.Errorf("%s: got role %q, state %q, want %q", role, m.Role, m.State, want)
 		}
 	}
 }

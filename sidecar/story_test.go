@@ -59,7 +59,7 @@ func TestLogOneLineAChange(t *testing.T) {
 
 		n1.start()
 		time.Sleep(5 * time.Second)
-		told("the first node starts", map[*sidecar][]string{n1: append(begin("n1"), took+`policy why="it is Patroni's leader"`)})
+		told("the first node starts", map[*sidecar][]string{n1: append(begin("n1"), took+`policy why="it is the leader"`)})
 		n2.start()
 		work(10 * time.Minute)
 		told("the second node starts, and all is well", map[*sidecar][]string{n2: begin("n2")})
@@ -73,8 +73,8 @@ func TestLogOneLineAChange(t *testing.T) {
 		c.heal()
 		work(time.Minute)
 		told("the archive is back", map[*sidecar][]string{
-			n1: {back, took + `policy why="it is Patroni's leader"`},
-			n2: {back, gave + `n1 is next: it is Patroni's leader"`},
+			n1: {back, took + `policy why="it is the leader"`},
+			n2: {back, gave + `n1 is next: it is the leader"`},
 		})
 
 		fork := w.Fork(2)
@@ -86,8 +86,8 @@ func TestLogOneLineAChange(t *testing.T) {
 		n1.standby(fork, "n2")
 		time.Sleep(time.Minute)
 		told("another node leads", map[*sidecar][]string{
-			n1: {gave + `n2 is next: it is Patroni's leader"`},
-			n2: {took + `policy why="it is Patroni's leader"`},
+			n1: {gave + `n2 is next: it is the leader"`},
+			n2: {took + `policy why="it is the leader"`},
 		})
 
 		n2.cut.Store(int32(dcsmem.Drop))
@@ -98,7 +98,7 @@ func TestLogOneLineAChange(t *testing.T) {
 			`level=WARN msg="the DCS does not answer" dcs=mem op=OP error="OP: network fault: drop"`,
 			`level=WARN msg="lost the baton" term=T why="the lease could not be renewed in time"`,
 			`level=INFO msg="the DCS answers again" dcs=mem`,
-			took + `policy why="it is Patroni's leader"`,
+			took + `policy why="it is the leader"`,
 		}})
 
 		n1.stop()

@@ -23,6 +23,7 @@ import (
 	"github.com/walbaton/walbaton/archiver/wal/waltest"
 	"github.com/walbaton/walbaton/leader/dcs"
 	dcsmem "github.com/walbaton/walbaton/leader/dcs/mem"
+	"github.com/walbaton/walbaton/leader/dcs/static"
 )
 
 // testCluster is a Patroni scope and an archive in memory, for whole sidecars under testing/synctest: every loop of app runs,
@@ -30,7 +31,7 @@ import (
 // is a real folder of which the test says when it has changed.
 type testCluster struct {
 	t     *testing.T
-	scope *dcsmem.Server
+	scope *dcsmem.Server // nil: a single PostgreSQL without Patroni
 	store *storemem.Store
 	spoil atomic.Pointer[func(storemem.Call) storemem.Fault] // requests to the archive, of all nodes
 }
@@ -120,7 +121,7 @@ func (c *testCluster) newSidecar(name string) *sidecar {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.DCS.Kind = ""
+	var d dcs.DCS = static.New(name, "")
 	s := &sidecar{t: t, woken: make(chan error, 1), log: &logBuffer{}, done: make(chan error, 1),
 		webFront: newPipeListener(name + ":9847"), socketFront: newPipeListener("/run/" + name)}
 	log := newLogger(s.log, 0)
@@ -129,7 +130,11 @@ func (c *testCluster) newSidecar(name string) *sidecar {
 	s.socket = &socketServer{s.socketFront, func(net.Conn) error { return nil }, nil, log}
 	wire := func(call storemem.Call) storemem.Fault { return (*c.spoil.Load())(call) }
 	s.app.store = surround(storemem.NewFaults(c.store, wire), cfg, store.NewMetrics(s.registry), log)
-	if err := s.join(dcsmem.NewFaulty(&noted{c.scope.Client(), s}, func(dcsmem.Op) dcsmem.Fault { return dcsmem.Fault(s.cut.Load()) })); err != nil {
+	if c.scope != nil {
+		s.cfg.DCS.Kind = ""
+		d = dcsmem.NewFaulty(&noted{c.scope.Client(), s}, func(dcsmem.Op) dcsmem.Fault { return dcsmem.Fault(s.cut.Load()) })
+	}
+	if err := s.join(d); err != nil {
 		t.Fatal(err)
 	}
 	s.server = &testServer{change: s.serverChanged, srv: archiver.Server{State: archiver.ServerUnknown}}
