@@ -1,0 +1,52 @@
+package archiver
+
+import (
+	"context"
+	"testing"
+
+	"github.com/walbaton/walbaton/archiver/store/mem"
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// freshScope answers a reading for one call otherwise than the last reading says.
+type freshScope struct {
+	Scope
+	fresh Cluster
+}
+
+func (s freshScope) Read(context.Context) (Cluster, error) { return s.fresh, nil }
+
+// TestHistoryIsNotTheTimeline: n1 and n2 were promoted to timeline 2. n1 leads, and its history is in the archive. n2 has
+// the baton still, and its last reading says that it leads; the first segment of timeline 2 needs a fresh one.
+func TestHistoryIsNotTheTimeline(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	line, ours := w.Fork(2), w.Clone(7).Fork(2)
+	line.Fill(1)
+	ours.Fill(1)
+	n1 := newTestNode(t, s, "n1", line)
+	n1.put(wal.HistoryName(2), line.History().Bytes())
+
+	n2 := newTestNode(t, s, "n2", ours)
+	now := n2.Last()
+	n2.sees(func(c *Cluster, s *Server) {
+		c.Leader = "n2"
+		s.State, s.Receiver = ServerPrimary, Receiver{}
+	})
+	n2.scope = freshScope{n2, now}
+	n2.write("00000002.history", ours.History().Bytes(), ".ready")
+	n2.copyFrom(ours, ".ready")
+	first := wal.SegmentName(onTimeline(ours, 2)[0])
+	n2.BeginTerm(1, Set{})
+	if err := n2.List(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := n2.Ship(t.Context(), first); err == nil {
+		t.Errorf("%v was shipped on a stale reading", first)
+	}
+	n2.scope = n2
+	if err := n2.Ship(t.Context(), first); err != nil {
+		t.Errorf("ship %v as the leader: %v", first, err)
+	}
+}
