@@ -219,7 +219,11 @@ func TestGraceIsNotMissed(t *testing.T) {
 
 // TestUploadsFinishInTheGrace: uploads that run when a term ends may finish; no other begins.
 func TestUploadsFinishInTheGrace(t *testing.T) {
-	for range 8 { // what is wrong here may go well by chance
+	rounds := 8 // what is wrong here may go well by chance
+	if testing.Short() {
+		rounds = 2
+	}
+	for range rounds {
 		synctest.Test(t, func(t *testing.T) {
 			w, s := newWriter(), newSlowStore()
 			w.Fill(1)
@@ -391,7 +395,9 @@ func TestHistoryGoesFirst(t *testing.T) {
 
 // TestOpensWithOneSegment: without the baton the leader puts the first segment of a timeline and no other, although
 // four workers have one each.
-func TestOpensWithOneSegment(t *testing.T) {
+func TestOpensWithOneSegment(t *testing.T) { synctest.Test(t, testOpensWithOneSegment) }
+
+func testOpensWithOneSegment(t *testing.T) {
 	w, s := newWriter(), newSlowStore()
 	w.Fill(8)
 	n := newTestNode(t, s, "n1", w)

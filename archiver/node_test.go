@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/walbaton/walbaton/archiver/store/mem"
@@ -91,7 +92,9 @@ func TestConfirmingIsOneRangedGet(t *testing.T) {
 }
 
 // TestPushWaitsForTheHolder: a standby's push is answered when the holder's mark passes, and 1 when it does not in time.
-func TestPushWaitsForTheHolder(t *testing.T) {
+func TestPushWaitsForTheHolder(t *testing.T) { synctest.Test(t, testPushWaitsForTheHolder) }
+
+func testPushWaitsForTheHolder(t *testing.T) {
 	w := newWriter()
 	w.Fill(2)
 	s := mem.New("x")
@@ -385,7 +388,9 @@ func TestKeptCopyBesideAnother(t *testing.T) {
 }
 
 // TestKeepDir is row 7: what only a stopped server has is set aside, shipped from there, and released.
-func TestKeepDir(t *testing.T) {
+func TestKeepDir(t *testing.T) { synctest.Test(t, testKeepDir) }
+
+func testKeepDir(t *testing.T) {
 	w := newWriter()
 	w.Fill(3)
 	s := mem.New("x")
@@ -428,7 +433,9 @@ func TestKeepDir(t *testing.T) {
 
 // TestNewTimelineIsNoBranch: right after a promotion the leader's record and member key still show the
 // old timeline. A follower that pushes the new timeline's first segment must not put it into orphans/.
-func TestNewTimelineIsNoBranch(t *testing.T) {
+func TestNewTimelineIsNoBranch(t *testing.T) { synctest.Test(t, testNewTimelineIsNoBranch) }
+
+func testNewTimelineIsNoBranch(t *testing.T) {
 	w := newWriter()
 	w.Fill(2)
 	s := mem.New("x")

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/walbaton/walbaton/archiver/seal"
@@ -36,7 +37,9 @@ func TestNameIsNotContent(t *testing.T) {
 }
 
 // TestSilenceIsNoAnswer is P1: rows 2 to 6 do not fit while the store is silent, whatever was listed before, and whoever asks.
-func TestSilenceIsNoAnswer(t *testing.T) {
+func TestSilenceIsNoAnswer(t *testing.T) { synctest.Test(t, testSilenceIsNoAnswer) }
+
+func testSilenceIsNoAnswer(t *testing.T) {
 	w, s := newWriter(), mem.New("x")
 	w.Fill(2)
 	n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", w)

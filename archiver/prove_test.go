@@ -141,7 +141,11 @@ func TestDisputeEnds(t *testing.T) {
 // TestJoinInParallel ships all at once, in any order: a good chain arrives whole, and of a broken one never the
 // segment whose record is damaged.
 func TestJoinInParallel(t *testing.T) {
-	for seed := range uint64(6) {
+	seeds := uint64(6)
+	if testing.Short() {
+		seeds = 2
+	}
+	for seed := range seeds {
 		r := rand.New(rand.NewPCG(seed, 3))
 		w, _, after := crossing(200)
 		w.Record(3 << 20) // and one over four segments

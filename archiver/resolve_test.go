@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/walbaton/walbaton/archiver/seal"
@@ -52,7 +53,9 @@ func TestResolveTheirsDamaged(t *testing.T) {
 }
 
 // TestRepairByHand: a person removes the damaged object, and the good copy takes its place without a restart.
-func TestRepairByHand(t *testing.T) {
+func TestRepairByHand(t *testing.T) { synctest.Test(t, testRepairByHand) }
+
+func testRepairByHand(t *testing.T) {
 	w, n1, _ := pair(t, 1)
 	w.Fill(1)
 	g := w.Full()[1]
@@ -93,7 +96,9 @@ func TestResolveHistory(t *testing.T) {
 }
 
 // TestResolveCutThatDiffers is row 8 with another content in the archive, of which ours is no prefix.
-func TestResolveCutThatDiffers(t *testing.T) {
+func TestResolveCutThatDiffers(t *testing.T) { synctest.Test(t, testResolveCutThatDiffers) }
+
+func testResolveCutThatDiffers(t *testing.T) {
 	w, _, n2 := pair(t, 2)
 	other := waltest.New(testSystem, 1<<20)
 	other.Commit(time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC))
@@ -107,7 +112,9 @@ func TestResolveCutThatDiffers(t *testing.T) {
 
 // TestAccept is P3's exception: what our check refused is stored as it is, damaged (row 9) or cut (row 8),
 // and nothing else is.
-func TestAccept(t *testing.T) {
+func TestAccept(t *testing.T) { synctest.Test(t, testAccept) }
+
+func testAccept(t *testing.T) {
 	w, n1, _ := pair(t, 1)
 	w.Fill(3)
 	n1.copyFrom(w, ".ready")
@@ -165,7 +172,9 @@ func TestAcceptFromKeepDir(t *testing.T) {
 
 // TestDecisionNamesOneCopy: another content of the same name is judged anew, and another node with the very
 // same copy honours the decision.
-func TestDecisionNamesOneCopy(t *testing.T) {
+func TestDecisionNamesOneCopy(t *testing.T) { synctest.Test(t, testDecisionNamesOneCopy) }
+
+func testDecisionNamesOneCopy(t *testing.T) {
 	w, n1, n2 := pair(t, 1)
 	w.Fill(1)
 	n1.copyFrom(w, ".ready")
@@ -299,6 +308,10 @@ func TestSecondIncarnation(t *testing.T) {
 // TestSecondIncarnationAboveTheLine: a split-brain primary on a timeline that the cluster has never seen waits, as
 // it might just have been promoted; the decision says that it was not.
 func TestSecondIncarnationAboveTheLine(t *testing.T) {
+	synctest.Test(t, testSecondIncarnationAboveTheLine)
+}
+
+func testSecondIncarnationAboveTheLine(t *testing.T) {
 	w, _, n2 := pair(t, 2)
 	ours := w.Fork(2)
 	ours.Fill(2)

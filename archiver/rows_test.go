@@ -3,6 +3,7 @@ package archiver
 import (
 	"bytes"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/walbaton/walbaton/archiver/store/mem"
@@ -10,7 +11,9 @@ import (
 )
 
 // TestBelowTheFloorIsAnswered is row 1: the archive promises nothing about it, and is not asked.
-func TestBelowTheFloorIsAnswered(t *testing.T) {
+func TestBelowTheFloorIsAnswered(t *testing.T) { synctest.Test(t, testBelowTheFloorIsAnswered) }
+
+func testBelowTheFloorIsAnswered(t *testing.T) {
 	w := newWriter()
 	w.Fill(3)
 	n := newTestNode(t, mem.New("x"), "n1", w)

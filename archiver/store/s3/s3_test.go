@@ -19,10 +19,14 @@ import (
 )
 
 func TestStore(t *testing.T) {
+	rounds := 10
+	if testing.Short() {
+		rounds = 2
+	}
 	storetest.Run(t, func(t *testing.T) (a, b store.Store) {
 		_, url := newStub(t)
 		return openAt(t, url, ""), openAt(t, url, "&path_style=true&region=eu-central-1")
-	}, storetest.Options{Large: 500 << 10, Broken: broken(func(t *testing.T) string {
+	}, storetest.Options{Large: 500 << 10, Rounds: rounds, Broken: broken(func(t *testing.T) string {
 		_, url := newStub(t)
 		return url
 	})})

@@ -101,6 +101,13 @@ func testBadKeys(t *testing.T, a, _ store.Store) {
 	wantKeys(t, a, "", "", nil)
 }
 
+func everyThird(all []string) (some []string) {
+	for i := 0; i < len(all); i += 3 {
+		some = append(some, all[i])
+	}
+	return some
+}
+
 // testListing lists over 2,500 keys, more than two pages of any store, from many places.
 func testListing(t *testing.T, a, b store.Store) {
 	var all []string
@@ -126,6 +133,9 @@ func testListing(t *testing.T, a, b store.Store) {
 			}
 		}
 		wantKeys(t, b, prefix, after, want)
+	}
+	if testing.Short() { // half a million keys, as XML under the race detector, are for make test
+		prefixes, afters = everyThird(prefixes), everyThird(afters)
 	}
 	for _, prefix := range prefixes {
 		check(prefix, "")

@@ -144,16 +144,16 @@ func (w *Writer) Clone(salt uint64) *Writer {
 }
 
 // Record writes one record with n bytes of data and returns where it starts.
-func (w *Writer) Record(n int) wal.LSN { return w.write(w.record(rmXLOG, noop, w.noise(n))) }
+func (w *Writer) Record(n int) wal.LSN { return w.write(w.filler(n)) }
 
 // Commit writes the commit of a transaction at t, to the microsecond.
 func (w *Writer) Commit(t time.Time) wal.LSN {
-	return w.write(w.record(rmXact, commit, Timestamp(t)))
+	return w.write(with(rmXact, commit, Timestamp(t)))
 }
 
 // Raw writes a record of any kind; body is all that follows its header.
 func (w *Writer) Raw(rmid, info byte, body []byte) wal.LSN {
-	r := w.record(rmid, info, nil)
+	r, _ := record(rmid, info, 0)
 	r = append(r, body...)
 	binary.LittleEndian.PutUint32(r, uint32(len(r)))
 	return w.write(r)
@@ -201,7 +201,7 @@ func (w *Writer) Switch() wal.LSN {
 	if w.pos == w.Current().Start() {
 		return w.pos
 	}
-	at := w.write(w.record(rmXLOG, switched, nil))
+	at := w.write(with(rmXLOG, switched, nil))
 	if w.pos != w.Current().Start() {
 		w.pos = w.Current().End()
 	}
@@ -214,7 +214,7 @@ func (w *Writer) Tear(n int) wal.LSN { return w.TearAfter(n, 1) }
 
 // TearAfter is Tear, but loses the record later: from the pages-th page after the one that it starts in on.
 func (w *Writer) TearAfter(n, pages int) wal.LSN {
-	r := w.record(rmXLOG, noop, w.noise(max(n, pages*pageSize)))
+	r := w.filler(max(n, pages*pageSize))
 	prev := w.prev
 	next := (w.pos/pageSize + wal.LSN(pages)) * pageSize
 	w.torn = w.put(r, next)
@@ -227,7 +227,7 @@ func (w *Writer) TearAfter(n, pages int) wal.LSN {
 func (w *Writer) Resume() wal.LSN {
 	w.overwrites = true
 	body := binary.LittleEndian.AppendUint64(nil, uint64(w.torn))
-	return w.write(w.record(rmXLOG, overwrite, append(body, make([]byte, 8)...)))
+	return w.write(with(rmXLOG, overwrite, append(body, make([]byte, 8)...)))
 }
 
 // Crash is Tear and Resume.
@@ -237,19 +237,34 @@ func (w *Writer) Crash(n int) wal.LSN {
 	return lost
 }
 
-// record builds a record with nothing but main data; its prev and CRC follow in write.
-func (w *Writer) record(rmid, info byte, data []byte) []byte {
-	r := make([]byte, header, header+5+len(data))
+// filler builds a record with n bytes of noise.
+func (w *Writer) filler(n int) []byte {
+	r, data := record(rmXLOG, noop, n)
+	w.noise(data)
+	return r
+}
+
+// record builds a record with nothing but main data, whose n bytes the caller fills in; its prev and CRC follow in write.
+func record(rmid, info byte, n int) (r, data []byte) {
+	r = make([]byte, header, header+5+n)
 	r[16], r[17] = info, rmid
 	switch {
-	case len(data) > 255:
+	case n > 255:
 		r = append(r, 254)
-		r = binary.LittleEndian.AppendUint32(r, uint32(len(data)))
-	case len(data) > 0:
-		r = append(r, 255, byte(len(data)))
+		r = binary.LittleEndian.AppendUint32(r, uint32(n))
+	case n > 0:
+		r = append(r, 255, byte(n))
 	}
-	r = append(r, data...)
+	data = r[len(r) : len(r)+n]
+	r = r[:len(r)+n]
 	binary.LittleEndian.PutUint32(r, uint32(len(r)))
+	return r, data
+}
+
+// with builds a record with these main data.
+func with(rmid, info byte, data []byte) []byte {
+	r, to := record(rmid, info, len(data))
+	copy(to, data)
 	return r
 }
 
@@ -311,15 +326,14 @@ func (w *Writer) page(continues bool, rest int) {
 	w.pos += wal.LSN(n)
 }
 
-// noise returns n bytes that depend on the server, its timeline and the place.
-func (w *Writer) noise(n int) []byte {
-	b := make([]byte, (n+7)&^7)
+// noise fills b with bytes that depend on the server, its timeline and the place.
+func (w *Writer) noise(b []byte) {
 	x := mix(w.systemID ^ uint64(w.pos)<<8 ^ uint64(w.history.Timeline)<<56 ^ w.salt*0x9E3779B97F4A7C15)
-	for i := 0; i < len(b); i += 8 {
+	for ; len(b) >= 8; b = b[8:] {
 		x = mix(x)
-		binary.LittleEndian.PutUint64(b[i:], x)
+		binary.LittleEndian.PutUint64(b, x)
 	}
-	return b[:n]
+	copy(b, binary.LittleEndian.AppendUint64(nil, mix(x)))
 }
 
 // mix is the finaliser of splitmix64, a public-domain generator.
