@@ -251,7 +251,7 @@ func TestStopBeforeTheArchive(t *testing.T) {
 	}
 }
 
-// TestPushWaits: a push that nobody can answer is answered at push_wait, with a dot a second until then; without an archive too.
+// TestPushWaits: a push that nobody can answer is answered at push_wait; without an archive too.
 func TestPushWaits(t *testing.T) {
 	for name, open := range map[string]bool{"the archive was open": true, "the archive never was": false} {
 		t.Run(name, func(t *testing.T) {

@@ -291,13 +291,38 @@ func (s *testServer) set(srv archiver.Server) {
 	s.change()
 }
 
-// noted remembers when a record was written with another content than before.
+// noted is a DCS that takes a millisecond for each request, as none takes no time, and remembers when a record was written
+// with another content than before.
 type noted struct {
 	dcs.DCS
 	s *sidecar
 }
 
+func (n *noted) Read(ctx context.Context) (dcs.Reading, error) {
+	if err := sleep(ctx, time.Millisecond); err != nil {
+		return dcs.Reading{}, err
+	}
+	return n.DCS.Read(ctx)
+}
+
+func (n *noted) Claim(ctx context.Context, l dcs.Lease) (dcs.Lease, error) {
+	if err := sleep(ctx, time.Millisecond); err != nil {
+		return dcs.Lease{}, err
+	}
+	return n.DCS.Claim(ctx, l)
+}
+
+func (n *noted) Release(ctx context.Context, l dcs.Lease) error {
+	if err := sleep(ctx, time.Millisecond); err != nil {
+		return err
+	}
+	return n.DCS.Release(ctx, l)
+}
+
 func (n *noted) Announce(ctx context.Context, member, value string, ttl time.Duration) error {
+	if err := sleep(ctx, time.Millisecond); err != nil {
+		return err
+	}
 	before, err := n.DCS.Read(ctx)
 	if err == nil && ttl > 0 && before.Records[member].Value != value {
 		n.s.mu.Lock()
