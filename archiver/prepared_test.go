@@ -126,8 +126,8 @@ func (p *prepared) object(h seal.Header, plain []byte) []byte {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	b, err := io.ReadAll(sealed)
-	if err != nil {
+	b := make([]byte, sealed.Size())
+	if _, err := io.ReadFull(sealed, b); err != nil {
 		p.t.Fatal(err)
 	}
 	return b
@@ -147,13 +147,17 @@ func (p *prepared) set(key string, object []byte) {
 
 func (p *prepared) get(key string) []byte {
 	p.t.Helper()
+	info, err := p.store.Head(p.t.Context(), key)
+	if err != nil {
+		p.t.Fatal(err)
+	}
 	r, err := p.store.Get(p.t.Context(), key, 0, -1)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	defer r.Close()
-	b, err := io.ReadAll(r)
-	if err != nil {
+	b := make([]byte, info.Size)
+	if _, err := io.ReadFull(r, b); err != nil {
 		p.t.Fatal(err)
 	}
 	return b

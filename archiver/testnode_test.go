@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -228,16 +227,17 @@ func readAll(t *testing.T, ctx context.Context, a *Archive, prefix string) map[s
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, r, err := a.Open(ctx, info.Key)
+		h, r, err := a.Open(ctx, info.Key)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := io.ReadAll(r)
-		if err != nil {
+		var b bytes.Buffer
+		b.Grow(int(h.Size) + bytes.MinRead) // growing to a segment costs more than reading it
+		if _, err := b.ReadFrom(r); err != nil {
 			t.Fatal(err)
 		}
 		r.Close()
-		out[filepath.Base(info.Key)] = b
+		out[filepath.Base(info.Key)] = b.Bytes()
 	}
 	return out
 }
