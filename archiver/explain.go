@@ -209,9 +209,12 @@ func (a *Archiver) explainAnswer(ctx context.Context, e *Explanation, n wal.Name
 		return f
 	}
 	v := Judge(f)
-	e.Push = Told{v.Row, v.Act, v.Code, v.Why, v.disputed()}
+	e.Push = Told{v.Row, v.Act, v.Code, v.Why, v.disputed() && !e.writing()}
 	return f
 }
+
+// writing says that there is nothing to ask about yet.
+func (e *Explanation) writing() bool { return len(e.Here) > 0 && e.Here[0].Writing }
 
 // placeOfTimeline says whether a timeline is one of the line's: the place of a history.
 func placeOfTimeline(line wal.History, t wal.Timeline) Place {

@@ -34,15 +34,16 @@ func askSidecar(ctx context.Context, socket string, words ...string) (string, er
 		line += " " + strconv.Quote(w)
 	}
 	_ = c.SetDeadline(time.Now().Add(socketSilence)) // fails only on a closed connection, and so does the write
-	if _, err := io.WriteString(c, line+"\n"); err != nil {
-		return "", fmt.Errorf("ask the sidecar on %s: %w", socket, rootCause(err))
-	}
+	_, sent := io.WriteString(c, line+"\n")          // a sidecar that refuses us answers, and does not read
 	got, err := readAnswer(bufio.NewReader(io.LimitReader(c, maxReply)), func() { _ = c.SetDeadline(time.Now().Add(socketSilence)) })
 	switch {
 	case ctx.Err() != nil:
 		return "", ctx.Err()
 	case err != nil:
-		return "", fmt.Errorf("ask the sidecar on %s: %w", socket, rootCause(err))
+		if sent != nil {
+			err = sent
+		}
+		return "", withHint(fmt.Errorf("ask the sidecar on %s: %w", socket, rootCause(err)), "see whether it runs, and what its log says")
 	case got.Code != exitOK:
 		return "", withCode(max(got.Code, exitFailed), errors.New(got.Message))
 	}
@@ -86,7 +87,7 @@ func rootCause(err error) error {
 	case errors.As(err, &op) && op.Timeout():
 		return fmt.Errorf("it was silent for %v", socketSilence)
 	case errors.As(err, &op):
-		return op.Err
+		return bare(op)
 	}
 	return err
 }

@@ -3,12 +3,16 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
+	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/leader"
 	"github.com/walbaton/walbaton/leader/patroni"
 )
@@ -156,7 +160,7 @@ func loadFile(c *Config, all []setting, src sources) error {
 		if errors.Is(err, os.ErrNotExist) && !named {
 			return nil
 		}
-		return withHint(configError("", "%w", err), "name walbaton's own file with --config; Patroni's goes to --patroni-config")
+		return withHint(configError("", "%w", bare(err)), "name walbaton's own file with --config; Patroni's goes to --patroni-config")
 	}
 	return readFile(c, all, path, b, src.getenv)
 }
@@ -174,7 +178,7 @@ func (c *Config) readPatroni(getenv func(string) string) error {
 			c.noPatroni = err // many verbs do without; needServer asks for it
 			return nil
 		}
-		return withHint(configError("patroni_config", "%w", err), "--patroni-config takes the file or folder that Patroni itself is started with")
+		return withHint(configError("patroni_config", "%w", patroniReason(c.PatroniConfig, err)), "--patroni-config takes the file or folder that Patroni itself is started with")
 	}
 	c.Patroni = p
 	if p.Scope != "" {
@@ -184,6 +188,9 @@ func (c *Config) readPatroni(getenv func(string) string) error {
 		c.Scope = p.Scope
 	}
 	if p.Name != "" {
+		if c.Name != "" && c.Name != p.Name {
+			return configError("name", "it is %q here and %q in Patroni's configuration: leave it out here", c.Name, p.Name)
+		}
 		c.Name = p.Name
 	}
 	if c.Postgres.DataDir == "" {
@@ -192,20 +199,58 @@ func (c *Config) readPatroni(getenv func(string) string) error {
 	return nil
 }
 
+// patroniReason says which file is wrong, once.
+func patroniReason(path string, err error) error {
+	cause := errors.Unwrap(err)
+	var file *fs.PathError
+	switch {
+	case cause == nil:
+		return err
+	case errors.As(cause, &file):
+		return bare(cause)
+	case strings.HasPrefix(cause.Error(), path):
+		return cause
+	}
+	return fmt.Errorf("%s: %w", path, cause)
+}
+
+// isElement says whether a name can be a folder of the archive.
+func isElement(name string) bool { return store.CheckKey(name) == nil && !strings.Contains(name, "/") }
+
 // check refuses values that cannot work together, whatever the verb.
 func (c *Config) check() error {
+	for _, n := range []struct{ key, name string }{{"scope", c.Scope}, {"name", c.Name}} {
+		if n.name != "" && !isElement(n.name) {
+			return withHint(configError(n.key, "%q cannot be the name of a folder in the archive", n.name), "give a name without slashes, the same as in Patroni's configuration")
+		}
+	}
+	if (c.Archive.AccessKeyID == "") != (c.Archive.SecretAccessKey == "") {
+		return withHint(configError("archive", "access_key_id and secret_access_key belong together, and one of them is missing"),
+			"give both, or neither: then the environment, a profile or a role of this machine gives them")
+	}
+	if _, err := pgx.ParseConfig(c.Postgres.DSN); c.Postgres.DSN != "" && err != nil {
+		// Not err: it may show a password that stands in the wrong place.
+		return withHint(configError("postgres.dsn", "it is no connection string"), "give one such as host=/var/run/postgresql dbname=postgres, or a URL postgres://HOST:PORT/DATABASE")
+	}
 	if c.Margin <= leader.UploadGrace {
-		return configError("margin", "%v is not above %v, which uploads get after the end of a term", c.Margin, leader.UploadGrace)
+		return withHint(configError("margin", "%v is not above %v, which uploads get after the end of a term", c.Margin, leader.UploadGrace), "leave it out, or give --margin 3s")
 	}
 	if c.Renewal+c.Margin >= c.TTL {
 		return withHint(configError("ttl", "renewal %v and margin %v leave no time within ttl %v", c.Renewal, c.Margin, c.TTL),
 			"ttl must be longer than renewal and margin together; the defaults are 15s, 5s and 3s")
 	}
-	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
-		return withHint(configError("listen", "%w", err), "give an address with a port, as in --listen :9847 or 127.0.0.1:9847")
+	if _, port, err := net.SplitHostPort(c.Listen); err != nil || !isPort(port) {
+		return withHint(configError("listen", "%q is not an address with a port", c.Listen), "give one such as --listen :9847 or --listen 127.0.0.1:9847")
+	}
+	if c.KeepDir != "" && !filepath.IsAbs(c.KeepDir) {
+		return withHint(configError("keep_dir", "%q is relative", c.KeepDir), "give the absolute path of a folder beside the data directory, on the same file system")
 	}
 	if !filepath.IsAbs(c.Socket) {
 		return withHint(configError("socket", "%q is relative", c.Socket), "give an absolute path: PostgreSQL and the sidecar have different working directories")
+	}
+	if len(c.Socket) > maxSocketPath {
+		return withHint(configError("socket", "%s has %d bytes, and no socket's path may have more than %d", c.Socket, len(c.Socket), maxSocketPath),
+			"give a shorter one: --socket here, and in archive_command and restore_command")
 	}
 	if c.Postgres.DataDir != "" {
 		c.Postgres.DataDir = filepath.Clean(c.Postgres.DataDir)
@@ -218,6 +263,14 @@ func (c *Config) check() error {
 		}
 	}
 	return nil
+}
+
+// maxSocketPath is sun_path without its last byte, 0 (unix(7)).
+const maxSocketPath = 107
+
+func isPort(s string) bool {
+	_, err := net.LookupPort("tcp", s)
+	return err == nil && s != ""
 }
 
 // needArchive checks what every verb needs that reads the archive.
@@ -239,7 +292,7 @@ func (c Config) needServer() error {
 		return err
 	}
 	if !c.static() && c.Patroni.Scope == "" {
-		return withHint(configError("patroni_config", "no file is named, and the environment does not make one up: %w", c.noPatroni),
+		return withHint(configError("patroni_config", "no file is named, and the PATRONI_* variables do not make one up (%w)", patroniReason("", c.noPatroni)),
 			"give --patroni-config /etc/patroni/config.yml; for a single PostgreSQL without Patroni: --dcs-kind static --scope NAME --postgres-data-dir DIR")
 	}
 	if c.Name == "" {

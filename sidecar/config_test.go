@@ -121,10 +121,10 @@ func TestFileErrors(t *testing.T) {
 		"a: 1\n---\nb: 2":                      "more than one YAML document",
 		"\n\nsocket: ${HOME/x}":                "w.yml:3: socket: ${ without a name and } after it",
 		"archive: {url: '${NOPE}'}":            "w.yml:1: archive.url: ${NOPE}: the environment variable NOPE is not set",
-		"archive: {secret_access_key_file: /nowhere}": "w.yml:1: archive.secret_access_key_file: open /nowhere",
+		"archive: {secret_access_key_file: /nowhere}": "w.yml:1: archive.secret_access_key_file: /nowhere: no such file",
 		"ttl: 8s":       "renewal 5s and margin 3s leave no time within ttl 8s",
 		"margin: 1s":    "margin: 1s is not above 1s",
-		"listen: 9847":  "listen: address 9847: missing port",
+		"listen: 9847":  `listen: "9847" is not an address with a port`,
 		"socket: run/s": `socket: "run/s" is relative`,
 		"postgres: {data_dir: /d}\nkeep_dir: /d/keep":  "/d/keep lies in the data directory /d",
 		"postgres: {data_dir: /d}\nkeep_dir: /d/../d/": "lies in the data directory",
@@ -201,7 +201,7 @@ func TestOpenStore(t *testing.T) {
 		"sftp://host/x":                          "sftp is not yet in this version",
 		"gs://bucket":                            "gs is not yet in this version",
 		"ftp://host":                             `nothing is known of "ftp:"`,
-		"file://host/mnt":                        "want file:///absolute/path",
+		"file://host/mnt":                        "it is not like file:///absolute/folder",
 	} {
 		s, err := openStore(t.Context(), url, Config{StallTimeout: time.Second}, nil, discard())
 		switch {

@@ -49,7 +49,7 @@ func openDriver(ctx context.Context, rawURL string, a ArchiveConfig) (store.Stor
 	case "s3":
 		s, err := s3.Open(ctx, rawURL, s3.Options{AccessKey: a.AccessKeyID, SecretKey: a.SecretAccessKey})
 		if err != nil {
-			return nil, err
+			return nil, withHint(err, "an archive in S3 is s3://bucket/prefix?region=NAME, or with &endpoint=https://host:port of another server; docs/configuration.md has all keys")
 		}
 		return s, nil
 	case "sftp", "gcs", "gs", "azure", "azblob":
@@ -81,7 +81,7 @@ func openDCS(cfg Config) (dcs.DCS, error) {
 		}
 		d, err := etcd.New(etcd.Config{Endpoints: endpoints, Prefix: p.Path(), Username: e.Username, Password: e.Password, CACert: e.CACert, Cert: e.Cert, Key: e.Key})
 		if err != nil {
-			return nil, configError("patroni_config", "%w", err)
+			return nil, withHint(configError("patroni_config", "%w", err), "see the section etcd3 of Patroni's configuration; this user must be able to read the files that it names")
 		}
 		return d, nil
 	case "etcd":

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -95,6 +98,28 @@ func explainError(err error) string {
 		s += "  " + strings.ReplaceAll(h.hint, "\n", "\n  ") + "\n"
 	}
 	return s
+}
+
+// explainLine is explainError on one line, for a program that PostgreSQL calls: its log shows that line.
+func explainLine(err error) string {
+	return strings.Join(strings.Fields(strings.Replace(strings.TrimSuffix(explainError(err), "\n"), "\n", ";", 1)), " ") + "\n"
+}
+
+// bare leaves out of an error of the system which call it was, and what its message says twice: a file stays with its
+// name, an address without.
+func bare(err error) error {
+	var file *fs.PathError
+	var op *net.OpError
+	var call *os.SyscallError
+	switch {
+	case errors.As(err, &file):
+		return fmt.Errorf("%s: %w", file.Path, bare(file.Err))
+	case errors.As(err, &call):
+		return call.Err
+	case errors.As(err, &op):
+		return bare(op.Err)
+	}
+	return err
 }
 
 // configError is an error at a place in the configuration: a key, a flag, file:line, or "".

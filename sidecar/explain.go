@@ -89,11 +89,11 @@ Exit code 0: no person is needed. 3: one is (the text says for what). 1: no side
 func (a *app) Explain(ctx context.Context, name string) Answer {
 	s, why := a.current()
 	if s == nil {
-		return Answer{exitFailed, "explain " + name + ": the archive is not open: " + why}
+		return Answer{exitFailed, "explain " + name + ": the archive is not open: " + why + " (walbaton status says more)"}
 	}
 	n, err := wal.ParseName(name, s.archiver.Archive().SegmentSize())
 	if err != nil {
-		return Answer{exitUsage, fmt.Sprintf("explain %s: %v", name, err)}
+		return Answer{exitUsage, fmt.Sprintf("explain: %v (a WAL file is called like 000000010000000000000007 or 00000002.history)", err)}
 	}
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
@@ -213,8 +213,10 @@ func (e explanation) lineText() string {
 func copyText(c archiver.Copy) string {
 	var parts []string
 	switch {
-	case c.Writing:
-		parts = append(parts, "being written, or made for later")
+	case c.Writing && c.State == wal.Foreign.String():
+		return "made for later, " + sizeText(c.Size) + ", not begun"
+	case c.Writing && c.State != "":
+		return "being written, " + sizeText(c.Size) + ", so far up to " + c.Records
 	case c.Status == "ready":
 		parts = append(parts, "waits (.ready)")
 	case c.Status == "done":
@@ -301,6 +303,8 @@ func (e explanation) shipText() string {
 	switch {
 	case e.Archive.State == "same", e.Archive.State == "present", e.Archive.State == "different", e.Archive.State == "damaged":
 		return "nobody: the archive has the name, and nothing in it is overwritten"
+	case e.writing():
+		return "nobody yet"
 	case !e.MayShip:
 		return "not this node: " + e.WhyNot
 	case len(e.Here) > 0 && !e.Here[0].Good && !e.accepted():
@@ -313,6 +317,9 @@ func (e explanation) shipText() string {
 	return "this node may"
 }
 
+// writing says that PostgreSQL has not finished the file.
+func (e explanation) writing() bool { return len(e.Here) > 0 && e.Here[0].Writing }
+
 // accepted says whether an administrator accepted the copy that is here.
 func (e explanation) accepted() bool {
 	return slices.ContainsFunc(e.Decisions, func(r archiver.Resolution) bool {
@@ -322,6 +329,9 @@ func (e explanation) accepted() bool {
 
 // pushText says what the table of docs/push.md answers.
 func (e explanation) pushText() string {
+	if e.writing() {
+		return "nobody asks yet: PostgreSQL has not finished it"
+	}
 	p := e.Push
 	s := "row " + p.Row + ": "
 	switch {
@@ -357,7 +367,7 @@ func (e explanation) steps() []string {
 		return []string{"see that the archive can be reached; pushes wait, and nothing is lost"}
 	case len(e.Here) == 0:
 		return nil
-	case e.Here[0].Writing:
+	case e.writing():
 		return []string{"nothing: PostgreSQL has not finished it"}
 	case p.Code == 0:
 		return []string{"nothing: PostgreSQL is told 0 when it asks"}

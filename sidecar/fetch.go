@@ -105,7 +105,7 @@ func restoreOptions(ctx context.Context, cfg Config, log *slog.Logger) (archiver
 	for _, u := range cfg.RestoreFrom {
 		src, err := openSource(ctx, u, cfg, quick)
 		if err != nil {
-			return archiver.RestoreOptions{}, err
+			return archiver.RestoreOptions{}, fmt.Errorf("restore_from: %w", err)
 		}
 		o.Others = append(o.Others, src)
 	}

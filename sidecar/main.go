@@ -17,12 +17,15 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -84,18 +87,59 @@ func execute(ctx context.Context, args []string, w world) int {
 	root.SetArgs(args)
 	root.SetOut(w.stdout)
 	root.SetErr(w.stderr)
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError(c, err) })
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(helpCommand(root))
 	c, err := root.ExecuteContextC(ctx)
 	if err != nil && c == root {
 		err = usageError(c, err) // cobra's own: an unknown command
 	}
+	if exitCode(err) == exitSignal { // whatever it was at
+		err = withCode(exitSignal, fmt.Errorf("%s: ended by a signal before it was done", c.Name()))
+	}
 	if err != nil {
-		_, _ = io.WriteString(w.stderr, explainError(err)) // nobody is left to tell
+		said := explainError(err)
+		if c.Name() == "fetch" {
+			said = explainLine(err)
+		}
+		_, _ = io.WriteString(w.stderr, said) // nobody is left to tell
 	}
 	if len(args) > 0 && args[0] == "fetch" {
 		return fetchCode(err, ".")
 	}
 	return exitCode(err)
+}
+
+// helpCommand is "walbaton help", which says so when there is no such verb.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [verb]",
+		Short: "Help about a verb",
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return usageError(root, fmt.Errorf("unknown command %q", strings.Join(args, " ")))
+			}
+			return c.Help()
+		},
+	}
+}
+
+// flagError says in our words what cobra says of a flag.
+func flagError(c *cobra.Command, err error) error {
+	s, _, found := strings.Cut(err.Error(), " flag: ")
+	var n *strconv.NumError
+	if found && errors.As(err, &n) {
+		why := "is not a number"
+		switch {
+		case n.Func == "ParseBool":
+			why = "is neither true nor false"
+		case errors.Is(n, strconv.ErrRange):
+			why = "is too large"
+		}
+		_, name, _ := strings.Cut(s, " for ")
+		return usageError(c, fmt.Errorf("%s: %q %s", strings.Trim(name, `"`), n.Num, why))
+	}
+	return usageError(c, err)
 }
 
 func usageError(c *cobra.Command, err error) error {
@@ -105,10 +149,18 @@ func usageError(c *cobra.Command, err error) error {
 // takes is the check of a command's arguments.
 func takes(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if err := check(c, args); err != nil {
-			return usageError(c, err)
+		if check(c, args) == nil {
+			return nil
 		}
-		return nil
+		want := strings.TrimSpace(strings.TrimPrefix(c.Use, c.Name()))
+		if want == "" {
+			want = "nothing but flags"
+		}
+		got := "nothing"
+		if len(args) > 0 {
+			got = strconv.Quote(strings.Join(args, " "))
+		}
+		return usageError(c, fmt.Errorf("%s takes %s, and got %s", c.Name(), want, got))
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -46,6 +47,30 @@ func readServerFiles(dir string) serverFiles {
 		f.running = f.postmaster.alive(dir)
 	}
 	return f
+}
+
+// whyUnreadable says why a data directory says nothing about its server, and what to do.
+func whyUnreadable(dir string) error {
+	const check = "check postgresql.data_dir in Patroni's configuration, or give --postgres-data-dir"
+	const asPostgres = "run the sidecar as the user that runs PostgreSQL"
+	_, err := readMajor(dir)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("PostgreSQL's data directory %s is closed to this user; %s", dir, asPostgres)
+	case errors.Is(err, fs.ErrNotExist) && !exists(dir):
+		return fmt.Errorf("PostgreSQL's data directory %s is not there yet; %s", dir, check)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s is not a data directory yet, it has no PG_VERSION; %s", dir, check)
+	case err == nil:
+		_, err = readControl(dir)
+	}
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("PostgreSQL's data directory %s is closed to this user; %s", dir, asPostgres)
+	case err != nil:
+		return fmt.Errorf("PostgreSQL's data directory %s cannot be read: %w", dir, bare(err))
+	}
+	return fmt.Errorf("PostgreSQL's data directory %s was not read yet", dir)
 }
 
 func exists(path string) bool {

@@ -26,6 +26,9 @@ func openSource(ctx context.Context, rawURL string, cfg Config, b store.Backoff)
 	scope := cfg.Scope
 	if i := strings.LastIndexByte(rawURL, '#'); i >= 0 {
 		rawURL, scope = rawURL[:i], rawURL[i+1:]
+		if !isElement(scope) {
+			return archiver.Source{}, withHint(withCode(exitUsage, fmt.Errorf("open archive %s#%s: %q cannot be the name of a cluster", rawURL, scope, scope)), "an address that ends in #scope is that of another cluster's archive; leave # and what follows it out for this one's")
+		}
 	}
 	s, err := openDriver(ctx, rawURL, cfg.Archive)
 	if err != nil {
@@ -58,13 +61,25 @@ func openArchive(ctx context.Context, cfg Config, systemID uint64, log *slog.Log
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, withHint(fmt.Errorf("open %s: there is no archive of system identifier %d", src, systemID), noArchiveHint)
 	}
-	if errors.Is(err, store.ErrNoRoot) {
-		err = withHint(err, noRootHint)
-	}
-	return a, err
+	return a, unreadable(src, err)
 }
 
-const noRootHint = "is it mounted, and is its name right? walbaton never creates the folder or bucket of an archive"
+// unreadable says what to do about an archive that cannot be read.
+func unreadable(src archiver.Source, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, store.ErrNoRoot):
+		return withHint(errors.New(archiver.Reason(src.Store, err)), noRootHint)
+	case errors.Is(err, fs.ErrPermission):
+		return withHint(err, "run this as the user that runs PostgreSQL, or give the credentials of one who may read the archive")
+	case errors.Is(err, archiver.ErrFormat):
+		return withHint(err, "another program or another version wrote it: check --archive and --scope, and the version with walbaton version")
+	}
+	return withHint(err, "see that the archive can be reached, and that --archive is right; then try again")
+}
+
+const noRootHint = "mount it, or give its right name with --archive; walbaton never creates the folder or bucket of an archive"
 
 const noArchiveHint = "check --archive and --scope; Patroni's leader begins the archive when its sidecar starts"
 
@@ -72,10 +87,8 @@ const noArchiveHint = "check --archive and --scope; Patroni's leader begins the 
 func onlyArchive(ctx context.Context, src archiver.Source) (uint64, error) {
 	ids, err := archiver.FindArchives(ctx, src)
 	switch {
-	case errors.Is(err, store.ErrNoRoot):
-		return 0, withHint(err, noRootHint)
 	case err != nil:
-		return 0, err
+		return 0, unreadable(src, err)
 	case len(ids) == 1:
 		return ids[0], nil
 	case len(ids) == 0:

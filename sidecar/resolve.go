@@ -248,7 +248,7 @@ func (a *app) Resolve(ctx context.Context, request string) Answer {
 	}
 	s, why := a.current()
 	if s == nil {
-		return Answer{exitFailed, "resolve: the archive is not open: " + why}
+		return Answer{exitFailed, "resolve: the archive is not open: " + why + " (walbaton status says more)"}
 	}
 	o := archiver.Order{Decision: req.Decision, Digest: req.Digest, Member: req.Member, Timeline: req.Timeline, Reason: req.Reason, By: req.By}
 	about := req.Name
@@ -260,7 +260,7 @@ func (a *app) Resolve(ctx context.Context, request string) Answer {
 	} else {
 		var err error
 		if o.Name, err = wal.ParseName(req.Name, s.archiver.Archive().SegmentSize()); err != nil {
-			return Answer{exitUsage, fmt.Sprintf("resolve %s: %v", about, err)}
+			return Answer{exitUsage, fmt.Sprintf("resolve: %v (a WAL file is called like 000000010000000000000007 or 00000002.history)", err)}
 		}
 	}
 	ctx, cancel := s.bound(ctx)

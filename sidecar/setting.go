@@ -59,7 +59,11 @@ func text(field func(*Config) *string) func(*Config, []string) error {
 func oneOf(field func(*Config) *string, words ...string) func(*Config, []string) error {
 	return func(c *Config, v []string) error {
 		if !slices.Contains(words, v[0]) {
-			return fmt.Errorf("%q is none of %s", v[0], strings.Join(slices.DeleteFunc(slices.Clone(words), func(w string) bool { return w == "" }), ", "))
+			known := slices.DeleteFunc(slices.Clone(words), func(w string) bool { return w == "" })
+			if len(known) == 1 {
+				return fmt.Errorf("%q is not known: there is %s, and leaving it out", v[0], known[0])
+			}
+			return fmt.Errorf("%q is none of %s", v[0], strings.Join(known, ", "))
 		}
 		*field(c) = v[0]
 		return nil
@@ -278,7 +282,7 @@ func (r *reader) secret(s setting, key string, n *yaml.Node) error {
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return r.fail(n, "%s: %w", key, err)
+		return r.fail(n, "%s: %w", key, bare(err))
 	}
 	if err := s.set(r.config, []string{strings.TrimRight(string(b), "\r\n")}); err != nil {
 		return r.fail(n, "%s: %w", key, err)

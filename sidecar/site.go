@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path"
 	"regexp"
 	"time"
@@ -70,7 +69,7 @@ func (a *app) leaveSite(why string) {
 func (a *app) tendSite(ctx context.Context, proven *bool) error {
 	srv := a.pg.Server()
 	if srv.SystemID == 0 || !srv.SegmentSize.Valid() {
-		return fmt.Errorf("PostgreSQL's data directory %s cannot be read yet", a.cfg.Postgres.DataDir)
+		return whyUnreadable(a.cfg.Postgres.DataDir)
 	}
 	if !*proven {
 		largest := int64(srv.SegmentSize) + int64(srv.SegmentSize)/8 + seal.HeaderRange

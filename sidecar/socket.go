@@ -60,25 +60,31 @@ type socketServer struct {
 // sidecar that died, and is replaced; a second sidecar at the same path is an error.
 func listenSocket(path string, log *slog.Logger) (*socketServer, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, withHint(fmt.Errorf("listen on socket %s: %w", path, err), socketHint(path))
+		return nil, withHint(fmt.Errorf("listen on socket %s: %w", path, bare(err)), socketHint(path))
 	}
 	// The lock keeps two sidecars that start at once from each removing the other's socket.
 	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, withHint(fmt.Errorf("listen on socket %s: %w", path, err), socketHint(path))
+		return nil, withHint(fmt.Errorf("listen on socket %s: %w", path, bare(err)), socketHint(path))
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
-		return nil, withHint(fmt.Errorf("listen on socket %s: another sidecar holds its lock: %w", path, err),
-			"one sidecar serves one PostgreSQL; another cluster's on this host needs another --socket, also in archive_command and restore_command")
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = errSocketTaken
+		}
+		return nil, withHint(fmt.Errorf("listen on socket %s: %w", path, err), takenHint)
 	}
 	listener, err := listenUnix(path)
 	if err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
+		return nil, withHint(fmt.Errorf("listen on socket %s: %w", path, bare(err)), takenHint)
 	}
 	return &socketServer{listener, checkPeer, lock, log}, nil
 }
+
+var errSocketTaken = errors.New("another sidecar is there")
+
+const takenHint = "one sidecar serves one PostgreSQL; another cluster's on this host needs another --socket, also in archive_command and restore_command"
 
 func socketHint(path string) string {
 	return "make the folder " + filepath.Dir(path) + " for the user that runs PostgreSQL (systemd does it with RuntimeDirectory=walbaton),\n" +
@@ -109,7 +115,7 @@ func removeStale(path string) error {
 	case err != nil:
 		return err
 	case info.Mode().Type() != os.ModeSocket:
-		return errors.New("something that is not a socket is in the way")
+		return errors.New("a file that is no socket is in the way")
 	}
 	c, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {
@@ -273,17 +279,17 @@ func parseRequest(line string) (verb string, words []string, err error) {
 	for len(words) == 0 || rest != "" {
 		q, err := strconv.QuotedPrefix(rest)
 		if err != nil {
-			return "", nil, fmt.Errorf("read request %q: a word is not in quotes", line)
+			return "", nil, fmt.Errorf("read request %.80q: a word is not in quotes", line)
 		}
 		w, err := strconv.Unquote(q)
 		if err != nil {
-			return "", nil, fmt.Errorf("read request %q: %w", line, err)
+			return "", nil, fmt.Errorf("read request %.80q: %w", line, err)
 		}
 		words = append(words, w)
 		rest = strings.TrimPrefix(rest[len(q):], " ")
 	}
 	if words[0] != "walbaton/1" {
-		return "", nil, fmt.Errorf("read request %q: this sidecar speaks walbaton/1: install walbaton-wal of the same version", line)
+		return "", nil, fmt.Errorf("read request: it is in %.20q, and this sidecar speaks walbaton/1: install walbaton-wal of the same version", words[0])
 	}
 	switch {
 	case len(words) == 4 && words[1] == "push":
@@ -295,7 +301,7 @@ func parseRequest(line string) (verb string, words []string, err error) {
 	case len(words) == 3 && (words[1] == "explain" || words[1] == "resolve"):
 		return words[1], words[2:], nil
 	}
-	return "", nil, fmt.Errorf("read request %q: none of push, fetch, explain and resolve", line)
+	return "", nil, fmt.Errorf("read request: %.80q is none of push, fetch, explain and resolve with their words", strings.Join(words[1:], " "))
 }
 
 func absolute(path, dir string) (string, error) {
@@ -306,7 +312,7 @@ func absolute(path, dir string) (string, error) {
 		path = filepath.Join(dir, path)
 	}
 	if !filepath.IsAbs(path) {
-		return "", fmt.Errorf("read request: path %q is relative, and so is the working directory %q", path, dir)
+		return "", fmt.Errorf("read request: the path %q is relative, and the working directory is not known: give an absolute one", path)
 	}
 	return filepath.Clean(path), nil
 }

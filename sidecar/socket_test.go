@@ -98,7 +98,7 @@ func TestSocketRequests(t *testing.T) {
 		`"walbaton/1" "push" "/data/pg_wal/0A" ""`:                        `0 "push /data/pg_wal/0A"`,
 		`"walbaton/1" "push" "a b\"\\" "/d \x01"`:                         `0 "push /d \x01/a b\"\\"`,
 		`"walbaton/1" "fetch" "00000002.history" "pg_wal/R" "/data"`:      `1 "fetch 00000002.history to /data/pg_wal/R"`,
-		`"walbaton/1" "push" "pg_wal/0A" ""`:                              `-1 "read request: path \"pg_wal/0A\" is relative`,
+		`"walbaton/1" "push" "pg_wal/0A" ""`:                              `-1 "read request: the path \"pg_wal/0A\" is relative`,
 		`"walbaton/1" "push" "" "/data"`:                                  `-1 "read request: the path is empty"`,
 		`"walbaton/2" "push" "pg_wal/0A" "/data"`:                         `-1 `,
 		`"walbaton/1" "push" "pg_wal/0A"`:                                 `-1 `,

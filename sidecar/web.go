@@ -33,7 +33,7 @@ type webServer struct {
 func listenWeb(ctx context.Context, address string, log *slog.Logger) (*webServer, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, withHint(fmt.Errorf("listen for web requests: %w", err), "give another address with --listen; several clusters on one host need one each")
+		return nil, withHint(fmt.Errorf("listen for web requests on %s: %w", address, bare(err)), "give another address with --listen; several clusters on one host need one each")
 	}
 	return &webServer{l, log}, nil
 }

@@ -49,7 +49,7 @@ func Open(dir string, size wal.SegmentSize) (*Queue, error) {
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open pg_wal: %w", err)
+		return nil, err // which names the folder
 	}
 	self, err := root.Stat(".")
 	if err != nil {

@@ -50,8 +50,12 @@ const (
 func Prove(ctx context.Context, s Store, prefix string, largest int64) error {
 	for _, v := range variants(s, largest) {
 		for range probeRounds {
-			if err := proveOnce(ctx, v.Store, prefix); err != nil {
-				return fmt.Errorf("prove %s on %s: %w", v.Name, s, err)
+			err := proveOnce(ctx, v.Store, prefix)
+			if errors.Is(err, fs.ErrPermission) {
+				return fmt.Errorf("%s does not let us write: %w; see to whom the folder belongs, or what the credentials allow", s, err)
+			}
+			if err != nil {
+				return fmt.Errorf("try %s on %s: %w", v.Name, s, err)
 			}
 		}
 	}
@@ -135,7 +139,7 @@ func race(ctx context.Context, s Store, key string, bodies [][]byte) (winner int
 			winner = i
 			winners++
 		case !errors.Is(err, fs.ErrExist):
-			unclear = fmt.Errorf("writer %d of %d: %w", i+1, len(bodies), err)
+			unclear = err
 		}
 	}
 	switch {

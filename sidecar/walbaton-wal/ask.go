@@ -10,6 +10,9 @@ import (
 // silence is how long the sidecar may say nothing before it counts as not running.
 const silence = 5 * time.Second
 
+// maxSocketPath is sun_path without its last byte, 0 (unix(7)).
+const maxSocketPath = 107
+
 // maxAnswer bounds an answer in bytes.
 const maxAnswer = 64 << 10
 
@@ -25,8 +28,14 @@ type answer struct {
 // It uses the socket calls themselves: package net would add half a megabyte to the program,
 // and its poller to every start.
 func ask(socket, verb string, words ...string) (answer, string) {
+	if len(socket) > maxSocketPath {
+		return answer{}, "the socket " + socket + " has a longer path than sockets may have (" + strconv.Itoa(maxSocketPath) + " bytes)"
+	}
 	fd, err := dial(socket)
-	if err != nil {
+	switch {
+	case err == syscall.EACCES:
+		return answer{}, "this user may not use the socket " + socket + " (permission denied)"
+	case err != nil:
 		return answer{}, "no sidecar answers on " + socket + " (" + err.Error() + ")"
 	}
 	defer syscall.Close(fd)
@@ -38,11 +47,12 @@ func ask(socket, verb string, words ...string) (answer, string) {
 	for _, w := range append(words[:len(words):len(words)], cwd) {
 		line += " " + strconv.Quote(w)
 	}
-	if err := send(fd, line+"\n"); err != nil {
-		return answer{}, "the sidecar on " + socket + " does not listen (" + err.Error() + ")"
-	}
+	sent := send(fd, line+"\n") // a sidecar that refuses us answers, and does not read
 	reply, why := receive(fd)
-	if why != "" {
+	switch {
+	case why != "" && sent != nil:
+		return answer{}, "the sidecar on " + socket + " does not listen (" + sent.Error() + ")"
+	case why != "":
 		return answer{}, "the sidecar on " + socket + " " + why
 	}
 	a, ok := parseAnswer(reply)

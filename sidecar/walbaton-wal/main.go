@@ -61,7 +61,7 @@ func run(args []string) int {
 
 func push(args []string) int {
 	a, err := parse(args)
-	if err == "" && len(a.words) != 1 {
+	if err == "" && (len(a.words) != 1 || a.words[0] == "") {
 		err = "push takes one path"
 	}
 	if err != "" {
@@ -71,7 +71,7 @@ func push(args []string) int {
 	path := a.words[0]
 	got, err := ask(a.socket, "push", path)
 	if err != "" {
-		complain("push " + path + ": " + err + ": start \"walbaton sidecar\", or name its socket with --socket or WALBATON_SOCKET")
+		complain("push " + path + ": " + err + ": start \"walbaton sidecar\" as the user that runs PostgreSQL, or name its socket with --socket or WALBATON_SOCKET")
 		return 1
 	}
 	complain(got.message)
@@ -83,7 +83,7 @@ func push(args []string) int {
 
 func fetch(args []string) int {
 	a, err := parse(args)
-	if err == "" && len(a.words) != 2 {
+	if err == "" && (len(a.words) != 2 || a.words[0] == "" || a.words[1] == "") {
 		err = "fetch takes a name and a path"
 	}
 	if err != "" {
@@ -146,11 +146,11 @@ func parse(args []string) (arguments, string) {
 		default:
 			return a, "unknown flag " + name
 		}
-		if !given {
-			if len(args) == 0 {
-				return a, name + " needs a value"
-			}
+		if !given && len(args) > 0 {
 			value, args = args[0], args[1:]
+		}
+		if value == "" {
+			return a, name + " needs a value"
 		}
 		if name == "--socket" {
 			a.socket = value

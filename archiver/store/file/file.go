@@ -62,15 +62,15 @@ func Open(rawURL string) (*Store, error) {
 	if strings.HasPrefix(rawURL, "file:") {
 		u, err := url.Parse(rawURL)
 		if err != nil {
-			return nil, fmt.Errorf("open file store: %w", err)
+			return nil, fmt.Errorf("open archive %q: %w", rawURL, err.(*url.Error).Err)
 		}
 		if u.Host != "" && u.Host != "localhost" || u.Opaque != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-			return nil, fmt.Errorf("open file store %s: want file:///absolute/path", u.Redacted())
+			return nil, fmt.Errorf("open archive %s: it is not like file:///absolute/folder", u.Redacted())
 		}
 		root = u.Path
 	}
 	if !filepath.IsAbs(root) {
-		return nil, fmt.Errorf("open file store %q: the path is not absolute", root)
+		return nil, fmt.Errorf("open archive %q: the path is not absolute", root)
 	}
 	return &Store{root: filepath.Clean(root), ready: make(map[string]bool)}, nil
 }
@@ -83,10 +83,16 @@ func (s *Store) enter(ctx context.Context) (*os.Root, error) {
 		return nil, err
 	}
 	root, err := os.OpenRoot(s.root)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%w: %s", store.ErrNoRoot, s.root)
+	case err == nil:
+		return root, nil
 	}
-	return root, err
+	if info, statErr := os.Stat(s.root); statErr == nil && !info.IsDir() {
+		return nil, fmt.Errorf("%w: %s is not a folder", store.ErrNoRoot, s.root)
+	}
+	return nil, err
 }
 
 func (s *Store) enterKey(ctx context.Context, key string) (*os.Root, error) {

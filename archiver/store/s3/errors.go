@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
@@ -104,8 +105,11 @@ func plain(err error) error {
 		return transport.Err // without the URL, which the caller knows
 	}
 	var operation *smithy.OperationError
-	if errors.As(err, &operation) {
-		return operation.Err
+	if !errors.As(err, &operation) {
+		return err
 	}
-	return err
+	if cause, ok := strings.CutPrefix(operation.Err.Error(), "get identity: get credentials: "); ok {
+		return fmt.Errorf("no credentials were found, not in the configuration, the environment or a role of this machine (%s)", cause)
+	}
+	return operation.Err
 }

@@ -53,6 +53,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/walbaton/walbaton/archiver/store"
 )
@@ -98,7 +99,7 @@ type target struct {
 func Open(ctx context.Context, rawURL string, o Options) (*Store, error) {
 	to, err := parse(rawURL)
 	if err != nil {
-		return nil, fmt.Errorf("open s3 store: %w", err)
+		return nil, fmt.Errorf("open archive: %w", err)
 	}
 	cfg, err := load(ctx, to, o)
 	if err != nil {
@@ -141,7 +142,7 @@ func parse(rawURL string) (target, error) {
 	case u.User != nil:
 		return target{}, errors.New("a URL holds no credentials; use access_key_file and secret_key_file, or the environment")
 	case u.Scheme != "s3" || u.Host == "" || u.Port() != "" || u.Fragment != "":
-		return target{}, fmt.Errorf("%s: want s3://bucket/prefix", u.Redacted())
+		return target{}, fmt.Errorf("%q is not like s3://bucket/prefix", rawURL)
 	}
 	to := target{bucket: u.Host, prefix: strings.Trim(u.Path, "/")}
 	if to.prefix != "" {
@@ -168,7 +169,7 @@ func parse(rawURL string) (target, error) {
 	to.pathStyle = to.endpoint != ""
 	if style := *fields["path_style"]; style != "" {
 		if to.pathStyle, err = strconv.ParseBool(style); err != nil {
-			return target{}, errors.New("path_style is neither true nor false")
+			return target{}, fmt.Errorf("path_style %q is neither true nor false", style)
 		}
 	}
 	if (to.keyFile == "") != (to.secFile == "") {
@@ -183,7 +184,7 @@ func checkEndpoint(endpoint string) error {
 	}
 	u, err := url.Parse(endpoint)
 	if err != nil || u.User != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" {
-		return errors.New("endpoint: want http://host:port or https://host:port")
+		return fmt.Errorf("endpoint %q is not like http://host:port or https://host:port", endpoint)
 	}
 	return nil
 }
@@ -206,6 +207,7 @@ func load(ctx context.Context, to target, o Options) (aws.Config, error) {
 		return aws.Config{}, err
 	}
 	options := []func(*config.LoadOptions) error{
+		config.WithLogger(logging.Nop{}), // it would write to stderr by itself; what matters comes back as an error
 		config.WithHTTPClient(awshttp.NewBuildableClient().WithTransportOptions(transport(pool))),
 		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }),
 	}
@@ -229,7 +231,7 @@ func load(ctx context.Context, to target, o Options) (aws.Config, error) {
 	}
 	if cfg.Region == "" {
 		if to.endpoint == "" && cfg.BaseEndpoint == nil {
-			return aws.Config{}, errors.New("no region: add ?region= or set AWS_REGION")
+			return aws.Config{}, errors.New("its region is not known: add ?region=NAME, or set AWS_REGION")
 		}
 		cfg.Region = "us-east-1" // what most servers that have none expect in a signature
 	}

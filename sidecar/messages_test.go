@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/store/mem"
+)
+
+var update = flag.Bool("update", false, "write what the program says into testdata/*.golden")
+
+// compareGolden holds text against testdata/<name>.golden, a page for reviewers; with -update it writes the page.
+func compareGolden(t *testing.T, name, text string) {
+	t.Helper()
+	path := filepath.Join("testdata", name+".golden")
+	if *update {
+		writeFile(t, "testdata", name+".golden", text)
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text != string(want) {
+		t.Errorf("%s is not what the program says now; look at it, and write it with -update. Got\n%s", path, text)
+	}
+}
+
+// badValues has wrong values, as YAML, for every key of walbaton.yml. A key alone has one that is refused whatever the
+// others are; "also" adds keys to make that so.
+var badValues = map[string][]string{
+	"archive.url":               {"''", "archive", "file://mnt/archive", "s3:///bucket", "{}"},
+	"archive.codec":             {"gzip"},
+	"archive.access_key_id":     {"AKIA"},
+	"archive.secret_access_key": {"'${NOPE}'", "[a, b]"},
+	"restore_from":              {"ftp://host", "[file:///a, 'file:///b#c/d']", "{a: b}"},
+	"patroni_config":            {"/nowhere/patroni.yml"},
+	"scope":                     {"a/b", "..", "[a]"},
+	"name":                      {"a/b"},
+	"socket":                    {"run/s", "/" + strings.Repeat("long", 30)},
+	"listen":                    {"9847", "localhost", ":port", ":98470"},
+	"policy":                    {"both"},
+	"max_lag":                   {"128XB", "-1", "99999999999TB"},
+	"push_wait":                 {"60", "-1s", "soon"},
+	"shutdown_wait":             {"0s"},
+	"stopped_wait":              {"0.5"},
+	"stall_timeout":             {"1 minute"},
+	"keep_dir":                  {"keep", "/data/keep"},
+	"workers":                   {"0", "many", "2.5"},
+	"ttl":                       {"8s"},
+	"renewal":                   {"15s"},
+	"margin":                    {"1s"},
+	"dcs.kind":                  {"consul"},
+	"postgres.dsn":              {"'host=/tmp port=x'"},
+	"postgres.data_dir":         {"data", "null"},
+	"log":                       {"loud"},
+}
+
+// TestConfigMessages writes down what is said of each key of walbaton.yml that has a wrong value, and of other wrong files:
+// testdata/config.golden. All of it exits with 2.
+func TestConfigMessages(t *testing.T) {
+	var page strings.Builder
+	page.WriteString("What is said of wrong values in walbaton.yml, key by key. The exit code is 2 each time.\n")
+	dir := t.TempDir()
+	show := func(file string) {
+		path := writeFile(t, dir, "walbaton.yml", file+"\n")
+		err := startUpTo(t.Context(), path)
+		if err == nil || exitCode(err) != exitUsage {
+			t.Errorf("%s: got %v (exit %d), want exit 2", file, err, exitCode(err))
+			return
+		}
+		said := strings.ReplaceAll(explainError(err), dir, "/etc/walbaton")
+		fmt.Fprintf(&page, "\n%s\n    %s", strings.ReplaceAll(file, "\n", "; "), strings.ReplaceAll(strings.TrimSpace(said), "\n", "\n    ")+"\n")
+	}
+	for _, s := range settings() {
+		if len(badValues[s.key]) == 0 {
+			t.Errorf("no wrong value is tried for %s", s.key)
+		}
+		for _, v := range badValues[s.key] {
+			file := s.key + ": " + v
+			if section, key, nested := strings.Cut(s.key, "."); nested {
+				file = fmt.Sprintf("%s: {%s: %s}", section, key, v)
+			}
+			show(file)
+		}
+	}
+	for _, file := range []string{
+		"sockt: /run/s", "colour: red", "archive: {urls: x}", "archive: file:///a", "- archive", "socket: /a\nsocket: /b", "a: b: c", "socket: '${HOME/x}'",
+		"archive: {secret_access_key_file: /nowhere/key}", "a: 1\n---\nb: 2",
+	} {
+		show(file)
+	}
+	compareGolden(t, "config", page.String())
+}
+
+// startUpTo does all of a sidecar's start that depends on the configuration alone.
+func startUpTo(ctx context.Context, path string) error {
+	flags := map[string]string{"config": path, "postgres-data-dir": "/data"}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if strings.Contains(string(raw), "data_dir") {
+		delete(flags, "postgres-data-dir")
+	}
+	cfg, err := loadConfig(sources{env(), flags})
+	if err != nil {
+		return err
+	}
+	if cfg.Scope == "" {
+		cfg.Scope = "shop" // the keys that are not what this is about
+	}
+	if cfg.Archive.URL == "" && !strings.Contains(string(raw), "url") {
+		cfg.Archive.URL = "file:///a"
+	}
+	cfg.Name, cfg.DCS.Kind = "n1", "static"
+	if err := cfg.needServer(); err != nil {
+		return err
+	}
+	log := slog.New(slog.DiscardHandler)
+	if _, err := openStore(ctx, cfg.Archive.URL, cfg, nil, log); err != nil {
+		return err
+	}
+	_, err = restoreOptions(ctx, cfg, log)
+	return err
+}
+
+// The README's table of exit codes is what the code can exit with, and each code has its test: scripts show them.
+func TestExitCodesAreShown(t *testing.T) {
+	scripts, err := filepath.Glob("testdata/script/*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatal(scripts, err)
+	}
+	all := ""
+	for _, s := range scripts {
+		all += page(t, "sidecar/"+s)
+	}
+	for _, code := range []int{exitFailed, exitUsage, exitFound, exitSignal, exitCannotSay} {
+		if !strings.Contains(all, fmt.Sprintf("test $? = %d", code)) && !strings.Contains(all, fmt.Sprintf("exit code %d", code)) {
+			t.Errorf("no script shows exit code %d", code)
+		}
+	}
+}
+
+// What keeps the archive from being opened, as PostgreSQL's log and the sidecar's show it, stands in archive.golden: the errors
+// are those of the store, the data directory and the DCS, and push says them as they are.
+func TestWhyUnreadable(t *testing.T) {
+	dir := t.TempDir()
+	for _, sub := range []string{"empty", "half/global", "broken/global"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeFile(t, filepath.Join(dir, "half"), "PG_VERSION", "15\n")
+	writeFile(t, filepath.Join(dir, "broken"), "PG_VERSION", "15\n")
+	writeFile(t, filepath.Join(dir, "broken/global"), "pg_control", strings.Repeat("x", 8192))
+	var out strings.Builder
+	out.WriteString("What push says while the archive is not open: the reasons that are found on this machine. /data is PostgreSQL's data directory.\n")
+	say := func(what string, err error) {
+		line := notYet("pg_wal/000000010000000000000007", "13", err.Error())
+		fmt.Fprintf(&out, "\n%s: exit %d\n    walbaton-wal: %s\n", what, line.Code, line.Message)
+		if strings.Contains(line.Message, "\n") {
+			t.Errorf("%s: %q is not one line", what, line.Message)
+		}
+	}
+	for _, sub := range []string{"none", "empty", "half", "broken"} {
+		err := whyUnreadable(filepath.Join(dir, sub))
+		say("data directory: "+sub, errors.New(strings.ReplaceAll(err.Error(), filepath.Join(dir, sub), "/data")))
+	}
+	s := mem.New("archive")
+	say("nobody began the archive", archiver.ErrNoArchive)
+	say("another cluster", errOtherCluster)
+	s.Unmount(true)
+	_, err := archiver.OpenArchive(t.Context(), s, "shop", testSystemID)
+	say("not mounted", errors.New(archiver.Reason(s, err)))
+	compareGolden(t, "archive", out.String())
+}
