@@ -184,7 +184,7 @@ func checkEndpoint(endpoint string) error {
 	}
 	u, err := url.Parse(endpoint)
 	if err != nil || u.User != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" {
-		return fmt.Errorf("endpoint %q is not like http://host:port or https://host:port", endpoint)
+		return errors.New("the endpoint is not like http://host:port or https://host:port") // it may hold a secret
 	}
 	return nil
 }
