@@ -42,7 +42,6 @@ type checker struct {
 	rewinding bool
 	lines     []*stream // that Patroni's leaders were on
 	spoiled   map[wal.Name]bool
-	first     map[wal.Timeline]wal.Name // what a leader without the baton sent to open it
 }
 
 type ownedKey struct {
@@ -51,7 +50,7 @@ type ownedKey struct {
 }
 
 func newChecker(c *cluster) *checker {
-	return &checker{c: c, had: map[string]map[ownedKey]bool{}, spoiled: map[wal.Name]bool{}, first: map[wal.Timeline]wal.Name{}}
+	return &checker{c: c, had: map[string]map[ownedKey]bool{}, spoiled: map[wal.Name]bool{}}
 }
 
 func (k *checker) fail(promise, format string, args ...any) {
@@ -92,7 +91,10 @@ func (k *checker) term(n *node, epoch uint64) {
 	k.epoch = epoch
 }
 
-// sends is P4's second half: who sends a segment without the baton.
+// raced is how long a leader that looked whether a timeline is open may not know that it has been opened since.
+const raced = 3 * time.Second
+
+// sends is P4's second half: who sends a segment without the baton. Patroni's leader sends the first one of a timeline.
 func (k *checker) sends(n *node, object string) {
 	if !strings.Contains(object, "/wal/") || strings.Contains(object, ".") {
 		return
@@ -109,11 +111,11 @@ func (k *checker) sends(n *node, object string) {
 		return
 	}
 	v, _ := n.m.View()
+	first, open := k.c.truth.first[t]
 	switch {
 	case v.Cluster.Leader == n.name && n.silent() || n.srv.State == archiver.ServerPrimary && n.silent():
 		k.c.count("shipped without the DCS")
-	case (k.c.leaderKey == n.name || v.Cluster.Leader == n.name) && (k.c.truth.opened[t] == nil || k.first[t] == name):
-		k.first[t] = name // again, when the reply was lost
+	case (k.c.leaderKey == n.name || v.Cluster.Leader == n.name) && (!open || name == first.name || k.c.now.Sub(first.at) <= raced):
 		k.c.count("opened a timeline without the baton")
 	default:
 		k.fail("P4", "%s sends %s without the baton", n.name, object)

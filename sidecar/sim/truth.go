@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/walbaton/walbaton/archiver"
 	"github.com/walbaton/walbaton/archiver/seal"
@@ -20,6 +21,7 @@ type truth struct {
 	objects map[string]object
 	floors  []archiver.Floor
 	opened  map[wal.Timeline]*stream // whose first segment of a timeline the archive took
+	first   map[wal.Timeline]opening // and which one that was
 }
 
 // object is one object of the archive, opened when it arrived.
@@ -31,10 +33,16 @@ type object struct {
 	from    string
 }
 
+// opening is the segment that opened a timeline in the archive.
+type opening struct {
+	name wal.Name
+	at   time.Time
+}
+
 const root = "main/7710524633316114262"
 
 func newTruth(c *cluster) *truth {
-	return &truth{c: c, objects: map[string]object{}, opened: map[wal.Timeline]*stream{}}
+	return &truth{c: c, objects: map[string]object{}, opened: map[wal.Timeline]*stream{}, first: map[wal.Timeline]opening{}}
 }
 
 // key is where a file lives.
@@ -106,7 +114,7 @@ func (t *truth) arrived(n *node, key string, o object) {
 			continue
 		}
 		if t.opened[own.tli] == nil {
-			t.opened[own.tli] = own
+			t.opened[own.tli], t.first[own.tli] = own, opening{name, t.c.now}
 			t.c.say("", "timeline %d in the archive is the one of %s", own.tli, own.owner)
 		}
 		return
