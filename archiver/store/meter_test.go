@@ -4,6 +4,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,7 +33,9 @@ func gather(t *testing.T, r prometheus.Gatherer) map[string]float64 {
 	return values
 }
 
-func TestMeter(t *testing.T) {
+func TestMeter(t *testing.T) { synctest.Test(t, testMeter) }
+
+func testMeter(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	metrics := store.NewMetrics(registry)
 	values := gather(t, registry)
