@@ -100,6 +100,11 @@ func TestDCSAway(t *testing.T) {
 				if got := n1.readyz(); got != "ready" {
 					t.Errorf("/readyz: got %q", got)
 				}
+				for _, msg := range []string{"the DCS does not answer", "the DCS answers again"} {
+					if n := n1.log.count(msg); n != 1 {
+						t.Errorf("%d lines say that %s, want one", n, msg)
+					}
+				}
 				n1.stop()
 			})
 		})

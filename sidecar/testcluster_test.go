@@ -94,7 +94,7 @@ type sidecar struct {
 	woken  chan error // pg_wal has changed; an error ends the watch
 	cut    atomic.Int32
 	log    *logBuffer
-	told   int // lines of it that a test has looked at
+	read   int // lines of it that a test has looked at
 
 	webFront, socketFront *pipeListener
 
