@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/walbaton/walbaton/archiver"
@@ -41,7 +42,15 @@ const (
 )
 
 // fetch asks for a file as PostgreSQL or (rewind) as pg_rewind does, and gives what is at %p afterwards.
-func fetch(t *testing.T, o archiver.RestoreOptions, name string, rewind bool) (archiver.Outcome, []byte) {
+// In its bubble patience takes no time, and a slow machine does not use it up.
+func fetch(t *testing.T, o archiver.RestoreOptions, name string, rewind bool) (out archiver.Outcome, b []byte) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { out, b = fetchHere(t, o, name, rewind) })
+	return out, b
+}
+
+// fetchHere is fetch for tests that have a bubble of their own.
+func fetchHere(t *testing.T, o archiver.RestoreOptions, name string, rewind bool) (archiver.Outcome, []byte) {
 	t.Helper()
 	base := "RECOVERYXLOG"
 	if strings.HasSuffix(name, ".history") {
@@ -53,10 +62,10 @@ func fetch(t *testing.T, o archiver.RestoreOptions, name string, rewind bool) (a
 	dir := filepath.Join(o.DataDir, "pg_wal")
 	dst := filepath.Join(dir, base)
 	if o.Recovery == 0 {
-		o.Recovery = 50 * time.Millisecond
+		o.Recovery = time.Minute
 	}
 	if o.Standby == 0 {
-		o.Standby = 50 * time.Millisecond
+		o.Standby = time.Minute
 	}
 	r, err := archiver.NewRestorer(o)
 	if err != nil {
@@ -124,7 +133,7 @@ func TestFetchRules(t *testing.T) {
 		"the store is silent": {func(p *prepared, o *archiver.RestoreOptions) { o.Own.Store = down(p.store) }, segName(1, 3), codes{s, 1, 1}, none,
 			"cannot say"},
 		"the disk is not mounted": {func(p *prepared, _ *archiver.RestoreOptions) { p.store.Unmount(true) }, segName(1, 3), codes{s, 1, 1}, none,
-			"is not there (a disk that is not mounted"},
+			"is not there (no such folder"},
 		"a wrong prefix": {func(_ *prepared, o *archiver.RestoreOptions) { o.Own.Scope = "mian" }, segName(1, 3), codes{s, 1, 1}, none,
 			"check archive.url and scope, and that the disk is mounted"},
 		"another cluster's archive": {func(p *prepared, o *archiver.RestoreOptions) {
@@ -432,17 +441,19 @@ func TestFetchWaits(t *testing.T) {
 }
 
 // A store that hangs is not waited for longer than the patience; an ended context ends the wait.
-func TestFetchGivesUp(t *testing.T) {
+func TestFetchGivesUp(t *testing.T) { synctest.Test(t, testFetchGivesUp) }
+
+func testFetchGivesUp(t *testing.T) {
 	p := prepare(t, seg(1, 1))
 	hangs := archiver.Source{Store: mem.NewFaults(p.store, func(mem.Call) mem.Fault { return mem.Fault{Hang: true} }), Scope: "main"}
 	for files, want := range map[string]int{standby: 1, recovery: 200} {
 		begin := time.Now()
-		o := archiver.RestoreOptions{Own: hangs, DataDir: dataDir(t, systemID, files), Standby: 100 * time.Millisecond, Recovery: 100 * time.Millisecond}
-		out, _ := fetch(t, o, segName(1, 3).String(), false)
-		if out.Code != want || !strings.Contains(out.Why, "did not answer in time") || time.Since(begin) > 5*time.Second {
+		o := archiver.RestoreOptions{Own: hangs, DataDir: dataDir(t, systemID, files), Standby: time.Second, Recovery: time.Minute}
+		out, _ := fetchHere(t, o, segName(1, 3).String(), false)
+		if out.Code != want || !strings.Contains(out.Why, "did not answer in time") || time.Since(begin) > time.Minute {
 			t.Errorf("%s: exit %d after %v, want %d: %s", files, out.Code, time.Since(begin), want, out.Why)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()
 		o.Standby, o.Recovery = time.Hour, time.Hour
 		r, err := archiver.NewRestorer(o)
@@ -531,7 +542,9 @@ func TestFetchRequests(t *testing.T) {
 // At the end of recovery the server has removed its signal files, asks for the parent's history, and
 // takes no writes until it is answered. A silent archive must not hold up a promotion: the first
 // timeline has no history, and any other one is in pg_wal.
-func TestPromotionWithSilentArchive(t *testing.T) {
+func TestPromotionWithSilentArchive(t *testing.T) { synctest.Test(t, testPromotionWithSilentArchive) }
+
+func testPromotionWithSilentArchive(t *testing.T) {
 	_, two, _ := forked()
 	p := prepare(t, seg(1, 1))
 	dir := dataDir(t, systemID)
@@ -539,10 +552,10 @@ func TestPromotionWithSilentArchive(t *testing.T) {
 	o := archiver.RestoreOptions{Own: p.source(), DataDir: dir, Recovery: time.Hour}
 	o.Own.Store = down(p.store)
 	begin := time.Now()
-	if out, _ := fetch(t, o, "00000001.history", false); out.Code != archiver.NotThere {
+	if out, _ := fetchHere(t, o, "00000001.history", false); out.Code != archiver.NotThere {
 		t.Errorf("00000001.history: exit %d, want 1: %s", out.Code, out.Why)
 	}
-	out, b := fetch(t, o, "00000002.history", false)
+	out, b := fetchHere(t, o, "00000002.history", false)
 	if out.Code != archiver.Restored || !bytes.Equal(b, two.History().Bytes()) {
 		t.Errorf("00000002.history: exit %d with %d bytes, want 0 with those of pg_wal: %s", out.Code, len(b), out.Why)
 	}
