@@ -91,3 +91,22 @@ func TestResolutionKeys(t *testing.T) {
 		t.Errorf("resolved/ has %v", keys)
 	}
 }
+
+// TestExplainBeingWritten: nobody is needed for the segment that PostgreSQL writes just now.
+func TestExplainBeingWritten(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	w.Record(100_000)
+	n := newTestNode(t, mem.New("x"), "n1", w)
+	n.copyFrom(w, ".ready")
+	now := wal.SegmentName(w.Current())
+	n.write(now.String(), w.Segment(w.Current()), "")
+	e := n.Explain(t.Context(), now)
+	if len(e.Here) != 1 || !e.Here[0].Writing || e.Here[0].State != "cut" || e.Push.Disputed {
+		t.Errorf("got %+v, push %+v, want a cut copy that is being written, and no dispute", e.Here, e.Push)
+	}
+	n.sees(func(_ *Cluster, s *Server) { s.SQL = false }) // whether it is finished is not known any more
+	if e := n.Explain(t.Context(), now); len(e.Here) != 1 || e.Here[0].Writing || !e.Push.Disputed {
+		t.Errorf("without SQL: got %+v, push %+v, want a dispute", e.Here, e.Push)
+	}
+}

@@ -5,13 +5,16 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/archiver/store/mem"
 )
 
@@ -149,6 +152,16 @@ func TestExitCodesAreShown(t *testing.T) {
 	}
 }
 
+// generous lets everybody win.
+type generous struct{ store.Store }
+
+func (g generous) Put(ctx context.Context, key string, b store.Body) error {
+	if err := g.Store.Put(ctx, key, b); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
 // What keeps the archive from being opened, as PostgreSQL's log and the sidecar's show it, stands in archive.golden: the errors
 // are those of the store, the data directory and the DCS, and push says them as they are.
 func TestWhyUnreadable(t *testing.T) {
@@ -180,5 +193,71 @@ func TestWhyUnreadable(t *testing.T) {
 	s.Unmount(true)
 	_, err := archiver.OpenArchive(t.Context(), s, "shop", testSystemID)
 	say("not mounted", errors.New(archiver.Reason(s, err)))
+	for _, size := range []string{"1000", "2097152"} {
+		s := mem.New("archive")
+		id := `{"format": 1, "scope": "shop", "system_identifier": "` + fmt.Sprint(testSystemID) + `", "segment_size": ` + size + `, "floor": {"timeline": 1, "lsn": "0/0"}}`
+		if err := s.Put(t.Context(), fmt.Sprintf("shop/%d/archive.json", uint64(testSystemID)), archiver.Bytes([]byte(id))); err != nil {
+			t.Fatal(err)
+		}
+		srv := archiver.Server{SystemID: testSystemID, SegmentSize: 1 << 20}
+		_, err := archiver.Prepare(t.Context(), s, archiver.Identity{Scope: "shop"}, srv, nil, nil)
+		say("an archive of segments of "+size+" bytes", err)
+	}
+	say("a store that lets several writers have one key", steady(store.Prove(t.Context(), generous{mem.New("archive")}, "shop/probe/n1", 1<<20)))
+	denied := mem.NewFaults(mem.New("archive"), func(mem.Call) mem.Fault { return mem.Fault{Drop: true, Err: fs.ErrPermission} })
+	say("a store that refuses", steady(store.Prove(t.Context(), denied, "shop/probe/n1", 1<<20)))
+	silent := mem.NewFaults(mem.New("archive"), func(mem.Call) mem.Fault { return mem.Fault{Drop: true} })
+	say("a store that does not answer", steady(store.Prove(t.Context(), silent, "shop/probe/n1", 1<<20)))
 	compareGolden(t, "archive", out.String())
+}
+
+// TestExplainBeingWritten: the segment that PostgreSQL writes just now needs nobody, whatever our check would say of it.
+func TestExplainBeingWritten(t *testing.T) {
+	var e explanation
+	e.Name, e.Kind, e.Timeline, e.Begin, e.End = "000000010000000000000007", "segment", 1, "0/700000", "0/800000"
+	e.Place, e.Line, e.Member, e.Archive.State, e.WhyNot = "on the line", 1, "n1", "absent", "another node has the baton"
+	e.Here = []archiver.Copy{{Where: "pg_wal", Status: "none", Size: 1 << 20, State: "cut", Records: "0/740698", Writing: true, Problem: "the file's pages turn zero"}}
+	e.Push = archiver.Told{Row: "8", Act: archiver.Wait, Code: 1, Why: "its records end early"}
+	e.Next = e.steps()
+	var b strings.Builder
+	if err := printExplanation(&b, e); err != nil {
+		t.Fatal(err)
+	}
+	want := `000000010000000000000007, a segment of timeline 1, 0/700000 to 0/800000
+
+line     on the line; the cluster is on timeline 1
+pg_wal   being written, 1.0 MB, so far up to 0/740698
+archive  does not have it
+ship     nobody yet
+push     nobody asks yet: PostgreSQL has not finished it
+
+next
+  nothing: PostgreSQL has not finished it
+`
+	if b.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	}
+}
+
+// docs/push.md and the page with what PostgreSQL's log shows know the same rows, and what the one quotes stands in the other.
+func TestPushPageQuotesTheLog(t *testing.T) {
+	docs, said := page(t, "docs/push.md"), page(t, "archiver/testdata/push.golden")
+	said += page(t, "sidecar/testdata/archive.golden") // row 13 while the archive is not open
+	for _, row := range archiverRows(t) {
+		if !strings.Contains(said, "\nrow "+row+" ") {
+			t.Errorf("archiver/testdata/push.golden has no row %s", row)
+		}
+	}
+	sections := regexp.MustCompile(`(?s)### Row (\w+)\n.*?\*\*What you see\.\*\*(.*?)\*\*What to do`).FindAllStringSubmatch(docs, -1)
+	if len(sections) != len(archiverRows(t)) {
+		t.Errorf("%d rows say what you see, want %d", len(sections), len(archiverRows(t)))
+	}
+	for _, s := range sections {
+		text := strings.Join(strings.Fields(s[2]), " ")
+		for _, q := range regexp.MustCompile(`"([^"]+)"( in the sidecar's log)?`).FindAllStringSubmatch(text, -1) {
+			if q[2] == "" && !strings.Contains(said, strings.TrimPrefix(q[1], "and ")) {
+				t.Errorf("row %s: nobody says %q", s[1], q[1])
+			}
+		}
+	}
 }

@@ -44,6 +44,9 @@ Exit code 0: all is in order. 3: something is not. 1: no sidecar answers.`,
 		if address == "" {
 			address = localAddress(cfg.Listen)
 		}
+		if _, port, err := net.SplitHostPort(address); err != nil || !isPort(port) {
+			return usageError(c, fmt.Errorf("--address: %q is not host:port, as in --address 10.0.0.7:9847", address))
+		}
 		st, raw, err := askStatus(c.Context(), address)
 		if err != nil {
 			return withHint(err, "is the sidecar running? walbaton sidecar --help says how to start it; --address asks another node's")
@@ -82,7 +85,7 @@ func askStatus(ctx context.Context, address string) (Status, []byte, error) {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return Status{}, nil, fmt.Errorf("ask the sidecar at %s: %w", address, errors.Unwrap(err))
+		return Status{}, nil, fmt.Errorf("ask the sidecar at %s: %w", address, bare(errors.Unwrap(err)))
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
@@ -94,7 +97,7 @@ func askStatus(ctx context.Context, address string) (Status, []byte, error) {
 	}
 	var st Status
 	if err := json.Unmarshal(raw, &st); err != nil {
-		return Status{}, nil, fmt.Errorf("ask the sidecar at %s: %w", address, err)
+		return Status{}, nil, fmt.Errorf("ask the sidecar at %s: it is none, or of another version: %w", address, err)
 	}
 	return st, raw, nil
 }

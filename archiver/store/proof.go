@@ -54,6 +54,9 @@ func Prove(ctx context.Context, s Store, prefix string, largest int64) error {
 			if errors.Is(err, fs.ErrPermission) {
 				return fmt.Errorf("%s does not let us write: %w; see to whom the folder belongs, or what the credentials allow", s, err)
 			}
+			if errors.Is(err, ErrNotExclusive) {
+				return fmt.Errorf("%s cannot hold an archive (%s): %w; it takes a server that honours If-None-Match, or a file system with hard links", s, v.Name, err)
+			}
 			if err != nil {
 				return fmt.Errorf("try %s on %s: %w", v.Name, s, err)
 			}
