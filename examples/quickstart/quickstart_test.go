@@ -99,7 +99,8 @@ func crowd(t *testing.T) (stop func() float64) {
 
 // TestDemo runs the whole demo with KEEP=1, and then does what it says. README promises three minutes, on a machine that
 // has nothing else to do: alone the demo leaves processors idle, and the bound is that. `make test` runs it beside other
-// drills and tests; where tasks queue for processors, the bound grows as the queue does.
+// drills and tests; where tasks queue for processors, the bound grows as the queue does, up to twice: much of the demo is
+// waiting for timeouts, and with seven tasks for each processor it takes half as long again.
 func TestDemo(t *testing.T) {
 	dir := folder(t)
 	start, crowded := time.Now(), crowd(t)
@@ -109,10 +110,10 @@ func TestDemo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	limit := time.Duration(queue * float64(3*time.Minute))
+	limit := time.Duration(min(queue, 2) * float64(3*time.Minute))
 	t.Logf("the demo took %v, with %.1f tasks for each processor", took, queue)
 	if took > limit {
-		t.Errorf("the demo took %v, want at most %v: three minutes, and %.1f tasks for each processor", took, limit, queue)
+		t.Errorf("the demo took %v, want at most %v with %.1f tasks for each processor", took, limit, queue)
 	}
 	if !strings.Contains(string(out), "byte for byte the same") {
 		t.Error("there is no summary")
