@@ -208,14 +208,16 @@ func (v View) replica(able []string, maxLag uint64) string {
 }
 
 // streams says whether a member other than the leader streams and is at most maxLag bytes
-// behind it. Patroni publishes both positions once a loop; before 3.0.4 it does not say
-// whether a replica streams, and then a running one counts.
+// behind it. Patroni publishes both positions once a loop. A version that cannot say
+// whether a replica streams is believed that a running one does.
 func (v View) streams(member string, maxLag uint64) bool {
 	m, ok := v.Cluster.Members[member]
 	if !ok || member == v.Cluster.Leader || m.Role != "replica" {
 		return false
 	}
-	if m.ReplicationState != "streaming" && (m.ReplicationState != "" || m.State != "running") {
+	switch {
+	case m.ReplicationState == "streaming":
+	case m.ReplicationState != "" || m.SaysReplication() || m.State != "running":
 		return false
 	}
 	head := max(v.Cluster.Members[v.Cluster.Leader].LSN, v.Cluster.Optime)

@@ -137,9 +137,13 @@ var choices = []struct {
 		return s.all(replicaPolicy)
 	}, "n1 policy"},
 	{"replica: an old Patroni does not say that it streams", func(s *scope) *scope {
-		s.nodes["members/n2"] = memberKey("n2", "replica", "")
+		s.nodes["members/n2"] = memberKey("n2", "replica", `,"version":"3.0.2"`)
 		return s.all(replicaPolicy)
 	}, "n2 policy"},
+	{"replica: since 3.0.4 silence means that it does not stream", func(s *scope) *scope {
+		s.nodes["members/n2"] = memberKey("n2", "replica", "")
+		return s.all(replicaPolicy)
+	}, "n3 policy"},
 	{"replica: none qualifies, so the leader", func(s *scope) *scope {
 		return s.all(replicaPolicy).change("n2", storeDown).gone("n3")
 	}, "n1 policy"},

@@ -1,6 +1,10 @@
 package patroni
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 // Cluster is what Patroni wrote below one scope. It is a view, not the truth: LSNs are up
 // to one loop old, the leader key comes before the node is writable, and in a standby
@@ -39,6 +43,17 @@ type Member struct {
 	Tags             map[string]any // numbers are json.Number
 	Paused           bool
 	PendingRestart   bool
+}
+
+// SaysReplication says whether this member's Patroni publishes what its replica does: since 3.0.4 a
+// replica that streams, or reads an archive, has the key replication_state, and one that does neither has none
+// (Patroni's release notes of 3.0.4; the captured member keys of 3.3 to 4.1 without a primary).
+func (m Member) SaysReplication() bool {
+	var major, minor, patch int
+	if n, _ := fmt.Sscanf(m.Version, "%d.%d.%d", &major, &minor, &patch); n < 2 {
+		return false
+	}
+	return slices.Compare([]int{major, minor, patch}, []int{3, 0, 4}) >= 0
 }
 
 // HistoryEntry says that Timeline ended at LSN and the next one began there.
