@@ -161,6 +161,9 @@ func (f *finder) takeFrom(ctx context.Context, a *Archive, key string, n wal.Nam
 		if from.err != nil {
 			err = from.err // it is not the place that is wrong
 		}
+		if errors.Is(err, fs.ErrNotExist) {
+			err = errors.New(err.Error()) // the object was there: a folder that is not proves nothing about it
+		}
 		return h, spoiled(fmt.Errorf("restore %s: %w", key, err))
 	}
 	return h, nil
