@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -155,7 +156,7 @@ func loadFile(c *Config, all []setting, src sources) error {
 	if !named {
 		path = defaultConfigFile
 	}
-	b, err := os.ReadFile(path)
+	b, err := readSmall(path)
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) && !named {
 			return nil
@@ -163,6 +164,22 @@ func loadFile(c *Config, all []setting, src sources) error {
 		return withHint(configError("", "%w", bare(err)), "name walbaton's own file with --config; Patroni's goes to --patroni-config")
 	}
 	return readFile(c, all, path, b, src.getenv)
+}
+
+// maxConfig bounds a file of the configuration in bytes: something else may have been named by mistake.
+const maxConfig = 1 << 20
+
+func readSmall(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err == nil && len(b) > maxConfig {
+		err = fmt.Errorf("%s: it has more than %d bytes, so it is no configuration", path, maxConfig)
+	}
+	return b, err
 }
 
 func (c *Config) readPatroni(getenv func(string) string) error {
