@@ -219,6 +219,7 @@ func Build(ctx context.Context, bin string) error {
 	for name, pkg := range map[string]string{"walbaton": "sidecar", "walbaton-wal": "sidecar/walbaton-wal"} {
 		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(bin, name), "github.com/walbaton/walbaton/"+pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // so that it removes its temporary folder
 		if err := Run(cmd); err != nil {
 			return err
 		}

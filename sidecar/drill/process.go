@@ -45,7 +45,14 @@ func (c *Cluster) spawn(name, dir string, env []string, argv ...string) (*proces
 
 // command is a program with a small environment, run as user postgres in dir.
 func (c *Cluster) command(ctx context.Context, dir string, env []string, argv ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	name := argv[0]
+	for _, bin := range []string{filepath.Join(c.Dir, "bin"), pgBin} { // neither is in our own PATH
+		if path := filepath.Join(bin, name); exists(path) {
+			name = path
+			break
+		}
+	}
+	cmd := exec.CommandContext(ctx, name, argv[1:]...)
 	cmd.Dir = dir
 	cmd.Env = append([]string{
 		"PATH=" + filepath.Join(c.Dir, "bin") + ":" + pgBin + ":/usr/local/bin:/usr/bin:/bin",
@@ -57,11 +64,6 @@ func (c *Cluster) command(ctx context.Context, dir string, env []string, argv ..
 
 // Command is a program of walbaton's or PostgreSQL's, or any other, run as user postgres with the archive's credentials.
 func (c *Cluster) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	for _, dir := range []string{filepath.Join(c.Dir, "bin"), pgBin} {
-		if path := filepath.Join(dir, name); exists(path) {
-			name = path
-		}
-	}
 	return c.command(ctx, c.Dir, c.Store.Env(), append([]string{name}, args...)...)
 }
 
