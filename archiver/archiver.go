@@ -69,6 +69,7 @@ type Archiver struct {
 	lacks    Set
 	timeline wal.Timeline // of our server, to notice when it changes
 	orphaned map[wal.Name]seal.Digest
+	adopted  adoption
 	released int // files that have left keep_dir since it was last empty
 
 	stoppingSince, stoppedSince time.Time // PostgreSQL, as pushes found it

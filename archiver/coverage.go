@@ -17,6 +17,7 @@ type coverage struct {
 	small    map[wal.Name]bool       // histories, backup labels, partial segments
 	from     map[wal.Timeline]uint64 // a listing of the timeline reached down to this number
 	begun    map[wal.Timeline]bool   // one of its segments is there
+	news     int                     // grows when begun or vouched do
 	vouched  map[vouch]bool          // the archive's timeline is ours: a segment compared equal, or we opened it
 }
 
@@ -43,10 +44,25 @@ func (c *coverage) add(n wal.Name) {
 	switch n.Kind {
 	case wal.KindSegment:
 		c.segments.Add(n.Segment)
-		c.begun[n.Segment.Timeline] = true
+		c.begin(n.Segment.Timeline)
 	default:
 		c.small[n] = true
 	}
+}
+
+// begin is for a caller that holds mu.
+func (c *coverage) begin(t wal.Timeline) {
+	if !c.begun[t] {
+		c.begun[t] = true
+		c.news++
+	}
+}
+
+// changes grows when there is something new about whose timelines the archive's are.
+func (c *coverage) changes() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.news
 }
 
 // forget notes that the archive has not n any more.
@@ -63,7 +79,10 @@ func (c *coverage) forget(n wal.Name) {
 func (c *coverage) vouch(v vouch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.vouched[v] = true
+	if !c.vouched[v] {
+		c.vouched[v] = true
+		c.news++
+	}
 }
 
 // doubt forgets who vouched for pg_wal: it may be another server's copy now.
@@ -99,7 +118,7 @@ func (c *coverage) opened(n wal.Name) {
 	if n.Kind == wal.KindHistory {
 		c.small[n] = true
 	} else {
-		c.begun[n.Segment.Timeline] = true
+		c.begin(n.Segment.Timeline)
 	}
 }
 

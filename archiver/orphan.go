@@ -55,10 +55,25 @@ func (a *Archiver) orphan(ctx context.Context, l *local, n wal.Name) error {
 	return nil
 }
 
+// adoption is when orphans/ was looked through: since then nothing may have become adoptable.
+type adoption struct {
+	term uint64
+	line wal.Timeline
+	news int // of coverage
+}
+
 // AdoptOrphans puts under its own name what lies in orphans/ and is on the line now: it was put
-// there while another line was the cluster's.
+// there while another line was the cluster's. It is a step of Lead, and looks once a term, and again when the line has
+// changed, or when the archive got the first segment of a timeline.
 func (a *Archiver) AdoptOrphans(ctx context.Context) error {
 	line := a.line(a.scope.Last())
+	now := adoption{a.Term(), line.Timeline, a.cover.changes()}
+	a.mu.Lock()
+	done := a.adopted == now
+	a.mu.Unlock()
+	if done {
+		return nil
+	}
 	prefix := a.archive.root + "/orphans/"
 	for info, err := range a.archive.store.List(ctx, prefix, "") {
 		if err != nil {
@@ -83,6 +98,9 @@ func (a *Archiver) AdoptOrphans(ctx context.Context) error {
 			a.log.Warn("orphan not adopted", "key", info.Key, "why", err)
 		}
 	}
+	a.mu.Lock()
+	a.adopted = now
+	a.mu.Unlock()
 	return nil
 }
 

@@ -55,10 +55,15 @@ func (a *Archiver) Lead(ctx context.Context, term uint64, errand Set) error {
 	if err := a.ReadDecisions(ctx); err != nil {
 		a.log.Warn("administrators' decisions not read", "why", err)
 	}
-	if err := a.AdoptOrphans(ctx); err != nil {
-		a.log.Warn("orphans not read", "why", err)
-	}
-	return a.shipUntil(ctx, a.Shippable)
+	failing := false
+	return a.shipUntil(ctx, func() []wal.Name {
+		err := a.AdoptOrphans(ctx)
+		if err != nil && !failing && ctx.Err() == nil {
+			a.log.Warn("orphans not read", "why", err)
+		}
+		failing = err != nil
+		return a.Shippable()
+	})
 }
 
 // BeginTerm says that this node has the baton from now on. It is a step of Lead.

@@ -367,10 +367,12 @@ func (n *node) leadSite(p *proc, s *site, b *bound, t leader.Term) {
 		}
 		_ = p.wait(b.ctx, time.Second)
 	}
-	if err := a.AdoptOrphans(b.ctx); err != nil && b.ctx.Err() == nil {
-		n.say(n.name, "orphans: %s", n.clean(err))
-	}
-	n.shipUntil(p, s, b, s.b, a.Shippable)
+	n.shipUntil(p, s, b, s.b, func() []wal.Name {
+		if err := a.AdoptOrphans(b.ctx); err != nil && b.ctx.Err() == nil {
+			n.say(n.name, "orphans: %s", n.clean(err))
+		}
+		return a.Shippable()
+	})
 }
 
 // archiveCommand is walbaton-wal push, called by a thread of PostgreSQL or Patroni.

@@ -1,0 +1,71 @@
+package archiver
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/walbaton/walbaton/archiver/store/mem"
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// TestOrphansAfterTheOpening: a primary of timeline 2 that nobody followed gave its first segments to orphans/, and PostgreSQL removed
+// them. Then it leads the cluster after all, with the later ones. Its first put opens the timeline, and in the same
+// term the orphans are adopted: an orphan opens none itself.
+func TestOrphansAfterTheOpening(t *testing.T) {
+	synctest.Test(t, testOrphansAfterTheOpening)
+}
+
+func testOrphansAfterTheOpening(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	n1 := newTestNode(t, s, "n1", w)
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(1)
+	line := w.Fork(2)
+	line.Fill(4)
+	own := onTimeline(line, 2)
+
+	n2 := newTestNode(t, s, "n2", line)
+	history := wal.HistoryName(2)
+	n2.write(history.String(), line.History().Bytes(), ".ready")
+	n2.copyFrom(line, ".ready")
+	n2.sees(func(c *Cluster, s *Server) { // n1 leads on timeline 1, as far as anybody knows
+		c.Line = wal.History{Timeline: 1}
+		s.State, s.Receiver = ServerStopped, Receiver{}
+	})
+	for _, g := range own[:2] {
+		if err := n2.orphan(t.Context(), n2.local, wal.SegmentName(g)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(n2.dir, g.String())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n2.sees(func(c *Cluster, s *Server) {
+		c.Leader, c.Line = "n2", line.History()
+		s.State = ServerPrimary
+	})
+	if err := n2.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	n2.calls.take()
+	term, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := n2.Lead(term, 2, Set{}); err != nil {
+		t.Fatal(err)
+	}
+	if lists := n2.calls.take()[mem.OpList]; lists > 30 {
+		t.Errorf("%d listings in a minute: orphans/ is looked through without a reason", lists)
+	}
+	got := stored(t, n2.Archive())
+	for _, g := range own {
+		if _, ok := got[g.String()]; !ok {
+			t.Errorf("%v is not in the archive", g)
+		}
+	}
+}
