@@ -1,4 +1,4 @@
-// Suite is `make test`: every test of the project on real servers, the simulation of hundreds of clusters, and the drills.
+// Suite is `make test`: every test of the project on real servers, the simulation of 2,000 clusters, and the drills.
 //
 // It builds walbaton, the drills and the tests of the demo once. Drills wait in one queue and run in lanes, side by side: each in a network and
 // process namespace of its own, so that ports are free and nothing outlives it. Meanwhile .ci/build-tools builds the
@@ -37,7 +37,7 @@ func main() {
 	lanes := flag.Int("lanes", 3, "drills that run side by side")
 	drills := flag.String("drills", ".", "run only drills that match this `regexp`")
 	packages := flag.Bool("packages", true, "run the tests of the packages and the simulation, too")
-	seeds := flag.Int("seeds", 300, "seeds of the simulation; 2,000 when all of them are known to hold")
+	seeds := flag.Int("seeds", 2000, "seeds of the simulation")
 	limit := flag.Duration("limit", 80*time.Minute, "give up after this time")
 	flag.Parse()
 
