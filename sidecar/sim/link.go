@@ -38,8 +38,6 @@ type fate struct {
 // rates are the probabilities of each fault of a request.
 type rates struct{ drop, hang, lost, late, stale, slow float64 }
 
-func (c *cluster) faulty(p float64) bool { return !c.healed && c.chance(p) }
-
 // draw gives a request its fate.
 func (n *node) draw(what string, up, read bool) fate {
 	f := fate{there: n.between(time.Millisecond, 30*time.Millisecond), back: n.between(time.Millisecond, 20*time.Millisecond), late: n.between(time.Second, 40*time.Second)}
