@@ -70,7 +70,8 @@ type Archiver struct {
 	timeline wal.Timeline // of our server, to notice when it changes
 	orphaned map[wal.Name]seal.Digest
 	adopted  adoption
-	released int // files that have left keep_dir since it was last empty
+	asked    map[wal.Timeline]time.Time // when the archive was asked whether it has something of the timeline
+	released int                        // files that have left keep_dir since it was last empty
 
 	stoppingSince, stoppedSince time.Time // PostgreSQL, as pushes found it
 }
@@ -122,7 +123,7 @@ func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Option
 		o: o, archive: a, scope: scope, server: server, sealer: sealer,
 		local: newLocal(q, a.SegmentSize(), a.Identity().SystemID),
 		cover: newCoverage(), bell: newBell(), m: newMetrics(o.Metrics), log: o.Log,
-		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{},
+		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{}, asked: map[wal.Timeline]time.Time{},
 	}
 	if err := r.openKeep(); err != nil {
 		// Shipping goes on: only what a stopped server alone has is less safe.
@@ -236,10 +237,10 @@ func (a *Archiver) own(srv Server) wal.History {
 func (a *Archiver) permit(ctx context.Context, n wal.Name) permit {
 	r := a.request(n, a.scope.Last())
 	p := mayPut(r)
-	if !p.ok || !p.opens || r.cluster.NoDCS {
+	if !p.opens || r.cluster.NoDCS || !p.ok && !a.askOpen(n.Segment.Timeline) {
 		return p
 	}
-	// Somebody else may have opened it since we listed.
+	// Somebody else may have opened it since we listed, or with segments that are older than all that was listed.
 	open, err := a.archive.Opened(ctx, n)
 	if err != nil {
 		a.note(err)
@@ -249,11 +250,27 @@ func (a *Archiver) permit(ctx context.Context, n wal.Name) permit {
 		a.cover.opened(n)
 		return mayPut(a.request(n, r.cluster))
 	}
+	if !p.ok {
+		return p
+	}
 	c, err := a.scope.Read(ctx)
 	if err != nil {
 		return refuse("the DCS does not answer, and no timeline is opened without it")
 	}
 	return mayPut(a.request(n, c))
+}
+
+// askOpen says whether it is time to ask the archive again whether it has something of timeline t, for a node that may not
+// open it: every file of t that waits would ask.
+func (a *Archiver) askOpen(t wal.Timeline) bool {
+	now := a.o.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if last, ok := a.asked[t]; ok && now.Sub(last) < lookAfter {
+		return false
+	}
+	a.asked[t] = now
+	return true
 }
 
 // isKept says whether n is a file set aside whose timeline has to be told from another server's of the

@@ -147,3 +147,44 @@ func TestWitnessOutlivesARestart(t *testing.T) {
 		t.Errorf("left in keep_dir: %v, %v", left, err)
 	}
 }
+
+// TestOlderThanTheListing: the archive was listed from where the oldest segment is that anybody has. What it has of the timeline
+// lies below that, and is all there is to say that somebody opened it: it is asked for before a file set aside is
+// refused, and the witness tells the rest.
+func TestOlderThanTheListing(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	line := w.Fork(2)
+	line.Fill(3)
+	own := onTimeline(line, 2)
+	s := mem.New("x")
+	n1 := newTestNode(t, s, "n1", line)
+	n1.write("00000002.history", line.History().Bytes(), ".ready")
+	n1.write(own[0].String(), line.Segment(own[0]), ".ready")
+	if err := n1.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	n1.shipAll(1)
+
+	next := line.Fork(3)
+	next.Fill(1)
+	n2 := newTestNode(t, s, "n2", next)
+	setAside(t, n2, line, nil, own...)
+	last := wal.SegmentName(own[len(own)-1])
+	n2.write("00000003.history", next.History().Bytes(), ".done")
+	if err := n2.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	n2.ReleaseKept(t.Context())
+	n2.BeginTerm(2, Set{})
+	if err := n2.Ship(t.Context(), last); err == nil {
+		t.Fatal("a file set aside was shipped, and nothing is known of its timeline")
+	}
+	if !n2.cover.open(last) {
+		t.Error("nobody asked whether the archive has something of timeline 2")
+	}
+	n2.cover.add(wal.SegmentName(own[0])) // as a listing from there would say
+	if err := n2.Ship(t.Context(), last); err != nil {
+		t.Errorf("ship %v: %v", last, err)
+	}
+}
