@@ -184,11 +184,21 @@ func (k *checker) acknowledged(n *node, name wal.Name, r archiver.Reply) {
 				return // 6a
 			}
 		}
+		if ok && o.good && rep.State == wal.Complete && !k.wrote(name.Segment, b) {
+			return // 6a: damaged where only the segment before it tells, in the half of a record that began there
+		}
 		if r.Row == "5" && k.forkKept(name.Segment, rep.End) {
 			return
 		}
 	}
 	k.fail("P1", "%s answered 0 for %v by row %s, and it is nowhere", n.name, name, r.Row)
+}
+
+// wrote says whether a server wrote this.
+func (k *checker) wrote(g wal.Segment, b []byte) bool {
+	return slices.ContainsFunc(k.c.streams, func(s *stream) bool {
+		return s.tli == g.Timeline && g.End() <= s.w.Pos() && bytes.Equal(trim(b), trim(s.image(g)))
+	})
 }
 
 // forkKept says whether a segment that some leader's line left inside is in the archive as its .partial or as the child's first segment.
@@ -248,6 +258,9 @@ func (k *checker) survey() map[ownedKey][]string {
 func (k *checker) missing(atHeal map[ownedKey][]string) []string {
 	line := k.c.srv[k.c.leaderKey]
 	if line == nil || line.stream == nil {
+		if !slices.ContainsFunc(k.c.names, func(name string) bool { return !k.c.srv[name].gone }) {
+			return nil // every disk was lost
+		}
 		return []string{"there is no leader"}
 	}
 	h := line.stream.history()

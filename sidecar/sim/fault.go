@@ -117,7 +117,7 @@ func (c *cluster) sidecarCrash() {
 func (c *cluster) sidecarStop() {
 	n := c.victim()
 	n.stop()
-	c.later(5*time.Second, 30*time.Second, n.start)
+	c.in(c.between(5*time.Second, 30*time.Second), n.start) // also after the healing, which cannot start what still stops
 }
 
 // workReturns ends the work of a term, as an error that nobody foresaw would: the baton goes back.
