@@ -91,8 +91,8 @@ func (k *checker) term(n *node, epoch uint64) {
 	k.epoch = epoch
 }
 
-// raced is how long a leader that looked whether a timeline is open may not know that it has been opened since.
-const raced = 3 * time.Second
+// raced is how long a leader that looked whether a timeline is open may not know that it has been: the answer can be stale.
+const raced = time.Minute
 
 // sends is P4's second half: who sends a segment without the baton. Patroni's leader sends the first one of a timeline.
 func (k *checker) sends(n *node, object string) {
