@@ -167,7 +167,7 @@ func (s *suite) drill(ctx context.Context, d drill) {
 	args = append(args, "--net", "sh", "-c", `ip link set lo up && "$@"; exit $?`, "lane",
 		s.program(d.program), "-test.v=test2json", "-test.timeout=15m", "-test.run", "^"+d.test+"$")
 	cmd := command(ctx, "go", args...)
-	cmd.Env = append(cmd.Env, "WALBATON_DRILLS="+s.dir, "WALBATON_BIN="+filepath.Join(s.dir, "bin"))
+	cmd.Env = append(cmd.Env, "WALBATON_LANE=1", "WALBATON_DRILLS="+s.dir, "WALBATON_BIN="+filepath.Join(s.dir, "bin"))
 	s.read(cmd, d.test, true)
 }
 

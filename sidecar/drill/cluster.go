@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,6 @@ const (
 )
 
 const (
-	scope  = "drill"
 	pgBin  = "/usr/lib/postgresql/15/bin"
 	nodes  = 3
 	dbName = "postgres"
@@ -42,6 +42,9 @@ const (
 // Options of a cluster; the zero value is walbaton, a folder, archive_mode=always and segments of 1 MB.
 type Options struct {
 	Archiver    Archiver
+	DCS         DCS    // "" is $WALBATON_DRILL_DCS, or etcd
+	Apart       bool   // each node in a network namespace of its own, so that it can be cut off; on Kubernetes always
+	Scope       string // Patroni's, "drill" by default
 	Place       Place
 	ArchiveMode string            // "always" or "on"
 	SegmentMB   int               // wal_segment_size
@@ -49,6 +52,7 @@ type Options struct {
 	Failsafe    bool              // Patroni's failsafe_mode
 	Parameters  map[string]string // more PostgreSQL settings
 	Settings    string            // more lines of walbaton.yml
+	Tags        map[string]string // Patroni's tags by the name of the node, as YAML: "walbaton: designated"
 	Log         func(format string, args ...any)
 }
 
@@ -62,7 +66,7 @@ type Cluster struct {
 	o    Options
 	base int // first of the 100 ports that the cluster uses
 	cred *syscall.Credential
-	etcd *process
+	dcs  dcsServer
 }
 
 // New prepares the folder of a cluster, and builds walbaton, without starting anything. Stop removes the folder.
@@ -78,6 +82,15 @@ func New(ctx context.Context, o Options) (c *Cluster, err error) {
 	}
 	if o.Archiver == Copy {
 		o.ArchiveMode = "on"
+	}
+	if o.DCS == "" {
+		o.DCS = DCS(cmp.Or(os.Getenv("WALBATON_DRILL_DCS"), string(Etcd)))
+	}
+	if o.DCS == Kubernetes {
+		o.Apart = true // its Endpoints refuse addresses of loopback
+	}
+	if o.Scope == "" {
+		o.Scope = "drill"
 	}
 	if o.SegmentMB == 0 {
 		o.SegmentMB = 1
@@ -126,6 +139,9 @@ func New(ctx context.Context, o Options) (c *Cluster, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.dcs, err = c.newDCS(); err != nil {
+		return nil, err
+	}
 	for i := 1; i <= nodes; i++ {
 		n, err := c.newNode(i)
 		if err != nil {
@@ -136,12 +152,15 @@ func New(ctx context.Context, o Options) (c *Cluster, err error) {
 	return c, nil
 }
 
-// Start starts the archive, etcd and the nodes, n1 first, and returns when two standbys stream from a primary.
+// Start starts the archive, the DCS and the nodes, n1 first, and returns when two standbys stream from a primary.
 func (c *Cluster) Start(ctx context.Context) error {
+	if err := c.connect(ctx); err != nil {
+		return err
+	}
 	if err := c.Store.start(ctx); err != nil {
 		return err
 	}
-	if err := c.StartEtcd(ctx); err != nil {
+	if err := c.StartDCS(ctx); err != nil {
 		return err
 	}
 	first, rest := c.Nodes[0], c.Nodes[1:]
@@ -157,6 +176,22 @@ func (c *Cluster) Start(ctx context.Context) error {
 		}
 	}
 	return c.AllStreaming(ctx)
+}
+
+// connect makes the network of a cluster whose nodes are apart.
+func (c *Cluster) connect(ctx context.Context) error {
+	if !c.o.Apart {
+		return nil
+	}
+	if err := c.lay(ctx); err != nil {
+		return err
+	}
+	for _, n := range c.Nodes {
+		if err := n.plug(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Stop kills everything below Dir and removes it. It needs no context: it does not wait for anyone's consent.
@@ -264,8 +299,8 @@ func portsFree(base int) bool {
 
 // Ports, counted from the first one of the cluster.
 const (
-	portEtcd     = 0
-	portEtcdPeer = 1
+	portDCS      = 0
+	portDCSPeer  = 1
 	portMinIO    = 2
 	portPG       = 10 // + number of the node
 	portREST     = 20

@@ -1,8 +1,9 @@
-// Package drill rehearses failovers on a real Patroni cluster: etcd, three PostgreSQL nodes with Patroni, a walbaton
-// sidecar beside each, and an archive in a folder or on MinIO, all on loopback below one folder in /tmp.
+// Package drill rehearses failovers on a real Patroni cluster: a DCS, three PostgreSQL nodes with Patroni, a walbaton
+// sidecar beside each, and an archive in a folder or on MinIO, all below one folder in /tmp. They talk on loopback, or,
+// with [Options].Apart, each node has a network of its own and can be cut off from the DCS, the store or another node.
 //
 // A drill reads like prose. It starts a [Cluster], uses verbs on it ([Cluster.StopStore], [Node.Kill],
-// [Cluster.Switchover], [Cluster.StopEtcd], [Node.Reinit] …), and then asks the oracle:
+// [Cluster.Switchover], [Cluster.StopDCS], [Node.Reinit] …), and then asks the oracle:
 //
 //   - A [Writer] numbers rows through whichever node is the primary and remembers which were acknowledged.
 //   - [Cluster.TakeBase] takes a base backup before the first role change.

@@ -25,9 +25,9 @@ func TestDrill00Verbs(t *testing.T) {
 	s := begin(t, Options{Archiver: Copy, Failsafe: true})
 	old := s.primary()
 	standby := s.Standbys(old)[0]
-	s.do("etcd goes away", s.StopEtcd)
+	s.do("etcd goes away", s.StopDCS)
 	s.do("the primary takes writes for longer than the ttl, because of failsafe_mode", s.finish(24))
-	s.do("etcd comes back", s.StartEtcd)
+	s.do("etcd comes back", s.StartDCS)
 	s.do("a standby loses its disk", standby.Reinit)
 	s.do("it is cloned again", s.AllStreaming)
 	s.do("PostgreSQL of the primary is killed; Patroni recovers it, or another node takes over", old.KillPostgres)
@@ -38,6 +38,23 @@ func TestDrill00Verbs(t *testing.T) {
 	s.do("one segment is finished", s.finish(1))
 	s.do("the old primary comes back", old.Restart)
 	s.do("by pg_rewind", s.AllStreaming)
+	s.copiedWell()
+}
+
+// Nodes that are apart can be cut off, and mended: a standby that does not see the primary stops to stream, one that does not
+// see the DCS loses its place in it.
+func TestDrill00Apart(t *testing.T) {
+	s := begin(t, Options{Archiver: Copy, Apart: true})
+	p := s.primary()
+	standby := s.Standbys(p)[0]
+	s.do(standby.Name+" is cut off from the primary", func(ctx context.Context) error { return standby.CutFrom(ctx, p) })
+	s.do("the other one alone streams", func(ctx context.Context) error { return s.Streaming(ctx, 1) })
+	s.do(standby.Name+" is connected again", standby.Mend)
+	s.do("both stream", s.AllStreaming)
+	s.do("the primary is cut off from the DCS", p.CutFromDCS)
+	s.do("another node is promoted", func(ctx context.Context) error { return s.Promoted(ctx, p) })
+	s.do("the old primary is connected again", p.Mend)
+	s.do("it becomes a standby", s.AllStreaming)
 	s.copiedWell()
 }
 

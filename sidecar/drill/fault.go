@@ -18,34 +18,6 @@ const (
 	clusterLimit  = 120 * time.Second
 )
 
-// StartEtcd starts etcd and waits until it answers. It keeps its data: Patroni finds the cluster as it left it.
-func (c *Cluster) StartEtcd(ctx context.Context) error {
-	dir, err := c.folder("etcd")
-	if err != nil {
-		return err
-	}
-	client, peer := fmt.Sprintf("http://127.0.0.1:%d", c.port(portEtcd)), fmt.Sprintf("http://127.0.0.1:%d", c.port(portEtcdPeer))
-	c.etcd, err = c.spawn("etcd", dir, nil, "etcd", "--name", "etcd", "--data-dir", dir+"/data", "--log-level", "warn",
-		"--listen-client-urls", client, "--advertise-client-urls", client,
-		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "etcd="+peer)
-	if err != nil {
-		return err
-	}
-	return until(ctx, 30*time.Second, "etcd is healthy", func(ctx context.Context) error {
-		code, body, err := get(ctx, client+"/health")
-		if err == nil && code != http.StatusOK {
-			err = fmt.Errorf("%d: %s", code, body)
-		}
-		return err
-	})
-}
-
-// StopEtcd is kill -9 of etcd.
-func (c *Cluster) StopEtcd(context.Context) error {
-	c.etcd.kill()
-	return nil
-}
-
 // StopStore takes the archive away: MinIO is killed, a folder is renamed and locked.
 func (c *Cluster) StopStore(ctx context.Context) error { return c.Store.stop(ctx) }
 

@@ -28,6 +28,8 @@ type Node struct {
 	no   int
 
 	patroni, sidecar *process
+	network          *process // keeps its network namespace, when the cluster's nodes are apart
+	cuts             []rule
 }
 
 func (c *Cluster) newNode(no int) (*Node, error) {
@@ -48,7 +50,7 @@ func (n *Node) Start(ctx context.Context) error {
 		return err
 	}
 	var err error
-	n.patroni, err = n.c.spawn("patroni", n.Dir, nil, "patroni", filepath.Join(n.Dir, "patroni.yml"))
+	n.patroni, err = n.spawn("patroni", n.c.dcs.env(n), "patroni", filepath.Join(n.Dir, "patroni.yml"))
 	return err
 }
 
@@ -58,7 +60,8 @@ func (n *Node) StartSidecar(context.Context) error {
 		return nil
 	}
 	var err error
-	n.sidecar, err = n.c.spawn("sidecar", n.Dir, n.c.Store.Env(), n.c.Bin("walbaton"), "sidecar", "--config", n.config())
+	env := append(n.c.Store.Env(), n.c.dcs.env(n)...)
+	n.sidecar, err = n.spawn("sidecar", env, n.c.Bin("walbaton"), "sidecar", "--config", n.config())
 	return err
 }
 
@@ -99,7 +102,7 @@ func (n *Node) ResumePatroni(context.Context) error { return n.patroni.signal(sy
 
 // StopPostgres is a fast shutdown of PostgreSQL by hand, which waits for its archiver.
 func (n *Node) StopPostgres(ctx context.Context) error {
-	return Run(n.c.command(ctx, n.Dir, nil, "pg_ctl", "stop", "-m", "fast", "-t", "60", "-D", n.PGData()))
+	return Run(n.inside(n.c.command(ctx, n.Dir, nil, "pg_ctl", "stop", "-m", "fast", "-t", "60", "-D", n.PGData())))
 }
 
 // Restart is Kill, and Start.
@@ -120,7 +123,9 @@ func (n *Node) Reinit(ctx context.Context) error {
 
 // Walbaton is a walbaton command as an administrator types it on the node. The settings are all in its walbaton.yml.
 func (n *Node) Walbaton(ctx context.Context, verb string, args ...string) *exec.Cmd {
-	return n.c.Command(ctx, "walbaton", append([]string{verb, "--config", n.config()}, args...)...)
+	cmd := n.c.Command(ctx, "walbaton", append([]string{verb, "--config", n.config()}, args...)...)
+	cmd.Env = append(cmd.Env, n.c.dcs.env(n)...)
+	return n.inside(cmd)
 }
 
 // PGData is the data directory.
@@ -131,16 +136,22 @@ func (n *Node) Socket() string { return filepath.Join(n.Dir, "walbaton.sock") }
 
 func (n *Node) config() string { return filepath.Join(n.Dir, "walbaton.yml") }
 func (n *Node) port() int      { return n.c.port(portPG + n.no) }
-func (n *Node) listen() string { return fmt.Sprintf("127.0.0.1:%d", n.c.port(portSidecar+n.no)) }
-func (n *Node) rest() string   { return fmt.Sprintf("http://127.0.0.1:%d", n.c.port(portREST+n.no)) }
+func (n *Node) host() string   { return n.c.host(atNode + n.no) }
+func (n *Node) listen() string { return fmt.Sprintf("%s:%d", n.host(), n.c.port(portSidecar+n.no)) }
+func (n *Node) rest() string   { return fmt.Sprintf("http://%s:%d", n.host(), n.c.port(portREST+n.no)) }
+
+// spawn is Cluster.spawn in the node's folder and network.
+func (n *Node) spawn(name string, env []string, argv ...string) (*process, error) {
+	return n.c.logged(name, n.Dir, n.inside(n.c.command(context.Background(), n.Dir, env, argv...)))
+}
 
 // dsn is a connection string for the PostgreSQL that listens on a port.
-func dsn(port int) string {
-	return fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=%s sslmode=disable connect_timeout=3", port, dbName)
+func dsn(host string, port int) string {
+	return fmt.Sprintf("host=%s port=%d user=postgres dbname=%s sslmode=disable connect_timeout=3", host, port, dbName)
 }
 
 // DSN is the connection string of the node's PostgreSQL.
-func (n *Node) DSN() string { return dsn(n.port()) }
+func (n *Node) DSN() string { return dsn(n.host(), n.port()) }
 
 // Exec runs SQL statements on the node.
 func (n *Node) Exec(ctx context.Context, sql string) error {
@@ -309,11 +320,11 @@ namespace: /service/
 name: {{.Name}}
 
 restapi:
-  listen: 127.0.0.1:{{.REST}}
-  connect_address: 127.0.0.1:{{.REST}}
+  listen: {{.Host}}:{{.REST}}
+  connect_address: {{.Host}}:{{.REST}}
 
-etcd3:
-  hosts: 127.0.0.1:{{.Etcd}}
+{{.DCS}}
+tags: { {{.Tags}} }
 
 bootstrap:
   dcs:
@@ -341,8 +352,8 @@ bootstrap:
   - wal-segsize: "{{.SegmentMB}}"
 
 postgresql:
-  listen: 127.0.0.1:{{.PG}}
-  connect_address: 127.0.0.1:{{.PG}}
+  listen: {{.Host}}:{{.PG}}
+  connect_address: {{.Host}}:{{.PG}}
   data_dir: {{.Dir}}/pgdata
   bin_dir: {{.BinDir}}
   pgpass: {{.Dir}}/pgpass
@@ -351,8 +362,8 @@ postgresql:
   - checkpoint: fast
   pg_hba:
   - local all all trust
-  - host all all 127.0.0.1/32 trust
-  - host replication all 127.0.0.1/32 trust
+  - host all all samenet trust
+  - host replication all samenet trust
   authentication:
     superuser: {username: postgres, password: postgres}
     replication: {username: replicator, password: replicator}
@@ -366,6 +377,8 @@ postgresql:
     fsync: "off"
     shared_buffers: 64MB
     max_wal_size: 256MB
+    wal_sender_timeout: 8s
+    wal_receiver_timeout: 8s
     log_line_prefix: '%m [%p] %b '
 {{- range $name, $value := .Parameters}}
     {{$name}}: {{printf "%q" $value}}
@@ -375,8 +388,8 @@ postgresql:
 func (n *Node) writeConfig() error {
 	var b strings.Builder
 	err := patroniConfig.Execute(&b, map[string]any{
-		"Scope": scope, "Name": n.Name, "Dir": n.Dir, "BinDir": pgBin,
-		"REST": n.c.port(portREST + n.no), "PG": n.port(), "Etcd": n.c.port(portEtcd),
+		"Scope": n.c.o.Scope, "Name": n.Name, "Dir": n.Dir, "BinDir": pgBin,
+		"REST": n.c.port(portREST + n.no), "PG": n.port(), "Host": n.host(), "DCS": n.c.dcs.section(n), "Tags": n.c.o.Tags[n.Name],
 		"ArchiveMode": n.c.o.ArchiveMode, "SegmentMB": n.c.o.SegmentMB, "Failsafe": n.c.o.Failsafe,
 		"Archive": n.archiveCommand(), "Restore": n.restoreCommand(), "Parameters": n.c.o.Parameters,
 	})

@@ -104,7 +104,7 @@ func (b *Base) key(name string) string {
 	if strings.HasSuffix(name, ".history") {
 		folder = "history"
 	}
-	return filepath.Join(scope, b.systemID, folder, name)
+	return filepath.Join(b.c.o.Scope, b.systemID, folder, name)
 }
 
 // How a recovery gets its WAL.
@@ -123,7 +123,7 @@ type Server struct {
 }
 
 // DSN is the server's connection string.
-func (s *Server) DSN() string { return dsn(s.port) }
+func (s *Server) DSN() string { return dsn("127.0.0.1", s.port) }
 
 // Stop kills the server and deletes its files.
 func (s *Server) Stop() error {
@@ -204,7 +204,7 @@ case $1 in
 esac
 [ -f "$from" ] || exit 1
 zstd -dqf "$from" -o "$2" || exit 200
-`, filepath.Join(archive, scope, b.systemID))
+`, filepath.Join(archive, b.c.o.Scope, b.systemID))
 	if b.c.o.Archiver == Copy {
 		text = fmt.Sprintf("#!/bin/sh\n[ -f %[1]s/\"$1\" ] || exit 1\ncp %[1]s/\"$1\" \"$2\" || exit 200\n", archive)
 	}

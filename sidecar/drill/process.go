@@ -23,17 +23,30 @@ type process struct {
 	done chan struct{} // closed when it ended and was waited for
 }
 
-// spawn starts a program as user postgres. Its output is appended to <dir>/log/<name>.log.
+// spawn starts a program as user postgres in dir.
 func (c *Cluster) spawn(name, dir string, env []string, argv ...string) (*process, error) {
+	return c.logged(name, dir, c.command(context.Background(), dir, env, argv...))
+}
+
+// logged starts a program whose output is appended to <dir>/log/<name>.log.
+func (c *Cluster) logged(name, dir string, cmd *exec.Cmd) (*process, error) {
 	log, err := os.OpenFile(filepath.Join(dir, "log", name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	cmd := c.command(context.Background(), dir, env, argv...)
 	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
+	p, err := launch(cmd)
+	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	return p, nil
+}
+
+// launch starts a command and waits for it on the side.
+func launch(cmd *exec.Cmd) (*process, error) {
+	if err := cmd.Start(); err != nil {
+		return nil, err
 	}
 	p := &process{cmd: cmd, done: make(chan struct{})}
 	go func() {

@@ -115,7 +115,7 @@ func newMinIO(c *Cluster) (*minioStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &minioStore{c: c, dir: dir, endpoint: fmt.Sprintf("http://127.0.0.1:%d", c.port(portMinIO))}
+	m := &minioStore{c: c, dir: dir, endpoint: fmt.Sprintf("http://%s:%d", c.host(atStore), c.port(portMinIO))}
 	data := filepath.Join(dir, "data")
 	if err := errors.Join(os.Mkdir(data, 0o755), c.own(data)); err != nil {
 		return nil, err

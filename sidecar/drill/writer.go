@@ -164,7 +164,7 @@ func pad(id int64) []byte {
 func (c *Cluster) anyPrimary() string {
 	var hosts, ports []string
 	for _, n := range c.Nodes {
-		hosts, ports = append(hosts, "127.0.0.1"), append(ports, fmt.Sprint(n.port()))
+		hosts, ports = append(hosts, n.host()), append(ports, fmt.Sprint(n.port()))
 	}
 	return fmt.Sprintf("host=%s port=%s user=postgres dbname=%s sslmode=disable connect_timeout=2 target_session_attrs=read-write",
 		strings.Join(hosts, ","), strings.Join(ports, ","), dbName)
