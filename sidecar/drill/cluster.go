@@ -52,6 +52,7 @@ type Options struct {
 	Failsafe    bool              // Patroni's failsafe_mode
 	Parameters  map[string]string // more PostgreSQL settings
 	Settings    string            // more lines of walbaton.yml
+	Dynamic     string            // more lines of Patroni's dynamic configuration, at the cluster's bootstrap
 	Tags        map[string]string // Patroni's tags by the name of the node, as YAML: "walbaton: designated"
 	Log         func(format string, args ...any)
 }

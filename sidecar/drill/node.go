@@ -46,13 +46,36 @@ func (c *Cluster) newNode(no int) (*Node, error) {
 
 // Start starts the sidecar, so that PostgreSQL never archives without it, and Patroni. It does not wait for them.
 func (n *Node) Start(ctx context.Context) error {
-	if err := n.StartSidecar(ctx); err != nil {
-		return err
-	}
-	var err error
+	return errors.Join(n.StartSidecar(ctx), n.StartPatroni(ctx))
+}
+
+// StartPatroni starts Patroni alone, which starts PostgreSQL or finds it running.
+func (n *Node) StartPatroni(context.Context) (err error) {
 	n.patroni, err = n.spawn("patroni", n.c.dcs.env(n), "patroni", filepath.Join(n.Dir, "patroni.yml"))
 	return err
 }
+
+// StopPatroni is SIGTERM to Patroni, as an administrator stops the service: PostgreSQL shuts down, and the leader key is given
+// back. It returns when Patroni has ended.
+func (n *Node) StopPatroni(ctx context.Context) error {
+	if err := n.patroni.signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	return until(ctx, clusterLimit, "Patroni of "+n.Name+" has ended", func(context.Context) error {
+		select {
+		case <-n.patroni.done:
+			return nil
+		default:
+			return errors.New("it runs")
+		}
+	})
+}
+
+// Freeze stops the clock of everything that runs on the node, as a hypervisor does that moves it. Packets for it are queued.
+func (n *Node) Freeze(context.Context) error { return signalBelow(n.Dir, syscall.SIGSTOP) }
+
+// Thaw lets it go on.
+func (n *Node) Thaw(context.Context) error { return signalBelow(n.Dir, syscall.SIGCONT) }
 
 // StartSidecar starts the sidecar alone.
 func (n *Node) StartSidecar(context.Context) error {
@@ -333,6 +356,9 @@ bootstrap:
     retry_timeout: 3
     maximum_lag_on_failover: 1048576
     failsafe_mode: {{.Failsafe}}
+{{- with .Dynamic}}
+    {{.}}
+{{- end}}
     postgresql:
       use_pg_rewind: true
       use_slots: true
@@ -390,6 +416,7 @@ func (n *Node) writeConfig() error {
 	err := patroniConfig.Execute(&b, map[string]any{
 		"Scope": n.c.o.Scope, "Name": n.Name, "Dir": n.Dir, "BinDir": pgBin,
 		"REST": n.c.port(portREST + n.no), "PG": n.port(), "Host": n.host(), "DCS": n.c.dcs.section(n), "Tags": n.c.o.Tags[n.Name],
+		"Dynamic": strings.ReplaceAll(strings.TrimSpace(n.c.o.Dynamic), "\n", "\n    "),
 		"ArchiveMode": n.c.o.ArchiveMode, "SegmentMB": n.c.o.SegmentMB, "Failsafe": n.c.o.Failsafe,
 		"Archive": n.archiveCommand(), "Restore": n.restoreCommand(), "Parameters": n.c.o.Parameters,
 	})

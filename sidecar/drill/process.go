@@ -178,6 +178,23 @@ func killBelow(dir string) {
 	}
 }
 
+// signalBelow sends a signal to every process below dir, those that they start meanwhile included.
+func signalBelow(dir string, s syscall.Signal) error {
+	told := map[int]bool{}
+	for more := true; more; {
+		more = false
+		for _, pid := range Below(dir) {
+			if !told[pid] {
+				told[pid], more = true, true
+				if err := syscall.Kill(pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // Run runs a command to its end; the error has what it wrote.
 func Run(cmd *exec.Cmd) error {
 	_, err := Output(cmd)
