@@ -2,7 +2,7 @@
 
 tools := $(or $(WALBATON_TOOLS),$(HOME)/.cache/walbaton/tools)
 
-.PHONY: quick test full demo lint
+.PHONY: quick test full soak demo lint
 
 # Where goroutines live. archiver/wal, durable and leader/patroni have none, nor has the one test that is skipped: `make test` has them too.
 races := ./leader ./leader/dcs/... ./archiver ./archiver/queue ./archiver/seal ./archiver/store/...
@@ -16,8 +16,13 @@ test: ## everything on real servers, and the drills; installs what is missing an
 	.ci/install
 	@mkdir -p bin && go build -o bin/suite ./.ci/suite && exec bin/suite
 
-full: test ## and would the tests notice it if walbaton were wrong? within 150 minutes
+full: test ## the drills 1 to 10 on every DCS, too; and would the tests notice it if walbaton were wrong? within 150 minutes
+	bin/suite -dcs consul,zookeeper,kubernetes
 	go run ./.ci/mutants
+
+soak: ## 200 random role changes on real clusters and 50,000 simulated ones, some hours: writes docs/reliability/soak.json
+	.ci/install
+	@mkdir -p bin && go build -o bin/suite ./.ci/suite && exec bin/suite -soak 200 -seeds 50000 -lanes 2 -limit 10h
 
 demo: ## watch a cluster lose its primary and the archive lose nothing; KEEP=1 leaves it running
 	@.ci/install
@@ -28,8 +33,8 @@ demo: ## watch a cluster lose its primary and the archive lose nothing; KEEP=1 l
 
 # Debian has postgres and pg_ctl outside of PATH; drills and the demo call them by name. Root may build in another user's
 # clone, where git tells Go nothing.
-demo test: export PATH := $(PATH):/usr/lib/postgresql/15/bin
-demo test: export GOFLAGS := $(GOFLAGS) -buildvcs=false
+demo test full soak: export PATH := $(PATH):/usr/lib/postgresql/15/bin
+demo test full soak: export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
 bench: ## measure it on this machine: writes docs/benchmark.md; a quarter of an hour, and it wants the machine for itself
 	.ci/install && .ci/build-tools minio && mkdir -p bin && go build -o bin/benchmark ./examples/benchmark && exec bin/benchmark

@@ -36,6 +36,9 @@ type suite struct {
 func main() {
 	lanes := flag.Int("lanes", 3, "drills that run side by side")
 	drills := flag.String("drills", ".", "run only drills that match this `regexp`")
+	matrix := flag.String("dcs", "", "run the drills 1 to 10 once on each of these DCS, separated by commas, and nothing else")
+	soak := flag.Int("soak", 0, "make that many role changes in random clusters, and play -seeds; nothing else")
+	first := flag.Uint64("first", 1, "the first seed of -soak")
 	packages := flag.Bool("packages", true, "run the tests of the packages and the simulation, too")
 	seeds := flag.Int("seeds", 2000, "seeds of the simulation")
 	limit := flag.Duration("limit", 80*time.Minute, "give up after this time")
@@ -47,7 +50,12 @@ func main() {
 	defer cancel()
 
 	s := &suite{tally: newTally(os.Stdout), seeds: *seeds}
-	err := s.run(ctx, *lanes, *drills, *packages)
+	var err error
+	if *soak > 0 {
+		err = s.soak(ctx, *lanes, *soak, *first)
+	} else {
+		err = s.run(ctx, *lanes, *drills, *matrix, *packages && *matrix == "")
+	}
 	if err != nil {
 		s.tally.fail("make test", err.Error())
 	}
@@ -56,22 +64,22 @@ func main() {
 	}
 }
 
-func (s *suite) run(ctx context.Context, lanes int, match string, packages bool) (err error) {
+func (s *suite) run(ctx context.Context, lanes int, match, matrix string, packages bool) (err error) {
 	pattern, err := regexp.Compile(match)
 	if err != nil {
 		return err
 	}
-	// In /tmp, whatever TMPDIR says: user postgres must be able to search every folder above its data.
-	if s.dir, err = os.MkdirTemp("/tmp", "walbaton-suite-"); err != nil {
+	remove, err := s.folder()
+	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(s.dir)) }()
-	if err := os.Chmod(s.dir, 0o755); err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, remove()) }()
 	drills, err := s.build(ctx, pattern)
 	if err != nil {
 		return err
+	}
+	if matrix != "" {
+		drills = times(drills, strings.Split(matrix, ","))
 	}
 	if len(drills) == 0 {
 		return fmt.Errorf("no drill matches -drills %q", match) // a typing error, not a success
@@ -107,7 +115,7 @@ func (s *suite) run(ctx context.Context, lanes int, match string, packages bool)
 			<-tools
 		}
 		for _, d := range drills {
-			if strings.Contains(d.test, "MinIO") == needTools {
+			if d.needsTools() == needTools {
 				queue <- d
 			}
 		}
@@ -116,8 +124,49 @@ func (s *suite) run(ctx context.Context, lanes int, match string, packages bool)
 	return nil
 }
 
+// folder makes the folder of a run. It is in /tmp, whatever TMPDIR says: user postgres must be able to search every folder above its
+// data.
+func (s *suite) folder() (remove func() error, err error) {
+	if s.dir, err = os.MkdirTemp("/tmp", "walbaton-suite-"); err != nil {
+		return nil, err
+	}
+	return func() error { return os.RemoveAll(s.dir) }, os.Chmod(s.dir, 0o755)
+}
+
 // drill is a test named TestDrill… or TestDemo…, which needs a machine of its own.
-type drill struct{ program, test string }
+type drill struct {
+	program, test string
+	dcs           string   // instead of etcd, where the test does not name one
+	args          []string // more, of the test program
+}
+
+// needsTools says whether a drill needs a server that .ci/build-tools builds.
+func (d drill) needsTools() bool {
+	for _, word := range []string{"MinIO", "Cut", "Consul", "Kubernetes"} {
+		if strings.Contains(d.test, word) {
+			return true
+		}
+	}
+	return d.dcs == "consul" || d.dcs == "kubernetes"
+}
+
+// numbered are the drills of the matrix: 1 to 10, without those that choose their DCS or have no walbaton.
+var numbered = regexp.MustCompile(`^TestDrill(0[1-9]|10)`)
+
+// times gives each numbered drill once for each DCS.
+func times(drills []drill, dcs []string) (all []drill) {
+	chooses := regexp.MustCompile(`Consul|Kubernetes|ZooKeeper|Rest|Control`)
+	for _, d := range drills {
+		if !numbered.MatchString(d.test) || chooses.MatchString(d.test) {
+			continue
+		}
+		for _, name := range dcs {
+			d.dcs = name
+			all = append(all, d)
+		}
+	}
+	return all
+}
 
 // build builds walbaton, walbaton-wal and the programs with drills, and returns those drills that match.
 func (s *suite) build(ctx context.Context, match *regexp.Regexp) (drills []drill, err error) {
@@ -147,7 +196,7 @@ func (s *suite) build(ctx context.Context, match *regexp.Regexp) (drills []drill
 		}
 		for _, test := range strings.Fields(string(list)) {
 			if match.MatchString(test) {
-				drills = append(drills, drill{p, test})
+				drills = append(drills, drill{program: p, test: test})
 			}
 		}
 	}
@@ -163,11 +212,16 @@ var contained = []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-
 
 // drill runs one drill in a network namespace, too.
 func (s *suite) drill(ctx context.Context, d drill) {
-	args := append([]string{"tool", "test2json", "-t", "-p", d.program}, contained...)
+	pkg := d.program
+	if d.dcs != "" {
+		pkg += " on " + d.dcs
+	}
+	args := append([]string{"tool", "test2json", "-t", "-p", pkg}, contained...)
 	args = append(args, "--net", "sh", "-c", `ip link set lo up && "$@"; exit $?`, "lane",
-		s.program(d.program), "-test.v=test2json", "-test.timeout=15m", "-test.run", "^"+d.test+"$")
+		s.program(d.program), "-test.v=test2json", "-test.timeout=2h", "-test.run", "^"+d.test+"$")
+	args = append(args, d.args...)
 	cmd := command(ctx, "go", args...)
-	cmd.Env = append(cmd.Env, "WALBATON_LANE=1", "WALBATON_DRILLS="+s.dir, "WALBATON_BIN="+filepath.Join(s.dir, "bin"))
+	cmd.Env = append(cmd.Env, "WALBATON_LANE=1", "WALBATON_DRILLS="+s.dir, "WALBATON_BIN="+filepath.Join(s.dir, "bin"), "WALBATON_DRILL_DCS="+d.dcs)
 	s.read(cmd, d.test, true)
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -22,6 +23,7 @@ const (
 type dcsServer interface {
 	start(ctx context.Context) error // returns when it answers; it finds the data of its last life
 	stop()                           // kill -9
+	signal(s syscall.Signal) error   // SIGSTOP: it neither answers nor breaks connections; SIGCONT
 	section(n *Node) string          // what the node's patroni.yml says of it, as YAML
 	env(n *Node) []string            // for the node's Patroni and its sidecar
 }
@@ -42,6 +44,12 @@ func (c *Cluster) StopDCS(context.Context) error {
 	c.dcs.stop()
 	return nil
 }
+
+// FreezeDCS lets the DCS hang, until ThawDCS.
+func (c *Cluster) FreezeDCS(context.Context) error { return c.dcs.signal(syscall.SIGSTOP) }
+
+// ThawDCS lets it go on.
+func (c *Cluster) ThawDCS(context.Context) error { return c.dcs.signal(syscall.SIGCONT) }
 
 // etcdServer is Debian's etcd.
 type etcdServer struct {
@@ -75,6 +83,8 @@ func (e *etcdServer) start(ctx context.Context) (err error) {
 }
 
 func (e *etcdServer) stop() { e.p.kill() }
+
+func (e *etcdServer) signal(s syscall.Signal) error { return e.p.signal(s) }
 
 func (e *etcdServer) section(*Node) string {
 	return fmt.Sprintf("etcd3:\n  hosts: %s:%d\n", e.c.host(atDCS), e.c.port(portDCS))

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"syscall"
 	"time"
 )
 
@@ -23,6 +24,20 @@ func (c *Cluster) StopStore(ctx context.Context) error { return c.Store.stop(ctx
 
 // StartStore brings the archive back.
 func (c *Cluster) StartStore(ctx context.Context) error { return c.Store.start(ctx) }
+
+// FreezeStore lets a MinIO hang: it neither answers nor breaks connections, until ThawStore.
+func (c *Cluster) FreezeStore(context.Context) error { return c.signalStore(syscall.SIGSTOP) }
+
+// ThawStore lets it go on.
+func (c *Cluster) ThawStore(context.Context) error { return c.signalStore(syscall.SIGCONT) }
+
+func (c *Cluster) signalStore(s syscall.Signal) error {
+	m, ok := c.Store.(*minioStore)
+	if !ok {
+		return errors.New("freeze the store: a folder does not hang")
+	}
+	return m.server.signal(s)
+}
 
 // Primary waits until there is a primary that takes writes.
 func (c *Cluster) Primary(ctx context.Context) (primary *Node, err error) {

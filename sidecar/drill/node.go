@@ -416,7 +416,7 @@ func (n *Node) writeConfig() error {
 	err := patroniConfig.Execute(&b, map[string]any{
 		"Scope": n.c.o.Scope, "Name": n.Name, "Dir": n.Dir, "BinDir": pgBin,
 		"REST": n.c.port(portREST + n.no), "PG": n.port(), "Host": n.host(), "DCS": n.c.dcs.section(n), "Tags": n.c.o.Tags[n.Name],
-		"Dynamic": strings.ReplaceAll(strings.TrimSpace(n.c.o.Dynamic), "\n", "\n    "),
+		"Dynamic":     strings.ReplaceAll(strings.TrimSpace(n.c.o.Dynamic), "\n", "\n    "),
 		"ArchiveMode": n.c.o.ArchiveMode, "SegmentMB": n.c.o.SegmentMB, "Failsafe": n.c.o.Failsafe,
 		"Archive": n.archiveCommand(), "Restore": n.restoreCommand(), "Parameters": n.c.o.Parameters,
 	})

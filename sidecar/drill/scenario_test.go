@@ -26,7 +26,13 @@ type scenario struct {
 // begin starts a cluster with a writer of about 2 MB a second.
 func begin(t *testing.T, o Options) *scenario {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	return beginFor(t, o, 8*time.Minute)
+}
+
+// beginFor is begin, for a drill that may take another time.
+func beginFor(t *testing.T, o Options, limit time.Duration) *scenario {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
 	o.Log = t.Logf
 	c, err := New(ctx, o)
@@ -157,16 +163,23 @@ func (s *scenario) verify(ctx context.Context) error { return Run(s.Nodes[0].Wal
 // lost logs how many acknowledged rows no server has. Asynchronous replication allows that; the archive cannot help it.
 func (s *scenario) lost() {
 	s.t.Helper()
+	lost, acked := s.count()
+	s.t.Logf("%d rows acknowledged, %d of them lost in failovers before they reached a standby; %d failures seen by the writer",
+		acked, lost, s.writer.Failures())
+}
+
+// count gives the number of acknowledged rows, and of those among them that the primary does not have.
+func (s *scenario) count() (lost, acked int) {
+	s.t.Helper()
 	rows, err := Rows(s.ctx, s.primary().DSN())
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	lost, acked := 0, s.writer.Acked()
-	for id := range acked {
+	all := s.writer.Acked()
+	for id := range all {
 		if _, ok := rows[id]; !ok {
 			lost++
 		}
 	}
-	s.t.Logf("%d rows acknowledged, %d of them lost in failovers before they reached a standby; %d failures seen by the writer",
-		len(acked), lost, s.writer.Failures())
+	return lost, len(all)
 }
