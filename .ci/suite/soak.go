@@ -29,6 +29,7 @@ type soaked struct {
 	Oracles int     `json:"oracles"`
 	Rows    int     `json:"rows"`
 	Lost    int     `json:"lost"`
+	Cloned  int     `json:"cloned"`
 	Seconds float64 `json:"seconds"`
 }
 

@@ -22,4 +22,6 @@
 // packages that .ci/install installs. `make test` runs each in network and process namespaces of its own. By hand:
 //
 //	go test -tags drills -v -run TestDrill02 ./sidecar/drill
+//
+// $WALBATON_DRILL_DCS runs them on another DCS, and all logs are copied to the folder $WALBATON_DRILL_LOGS.
 package drill

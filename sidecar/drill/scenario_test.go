@@ -5,6 +5,8 @@ package drill
 import (
 	"context"
 	"errors"
+	"os"
+	"os/exec"
 	"sync"
 	"testing"
 	"time"
@@ -43,6 +45,11 @@ func beginFor(t *testing.T, o Options, limit time.Duration) *scenario {
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(c.Logs(25))
+		}
+		if to := os.Getenv("WALBATON_DRILL_LOGS"); to != "" { // all of them, for a person
+			if err := Run(exec.Command("sh", "-c", `mkdir -p "$2" && cd "$1" && cp -r --parents */log "$2"`, "sh", c.Dir, to)); err != nil {
+				t.Error(err)
+			}
 		}
 		if err := c.Stop(); err != nil {
 			t.Error(err)
