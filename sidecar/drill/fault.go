@@ -17,6 +17,7 @@ import (
 const (
 	failoverLimit = 60 * time.Second
 	clusterLimit  = 120 * time.Second
+	restoreLimit  = 5 * time.Minute
 )
 
 // StopStore takes the archive away: MinIO is killed, a folder is renamed and locked.

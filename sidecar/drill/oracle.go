@@ -171,7 +171,7 @@ func (b *Base) Restore(ctx context.Context, how How, target time.Time) (*Server,
 	if s.p, err = b.c.spawn("postgres", dir, env, argv...); err != nil {
 		return nil, err
 	}
-	err = until(ctx, clusterLimit, "the restored server has left recovery", func(ctx context.Context) error {
+	err = until(ctx, restoreLimit, "the restored server has left recovery", func(ctx context.Context) error {
 		select {
 		case <-s.p.done:
 			return errors.New("it stopped")

@@ -28,11 +28,11 @@ type scenario struct {
 // begin starts a cluster with a writer of about 2 MB a second.
 func begin(t *testing.T, o Options) *scenario {
 	t.Helper()
-	return beginFor(t, o, 8*time.Minute)
+	return beginFor(t, o, 8*time.Minute, 2<<20)
 }
 
-// beginFor is begin, for a drill that may take another time.
-func beginFor(t *testing.T, o Options, limit time.Duration) *scenario {
+// beginFor is begin, for a drill that may take another time and writes another number of bytes a second.
+func beginFor(t *testing.T, o Options, limit time.Duration, rate int) *scenario {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
@@ -57,7 +57,7 @@ func beginFor(t *testing.T, o Options, limit time.Duration) *scenario {
 	})
 	s.do("three nodes start", c.Start)
 	s.do("a writer writes", func(ctx context.Context) (err error) {
-		s.writer, err = c.Write(ctx, 2<<20)
+		s.writer, err = c.Write(ctx, rate)
 		return err
 	})
 	t.Cleanup(s.writer.Stop)

@@ -205,7 +205,7 @@ func newSoak(t *testing.T) *soak {
 		s.report.Policy, o.Settings = "replica", "policy: replica\n"
 	}
 	t.Logf("seed %d: %s, policy %s, failsafe %v", *soakSeed, o.DCS, s.report.Policy, o.Failsafe)
-	s.scenario = beginFor(t, o, time.Hour)
+	s.scenario = beginFor(t, o, 2*time.Hour, soakRate)
 	return s
 }
 
@@ -345,7 +345,7 @@ func (s *soak) askOracle() {
 	s.t.Cleanup(s.writer.Stop)
 }
 
-const soakRate = 1 << 20 // bytes a second
+const soakRate = 1 << 19 // bytes a second
 
 func (s *soak) promotedInsteadOf(old *Node) {
 	s.t.Helper()
