@@ -243,7 +243,7 @@ func (a *Archiver) settle(srv Server, k known) {
 // ShippableAlone gives what this node may ship without the baton: the first segment of a timeline
 // that it leads, everything where there is no DCS, and what it can while the DCS does not answer.
 func (a *Archiver) ShippableAlone() []wal.Name {
-	c := a.scope.Last()
+	c, srv := a.scope.Last(), a.server()
 	if a.Term() != 0 || !a.cover.anyListing() {
 		return nil
 	}
@@ -253,7 +253,7 @@ func (a *Archiver) ShippableAlone() []wal.Name {
 		if n.Kind != wal.KindSegment && n.Kind != wal.KindHistory {
 			continue
 		}
-		if c.NoDCS || !c.Answered || !a.cover.open(n) && c.IsLeader() && !opening[n.Segment.Timeline] {
+		if c.CountsAsLeader(srv) || !c.NoDCS && !c.Answered || !a.cover.open(n) && c.IsLeader() && !opening[n.Segment.Timeline] {
 			out = append(out, n)
 			opening[n.Segment.Timeline] = true
 		}

@@ -19,6 +19,7 @@ func importRules() map[string][]string {
 		"leader/patroni":       {"leader/dcs"},
 		"leader/dcs":           {},
 		"leader/dcs/*":         {"leader/dcs"},
+		"leader/dcs/rest":      {"leader/dcs", "leader/dcs/static"}, // the baton of one node
 		"archiver":             {"archiver/durable", "archiver/queue", "archiver/seal", "archiver/store", "archiver/wal"},
 		"archiver/wal":         {},
 		"archiver/wal/*":       {"archiver/wal"},

@@ -44,6 +44,7 @@ type PostgresStatus struct {
 type DCSStatus struct {
 	Answers  bool      `json:"answers"`
 	Static   bool      `json:"static,omitempty"` // there is none: a single PostgreSQL without Patroni
+	REST     bool      `json:"rest,omitempty"`   // it is read through Patroni's REST API: there is no baton, and no other node's record
 	Error    string    `json:"error,omitempty"`
 	ReadAt   time.Time `json:"read_at,omitzero"`
 	Warnings []string  `json:"warnings,omitempty"`
@@ -135,7 +136,7 @@ func (a *app) reportArchive(st *Status, s *site) {
 
 func (a *app) reportCluster(st *Status) {
 	es := a.elector.Status()
-	st.DCS = DCSStatus{Answers: a.scope.lens.NoDCS || !es.Silent, Static: a.scope.lens.NoDCS, Error: es.Error, ReadAt: es.ReadAt.UTC()}
+	st.DCS = DCSStatus{Answers: a.scope.lens.Alone || !es.Silent, Static: a.scope.lens.Alone, REST: a.cfg.rest(), Error: es.Error, ReadAt: es.ReadAt.UTC()}
 	st.Baton = BatonStatus{Holder: es.Holder, Rule: string(es.Choice.Rule), Why: es.Choice.Why}
 	if es.Holding {
 		st.Baton.Term, st.Baton.Rule, st.Baton.Since = es.Epoch, string(es.Rule), es.Since.UTC()
@@ -158,8 +159,11 @@ func (a *app) reportCluster(st *Status) {
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		st.Members = append(st.Members, memberStatus(v, name))
 	}
-	if st.DCS.Static {
+	switch {
+	case st.DCS.Static:
 		st.alone(a.pg.Server().State)
+	case st.DCS.REST:
+		st.withoutBaton()
 	}
 }
 
@@ -175,6 +179,14 @@ func (st *Status) alone(s archiver.ServerState) {
 		case archiver.ServerStandby:
 			m.Role, m.State = "replica", "running"
 		}
+	}
+}
+
+// withoutBaton says that nobody has what does not exist. Of other nodes' sidecars nothing is known.
+func (st *Status) withoutBaton() {
+	st.Baton = BatonStatus{Why: "Patroni is read through its REST API, so there is none: the running primary ships"}
+	for i := range st.Members {
+		st.Members[i].Baton = false
 	}
 }
 
