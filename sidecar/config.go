@@ -42,7 +42,7 @@ type Config struct {
 	Log           string // level: debug, info, warn, error
 
 	// Scope and Name are the cluster's and this member's; where Patroni's configuration is
-	// read they come from there.
+	// read they come from there. The Scope of a Citus group is <Patroni's scope>-<group>.
 	Scope, Name string
 
 	Patroni   patroni.Config // zero without Patroni
@@ -201,11 +201,11 @@ func (c *Config) readPatroni(getenv func(string) string) error {
 		return withHint(configError("patroni_config", "%w", patroniReason(c.PatroniConfig, err)), "--patroni-config takes the file or folder that Patroni itself is started with")
 	}
 	c.Patroni = p
-	if p.Scope != "" {
-		if c.Scope != "" && c.Scope != p.Scope {
-			return configError("scope", "it is %q here and %q in Patroni's configuration: leave it out here", c.Scope, p.Scope)
+	if name := p.ClusterName(); p.Scope != "" {
+		if c.Scope != "" && c.Scope != name {
+			return configError("scope", "it is %q here and %q by Patroni's configuration: leave it out here", c.Scope, name)
 		}
-		c.Scope = p.Scope
+		c.Scope = name
 	}
 	if p.Name != "" {
 		if c.Name != "" && c.Name != p.Name {

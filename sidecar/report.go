@@ -18,6 +18,7 @@ type Status struct {
 	Time     time.Time `json:"time"`
 	Member   string    `json:"member"`
 	Scope    string    `json:"scope"`
+	Group    *int      `json:"citus_group,omitempty"` // it ends the scope
 	SystemID uint64    `json:"system_identifier,string,omitempty"`
 	Ready    bool      `json:"ready"`
 	Why      string    `json:"why,omitempty"` // why it is not ready
@@ -98,7 +99,7 @@ type MemberStatus struct {
 func (a *app) Status() Status {
 	srv := a.pg.Server()
 	st := Status{
-		Version: version(), Time: time.Now().UTC(), Member: a.cfg.Name, Scope: a.cfg.Scope, SystemID: srv.SystemID, Ready: true,
+		Version: version(), Time: time.Now().UTC(), Member: a.cfg.Name, Scope: a.cfg.Scope, Group: a.cfg.Patroni.Group, SystemID: srv.SystemID, Ready: true,
 		Postgres: PostgresStatus{State: string(srv.State), Timeline: uint32(srv.Timeline), ArchiveMode: srv.ArchiveMode},
 		Archive:  ArchiveStatus{URL: a.store.String()}, Alarms: []archiver.Alarm{}, Members: []MemberStatus{},
 	}

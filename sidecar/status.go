@@ -163,7 +163,11 @@ func (st Status) howAlways() string {
 	if st.DCS.Static {
 		return `psql -c "alter system set archive_mode = 'always'", and restart PostgreSQL`
 	}
-	return fmt.Sprintf("patronictl edit-config %s -p archive_mode=always, and restart each node, replicas first (patronictl restart %s MEMBER)", st.Scope, st.Scope)
+	name := st.Scope
+	if st.Group != nil {
+		name = fmt.Sprintf("%s --group %d", strings.TrimSuffix(name, fmt.Sprintf("-%d", *st.Group)), *st.Group)
+	}
+	return fmt.Sprintf("patronictl edit-config %s -p archive_mode=always, and restart each node, replicas first (patronictl restart %s MEMBER)", name, name)
 }
 
 // printStatus writes for people.
