@@ -16,6 +16,7 @@ const module = "github.com/walbaton/walbaton/"
 func importRules() map[string][]string {
 	return map[string][]string{
 		"leader":               {"leader/dcs", "leader/patroni"},
+		"leader/leadertest":    {"leader", "leader/dcs", "leader/dcs/dcstest"},
 		"leader/patroni":       {"leader/dcs"},
 		"leader/dcs":           {},
 		"leader/dcs/*":         {"leader/dcs"},

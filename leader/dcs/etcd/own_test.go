@@ -96,7 +96,7 @@ func TestCitusGroups(t *testing.T) {
 	prefixes := []string{"/service/demo/0/", "/service/demo/1/", "/service/demo/10/", "/service/demo/"} // the last is no group
 	clients := make([]*Client, len(prefixes))
 	for i, prefix := range prefixes {
-		member := "n" + prefix[len("/service/demo/"):len(prefix)]
+		member := "n" + strings.Trim(prefix[len("/service/demo/"):], "/")
 		put(t, raw, prefix+"leader", member)
 		put(t, raw, prefix+"members/"+member, `{"role":"primary"}`)
 		clients[i] = open(t, Config{Endpoints: []string{s.url}, Prefix: prefix})
