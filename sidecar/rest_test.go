@@ -54,6 +54,37 @@ func TestRESTFailover(t *testing.T) {
 	})
 }
 
+// TestRESTStandbyDrains: PostgreSQL of a standby asks for one file at a time, and no marks tell what the primary has shipped; so the
+// archive is listed for all of them.
+func TestRESTStandbyDrains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, w := newTestCluster(t), newTestWriter(1)
+		c.rest = true
+		c.patroni("n1", 1, "n1", "n2")
+		n1, n2 := c.newSidecar("n1"), c.newSidecar("n2")
+		n1.primary(w)
+		n2.standby(w, "n1")
+		n1.start()
+		n2.start()
+		n1.until(10*time.Second, "the archive is begun", func() bool { return c.archived(w.Full()[0].String()) })
+		time.Sleep(10 * time.Second)
+		w.Fill(40)
+		n1.primary(w)
+		n2.standby(w, "n1")
+		began := time.Now()
+		for _, g := range w.Full() {
+			if answer, _ := n2.push(g.String()); answer != `0 ""` {
+				t.Fatalf("push %v: %q", g, answer)
+			}
+		}
+		if took := time.Since(began); took > 15*time.Second {
+			t.Errorf("41 pushes took %v", took)
+		}
+		n1.stop()
+		n2.stop()
+	})
+}
+
 // TestRESTSilent: a running primary ships though no Patroni answers; one whose Patroni names another does not.
 func TestRESTSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
