@@ -237,7 +237,7 @@ func (a *Archiver) own(srv Server) wal.History {
 func (a *Archiver) permit(ctx context.Context, n wal.Name) permit {
 	r := a.request(n, a.scope.Last())
 	p := mayPut(r)
-	if !p.opens || r.cluster.NoDCS || !p.ok && !a.askOpen(n.Segment.Timeline) {
+	if !p.opens || r.cluster.Alone || !p.ok && !a.askOpen(n.Segment.Timeline) {
 		return p
 	}
 	// Somebody else may have opened it since we listed, or with segments that are older than all that was listed.
@@ -254,7 +254,7 @@ func (a *Archiver) permit(ctx context.Context, n wal.Name) permit {
 		return p
 	}
 	c, err := a.scope.Read(ctx)
-	if err != nil {
+	if err != nil && !c.NoDCS {
 		return refuse("the DCS does not answer, and no timeline is opened without it")
 	}
 	return mayPut(a.request(n, c))

@@ -11,8 +11,10 @@ import (
 type Cluster struct {
 	// Answered: the DCS answered this reading. What follows is the last known when it is false.
 	Answered bool
-	// NoDCS: there is no DCS to ask (static, rest): a running primary counts as the leader.
+	// NoDCS: there is no DCS to ask (static, rest), so no baton: a running primary counts as the leader.
 	NoDCS bool
+	// Alone: there is no Patroni either (static). No other server was ever promoted to a number of ours.
+	Alone bool
 
 	Self   string // our member name
 	Leader string // Patroni's leader key, "" when nobody holds it
@@ -38,6 +40,12 @@ type Cluster struct {
 
 // IsLeader says whether this node holds Patroni's leader key by this reading.
 func (c Cluster) IsLeader() bool { return c.Leader != "" && c.Leader == c.Self }
+
+// CountsAsLeader says whether the server beside us counts as the leader where there is no DCS to ask: it is a running
+// primary, and Patroni, if it answers (rest), does not name another leader.
+func (c Cluster) CountsAsLeader(srv Server) bool {
+	return c.NoDCS && srv.State == ServerPrimary && (!c.Answered || c.Leader == "" || c.IsLeader())
+}
 
 // HasBaton says whether this node holds the baton by this reading. A term's context says it better.
 func (c Cluster) HasBaton() bool { return c.Holder != "" && c.Holder == c.Self }

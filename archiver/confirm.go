@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -74,7 +76,7 @@ func (a *Archiver) watch(ctx context.Context) error {
 
 // confirmUntil runs passes, woken by the bell, until ctx ends.
 func (a *Archiver) confirmUntil(ctx context.Context) error {
-	var listed time.Time
+	var listed, followed time.Time
 	for {
 		woken := a.bell.wait()
 		if ok, _ := a.StoreAnswers(); !ok {
@@ -87,8 +89,14 @@ func (a *Archiver) confirmUntil(ctx context.Context) error {
 				if listed.IsZero() {
 					_ = a.ReadDecisions(ctx) // a push that is refused reads them again
 				}
-				listed = time.Now()
+				listed, followed = time.Now(), time.Now()
 			}
+		}
+		if ok, _ := a.StoreAnswers(); ok && !listed.IsZero() && time.Since(followed) > lookAfter {
+			if err := a.Follow(ctx); err != nil {
+				a.log.Debug("what others shipped is not known", "why", err)
+			}
+			followed = time.Now()
 		}
 		if !listed.IsZero() {
 			a.Confirm(ctx)
@@ -117,6 +125,35 @@ func (a *Archiver) Unlisted() bool {
 		}
 	}
 	return false
+}
+
+// Follow lists what others have shipped, where nobody's marks tell (rest): each timeline from the oldest of our segments on
+// that the archive is not known to have. Else each push would wait for a look of its own, and PostgreSQL asks for one file at a time.
+func (a *Archiver) Follow(ctx context.Context) error {
+	if c := a.scope.Last(); !c.NoDCS || c.Alone || c.CountsAsLeader(a.server()) {
+		return nil
+	}
+	below := a.completeBelow()
+	oldest := map[wal.Timeline]uint64{}
+	for _, k := range a.local.names() {
+		n := k.name
+		if n.Kind != wal.KindSegment || k.sealed || a.cover.has(n) || a.archive.BelowFloor(n) || !below(k) {
+			continue
+		}
+		if old, ok := oldest[n.Segment.Timeline]; !ok || n.Segment.No < old {
+			oldest[n.Segment.Timeline] = n.Segment.No
+		}
+	}
+	for _, t := range slices.Sorted(maps.Keys(oldest)) {
+		if err := a.cover.list(ctx, a.archive, t, oldest[t]); err != nil {
+			a.note(err)
+			return err
+		}
+	}
+	if len(oldest) > 0 {
+		a.bell.ring()
+	}
+	return nil
 }
 
 // Confirm is one pass over the files of pg_wal.
@@ -243,7 +280,7 @@ func (a *Archiver) settle(srv Server, k known) {
 // ShippableAlone gives what this node may ship without the baton: the first segment of a timeline
 // that it leads, everything where there is no DCS, and what it can while the DCS does not answer.
 func (a *Archiver) ShippableAlone() []wal.Name {
-	c := a.scope.Last()
+	c, srv := a.scope.Last(), a.server()
 	if a.Term() != 0 || !a.cover.anyListing() {
 		return nil
 	}
@@ -253,7 +290,7 @@ func (a *Archiver) ShippableAlone() []wal.Name {
 		if n.Kind != wal.KindSegment && n.Kind != wal.KindHistory {
 			continue
 		}
-		if c.NoDCS || !c.Answered || !a.cover.open(n) && c.IsLeader() && !opening[n.Segment.Timeline] {
+		if c.CountsAsLeader(srv) || !c.NoDCS && !c.Answered || !a.cover.open(n) && c.IsLeader() && !opening[n.Segment.Timeline] {
 			out = append(out, n)
 			opening[n.Segment.Timeline] = true
 		}

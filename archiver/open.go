@@ -30,7 +30,7 @@ func Prepare(ctx context.Context, s store.Store, id Identity, srv Server, q *que
 	if err != nil {
 		return nil, fmt.Errorf("begin the archive: the DCS does not answer: %w", err)
 	}
-	if !c.IsLeader() && !(c.NoDCS && srv.State == ServerPrimary) {
+	if !c.CountsAsLeader(srv) && (c.NoDCS || !c.IsLeader()) {
 		return nil, ErrNoArchive
 	}
 	// While initdb runs, or a server only starts, its position is not where archiving begins: a floor from there would

@@ -33,12 +33,12 @@ func refuse(why string) permit { return permit{why: why} }
 // It says nothing about files set aside: two servers can have been promoted to one number, and after
 // its rewind this one has the other's history.
 func (r request) speaksFor(t wal.Timeline) bool {
-	if _, ok := r.own.End(t); !ok || r.kept && !r.cluster.NoDCS {
+	if _, ok := r.own.End(t); !ok || r.kept && !r.cluster.Alone {
 		return false
 	}
 	switch {
 	case r.cluster.NoDCS:
-		return r.server.State == ServerPrimary
+		return r.cluster.CountsAsLeader(r.server)
 	case r.cluster.IsLeader():
 		return true
 	}
@@ -65,19 +65,18 @@ func mayPut(r request) permit {
 		return mayOpen(r, t)
 	}
 	switch {
-	case r.cluster.NoDCS:
-		if r.server.State == ServerPrimary {
-			return allow()
-		}
-		return refuse("only a running primary ships where there is no DCS")
-	case !r.kept && !r.cluster.Answered && (r.server.State == ServerPrimary || r.cluster.IsLeader()):
+	case r.cluster.NoDCS && !r.cluster.CountsAsLeader(r.server):
+		return refuse("only a running primary ships where there is no baton")
+	case r.cluster.Alone:
+		return allow()
+	case !r.cluster.NoDCS && !r.kept && !r.cluster.Answered && (r.server.State == ServerPrimary || r.cluster.IsLeader()):
 		// P4's case without the DCS. That somebody opened the timeline is not enough: two servers can have been promoted to
 		// its number, and only the DCS could say that ours is the one that leads.
 		if r.vouched || t == 1 {
 			return allow()
 		}
 		return permit{vouch: true, why: "the DCS does not answer, and no segment of this timeline here was compared with the archive yet"}
-	case !r.baton:
+	case !r.cluster.NoDCS && !r.baton:
 		return refuse("another node has the baton")
 	case r.speaksFor(t) || r.vouched:
 		return allow()

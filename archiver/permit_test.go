@@ -19,7 +19,11 @@ func TestMayPut(t *testing.T) {
 	silent.Answered = false
 	silentLeader := leads
 	silentLeader.Answered = false
-	none := Cluster{NoDCS: true, Answered: true, Self: "a", Leader: "a", Line: line2}
+	none := Cluster{NoDCS: true, Alone: true, Answered: true, Self: "a", Leader: "a", Line: line2}
+	rest := Cluster{NoDCS: true, Answered: true, Self: "a", Leader: "a", Line: line2}
+	restOther, restNobody, restSilent := rest, rest, rest
+	restOther.Leader, restNobody.Leader = "b", ""
+	restSilent.Leader, restSilent.Answered = "b", false
 	two, one, branch := wal.SegmentName(seg(2, 6)), wal.SegmentName(seg(1, 3)), wal.SegmentName(seg(1, 5))
 	for _, tt := range []struct {
 		name  string
@@ -54,6 +58,17 @@ func TestMayPut(t *testing.T) {
 		{"no DCS at all: a primary opens", request{name: two, cluster: none, server: primary, own: line2}, true, true, false},
 		{"no DCS at all: a primary ships", request{name: two, cluster: none, server: primary, own: line2, open: true}, true, false, false},
 		{"no DCS at all: a standby does not", request{name: two, cluster: none, server: Server{State: ServerStandby}, own: line2, open: true}, false, false, false},
+		{"REST: a running primary that Patroni names opens", request{name: two, cluster: rest, server: primary, own: line2}, true, true, false},
+		{"REST: and ships", request{name: two, cluster: rest, server: primary, own: line2, open: true}, true, false, false},
+		{"REST: while Patroni names nobody too", request{name: two, cluster: restNobody, server: primary, own: line2}, true, true, false},
+		{"REST: while no Patroni answers too, whoever led before", request{name: two, cluster: restSilent, server: primary, own: line2}, true, true, false},
+		{"REST: a primary opens nothing while Patroni names another", request{name: two, cluster: restOther, server: primary, own: line2}, false, true, false},
+		{"REST: nor ships", request{name: two, cluster: restOther, server: primary, own: line2, open: true, vouched: true}, false, false, false},
+		{"REST: the leader before its promotion ships nothing", request{name: two, cluster: rest, server: Server{State: ServerStandby}, own: onOne, open: true, vouched: true, baton: true}, false, false, false},
+		{"REST: a standby that streams from the leader does not ship", request{name: two, cluster: restOther, server: streamsLeader, own: line2, open: true, vouched: true}, false, false, false},
+		{"REST: a file set aside is not spoken for by the server beside it", request{name: two, cluster: rest, server: primary, own: line2, kept: true, open: true}, false, false, true},
+		{"REST: and opens nothing", request{name: two, cluster: rest, server: primary, own: line2, kept: true}, false, true, false},
+		{"REST: and ships once another of them is the archive's", request{name: two, cluster: rest, server: primary, own: line2, kept: true, open: true, vouched: true}, true, false, false},
 		{"a history below the leader's timeline is put by anyone", request{name: wal.HistoryName(2), cluster: Cluster{Answered: true, Self: "b", Leader: "a", Line: wal.History{Timeline: 3}}}, true, false, false},
 		{"the leader's own history is put by the leader", request{name: wal.HistoryName(2), cluster: leads, server: primary, own: line2}, true, true, false},
 		{"and not by a follower", request{name: wal.HistoryName(2), cluster: follows, server: streamsLeader, own: line2}, false, true, false},

@@ -27,7 +27,8 @@
 // its lease is not renewed; it is given back when the work has returned, else it runs out.
 // The margin covers what the timer cannot: work that takes a moment to notice, and clocks of
 // different speed. A machine that stands still (a paused VM) may wake with work under way in
-// a term that is over; so before a batch of deletes read the term back with Elector.Read.
+// a term that is over; so before a batch of deletes look whether its context has ended, and then
+// read the term back with Elector.Read.
 //
 // Who is to have it says Choose, a pure function of a View; every sidecar gets the same
 // answer. The holder acts on it by ending its term, the chosen node by claiming a free baton:

@@ -10,6 +10,9 @@ import (
 	"github.com/walbaton/walbaton/leader/dcs"
 )
 
+// ErrLate is the answer of a reading that took so long that it says nothing of now.
+var ErrLate = errors.New("the answer came too late to count")
+
 // Elector holds a node's part in the election: it reads the scope, publishes the node's
 // record, and runs the work while the node has the baton. Its methods may be called at the
 // same time.
@@ -74,12 +77,18 @@ func (e *Elector) View() (View, bool) {
 
 // Read makes a linearizable reading for this call alone, and gives it. Unlike View it has
 // our record as it stands in the DCS.
+//
+// A reading that took Options.Margin or longer is ErrLate: this process may have been frozen with the answer in its
+// socket. So a term whose context had not ended before Read has its lease still when Read returns, if the reading says so.
 func (e *Elector) Read(ctx context.Context) (View, error) {
 	sent := time.Now()
 	r, err := e.d.Read(ctx)
 	e.answered("read", sent, err)
 	if err != nil {
 		return View{}, fmt.Errorf("read scope: %w", err)
+	}
+	if took := time.Since(sent); took >= e.o.Margin {
+		return View{}, fmt.Errorf("read scope: %w: %v", ErrLate, took.Round(time.Millisecond))
 	}
 	return NewView(e.o.Self, r, sent), nil
 }

@@ -116,7 +116,7 @@ func blankApp(cfg Config, log *slog.Logger) *app {
 func (a *app) join(d dcs.DCS) (err error) {
 	a.elector, err = leader.New(d, leader.Options{Self: a.cfg.Name, TTL: a.cfg.TTL, Every: a.cfg.Renewal, Margin: a.cfg.Margin,
 		Policy: leader.Policy(a.cfg.Policy), MaxLag: uint64(a.cfg.MaxLag), Log: a.log, Metrics: a.registry})
-	a.scope = &scope{elector: a.elector, lens: &wiring.Lens{NoDCS: a.cfg.static()}}
+	a.scope = &scope{elector: a.elector, lens: &wiring.Lens{NoDCS: a.cfg.static() || a.cfg.rest(), Alone: a.cfg.static()}}
 	return err
 }
 
@@ -187,10 +187,12 @@ func (a *app) serverChanged() {
 func (a *app) lead(ctx context.Context, t leader.Term) error {
 	for {
 		changed := a.wait()
-		if s, _ := a.current(); s != nil {
+		if s, _ := a.current(); s != nil && a.ships() {
 			within, cancel := s.bound(ctx)
+			stop := a.whileShips(within, cancel)
 			err := s.archiver.Lead(within, t.Epoch, wiring.SetOf(t.Choice.Errand))
 			cancel()
+			stop()
 			if ctx.Err() != nil || err != nil {
 				return err
 			}
@@ -201,6 +203,33 @@ func (a *app) lead(ctx context.Context, t leader.Term) error {
 			return nil
 		}
 	}
+}
+
+// ships says whether a term is of use: where there is no baton every node is in one, and only a running primary ships. The
+// others do what those without the baton do.
+func (a *app) ships() bool {
+	return !a.scope.lens.NoDCS || a.pg.Server().State == archiver.ServerPrimary
+}
+
+// whileShips calls cancel when the server is not a running primary any more, where that counts. The function it gives waits
+// until it has looked for the last time.
+func (a *app) whileShips(ctx context.Context, cancel func()) (wait func()) {
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for {
+			changed := a.wait()
+			if !a.ships() {
+				cancel()
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return watch.Wait
 }
 
 // announce keeps our record true, looking at most five times a second.

@@ -42,7 +42,7 @@ type Config struct {
 	Log           string // level: debug, info, warn, error
 
 	// Scope and Name are the cluster's and this member's; where Patroni's configuration is
-	// read they come from there.
+	// read they come from there. The Scope of a Citus group is <Patroni's scope>-<group>.
 	Scope, Name string
 
 	Patroni   patroni.Config // zero without Patroni
@@ -59,7 +59,7 @@ type ArchiveConfig struct {
 
 // DCSChoice says how sidecars find each other.
 type DCSChoice struct {
-	Kind string // "": as Patroni's configuration says; "static": a single PostgreSQL without Patroni
+	Kind string // "": as Patroni's configuration says; "static": a single PostgreSQL without Patroni; "rest": Patroni's REST API instead of the DCS
 }
 
 // PostgresConfig adds to what Patroni's configuration says about the local server.
@@ -70,6 +70,9 @@ type PostgresConfig struct {
 
 // static says that there is no Patroni, only one PostgreSQL.
 func (c Config) static() bool { return c.DCS.Kind == "static" }
+
+// rest says that the cluster is read through Patroni's REST API, so that there is no baton.
+func (c Config) rest() bool { return c.DCS.Kind == "rest" }
 
 // settings is every key of walbaton.yml with its default: the only place for defaults. Each key
 // is also an environment variable, and each but the secrets a flag.
@@ -96,7 +99,7 @@ func settings() []setting {
 		{key: "ttl", value: "15s", help: "how much `time` the baton lasts without renewal", set: duration(func(c *Config) *time.Duration { return &c.TTL })},
 		{key: "renewal", value: "5s", help: "the `time` between renewals of the baton", set: duration(func(c *Config) *time.Duration { return &c.Renewal })},
 		{key: "margin", value: "3s", help: "how much `time` before the end of the baton shipping stops", set: duration(func(c *Config) *time.Duration { return &c.Margin })},
-		{key: "dcs.kind", help: "`static`: a single PostgreSQL without Patroni; otherwise Patroni's configuration says it", set: oneOf(func(c *Config) *string { return &c.DCS.Kind }, "", "static")},
+		{key: "dcs.kind", help: "`static`: a single PostgreSQL without Patroni; rest: Patroni's REST API instead of the DCS, and no baton; otherwise Patroni's configuration says it", set: oneOf(func(c *Config) *string { return &c.DCS.Kind }, "", "static", "rest")},
 		{key: "postgres.dsn", secret: true, set: text(func(c *Config) *string { return &c.Postgres.DSN })},
 		{key: "postgres.data_dir", help: "PostgreSQL's data `directory`, where it differs from Patroni's configuration", set: text(func(c *Config) *string { return &c.Postgres.DataDir })},
 		{key: "log", value: "info", help: "least `level` that is logged: debug, info, warn or error", set: oneOf(func(c *Config) *string { return &c.Log }, "debug", "info", "warn", "error")},
@@ -198,11 +201,11 @@ func (c *Config) readPatroni(getenv func(string) string) error {
 		return withHint(configError("patroni_config", "%w", patroniReason(c.PatroniConfig, err)), "--patroni-config takes the file or folder that Patroni itself is started with")
 	}
 	c.Patroni = p
-	if p.Scope != "" {
-		if c.Scope != "" && c.Scope != p.Scope {
-			return configError("scope", "it is %q here and %q in Patroni's configuration: leave it out here", c.Scope, p.Scope)
+	if name := p.ClusterName(); p.Scope != "" {
+		if c.Scope != "" && c.Scope != name {
+			return configError("scope", "it is %q here and %q by Patroni's configuration: leave it out here", c.Scope, name)
 		}
-		c.Scope = p.Scope
+		c.Scope = name
 	}
 	if p.Name != "" {
 		if c.Name != "" && c.Name != p.Name {
@@ -255,6 +258,9 @@ func (c *Config) check() error {
 	if c.Renewal+c.Margin >= c.TTL {
 		return withHint(configError("ttl", "renewal %v and margin %v leave no time within ttl %v", c.Renewal, c.Margin, c.TTL),
 			"ttl must be longer than renewal and margin together; the defaults are 15s, 5s and 3s")
+	}
+	if c.rest() && c.Policy != string(leader.PolicyPrimary) {
+		return withHint(configError("policy", "%s needs a baton, and dcs.kind rest has none", c.Policy), "leave it out: with rest the running primary ships")
 	}
 	if _, port, err := net.SplitHostPort(c.Listen); err != nil || !isPort(port) {
 		return withHint(configError("listen", "%q is not an address with a port", c.Listen), "give one such as --listen :9847 or --listen 127.0.0.1:9847")

@@ -192,6 +192,68 @@ func TestOpenDCS(t *testing.T) {
 	}
 }
 
+// Where only Patroni can read its DCS, the message names the way out, and the way works.
+func TestREST(t *testing.T) {
+	for file, want := range map[string]string{
+		"etcd: {host: 'c:2379'}":      "--dcs-kind rest",
+		"raft: {self_addr: 'c:2222'}": "--dcs-kind rest",
+		"consul: {host: 'c:8500'}":    "",
+		"exhibitor: {hosts: [a]}":     "--dcs-kind rest",
+		"postgresql: {data_dir: /pg}": "--dcs-kind rest",
+	} {
+		pg := writeFile(t, t.TempDir(), "patroni.yml", "scope: s\nname: n1\nrestapi: {listen: '0.0.0.0:8008', connect_address: '10.0.0.1:8008'}\n"+file)
+		c, err := loadConfig(sources{env(), map[string]string{"config": os.DevNull, "patroni-config": pg}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openDCS(c); want != "" && !strings.Contains(explainError(err), want) {
+			t.Errorf("%s: %v", file, explainError(err))
+		}
+		c.DCS.Kind = "rest"
+		if d, err := openDCS(c); err != nil || d.String() != "Patroni's REST API at http://10.0.0.1:8008, scope s" {
+			t.Errorf("%s: %v, %v", file, d, err)
+		}
+	}
+	for file, want := range map[string]string{
+		"scope: s": "no restapi.listen",
+		"scope: s\nrestapi: {listen: ':8008', certfile: /no/crt}":              "/no/crt",
+		"scope: s\nrestapi: {listen: ':8008'}\nctl: {cacert: /no/ca}":          "/no/ca",
+		"scope: s\nrestapi: {listen: ':8008', cafile: /no/ca, keyfile: /no/k}": "/no/ca",
+	} {
+		pg := writeFile(t, t.TempDir(), "patroni.yml", file)
+		c, err := loadConfig(sources{env(), map[string]string{"config": os.DevNull, "patroni-config": pg, "dcs-kind": "rest"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openDCS(c); err == nil || !strings.Contains(err.Error(), want) || exitCode(err) != exitUsage {
+			t.Errorf("%s: %v, want %s", file, err, want)
+		}
+	}
+}
+
+// A Citus group has a folder of its own in the archive, like a cluster.
+func TestCitusScope(t *testing.T) {
+	pg := writeFile(t, t.TempDir(), "patroni.yml", "scope: demo\nname: n1\netcd3: {hosts: 'a:1'}\ncitus: {database: app, group: 1}\n")
+	load := func(flags map[string]string) (Config, error) {
+		flags["config"], flags["patroni-config"] = os.DevNull, pg
+		return loadConfig(sources{env(), flags})
+	}
+	c, err := load(map[string]string{})
+	if err != nil || c.Scope != "demo-1" || c.Patroni.Path() != "/service/demo/1/" {
+		t.Errorf("scope %q, %v", c.Scope, err)
+	}
+	if _, err := load(map[string]string{"scope": "demo-1"}); err != nil {
+		t.Error(err)
+	}
+	if _, err := load(map[string]string{"scope": "demo"}); err == nil || !strings.Contains(err.Error(), `"demo-1"`) {
+		t.Errorf("the scope without its group: %v", err)
+	}
+	group := 1
+	if got := (Status{Scope: "demo-1", Group: &group}).howAlways(); !strings.Contains(got, "patronictl restart demo --group 1 MEMBER") {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestOpenStore(t *testing.T) {
 	for url, want := range map[string]string{
 		"file:///mnt/archive":                    "",

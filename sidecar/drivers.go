@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -13,7 +14,9 @@ import (
 	"github.com/walbaton/walbaton/archiver/store/s3"
 	"github.com/walbaton/walbaton/leader/dcs"
 	"github.com/walbaton/walbaton/leader/dcs/etcd"
+	"github.com/walbaton/walbaton/leader/dcs/rest"
 	"github.com/walbaton/walbaton/leader/dcs/static"
+	"github.com/walbaton/walbaton/leader/patroni"
 )
 
 // openStore opens the archive that a URL names and puts around it what every store needs: a limit for
@@ -67,6 +70,9 @@ func openDCS(cfg Config) (dcs.DCS, error) {
 		return static.New(cfg.Name, ""), nil
 	}
 	p := cfg.Patroni
+	if cfg.rest() {
+		return openREST(cfg.Name, p)
+	}
 	switch p.DCS.Kind {
 	case "etcd3":
 		e := p.DCS.Etcd3
@@ -86,7 +92,9 @@ func openDCS(cfg Config) (dcs.DCS, error) {
 		return d, nil
 	case "etcd":
 		return nil, withHint(configError("patroni_config", "Patroni uses etcd by its old API (section etcd), which keeps its keys apart from those of the new one"),
-			"rename the section etcd to etcd3 on every node, as Patroni's documentation describes; "+dcsHint)
+			"rename the section etcd to etcd3 on every node, as Patroni's documentation describes; or "+restHint)
+	case "raft":
+		return nil, withHint(configError("patroni_config", "Patroni keeps its keys to itself (section raft)"), restHint)
 	case "":
 		return nil, withHint(configError("patroni_config", "Patroni's configuration names no DCS"), dcsHint)
 	}
@@ -96,4 +104,25 @@ func openDCS(cfg Config) (dcs.DCS, error) {
 // dnsTimeout is for finding etcd in DNS, once.
 const dnsTimeout = 10 * time.Second
 
-const dcsHint = "what works: a section etcd3 with hosts in Patroni's configuration; --dcs-kind static for a single PostgreSQL without Patroni"
+const dcsHint = "what works: a section etcd3 with hosts in Patroni's configuration; --dcs-kind rest, which reads Patroni's REST API and has no baton; --dcs-kind static for a single PostgreSQL without Patroni"
+
+// restHint names the way out where nobody but Patroni can read the DCS.
+const restHint = "give --dcs-kind rest: then Patroni's REST API is read, and there is no baton: the running primary ships"
+
+// openREST takes what patronictl takes for requests to a REST API: its own section, and what it lacks from restapi
+// (patroni/request.py).
+func openREST(member string, p patroni.Config) (dcs.DCS, error) {
+	c := rest.Config{Member: member, Scope: p.Scope, URL: p.RestAPI.URL(), Insecure: p.Ctl.Insecure,
+		CACert: cmp.Or(p.Ctl.CACert, p.RestAPI.CAFile), Cert: p.Ctl.CertFile, Key: p.Ctl.KeyFile}
+	if c.Cert == "" {
+		c.Cert, c.Key = p.RestAPI.CertFile, p.RestAPI.KeyFile
+	}
+	if c.URL == "" {
+		return nil, withHint(configError("patroni_config", "Patroni's configuration has no restapi.listen or restapi.connect_address"), "--dcs-kind rest asks this Patroni's REST API, so its address must be known")
+	}
+	d, err := rest.New(c)
+	if err != nil {
+		return nil, withHint(configError("patroni_config", "%w", err), "see the sections restapi and ctl of Patroni's configuration; this user must be able to read the files that they name")
+	}
+	return d, nil
+}

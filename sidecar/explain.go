@@ -101,7 +101,10 @@ func (a *app) Explain(ctx context.Context, name string) Answer {
 	defer cancel()
 	e := explanation{Explanation: s.archiver.Explain(ctx, n), Member: a.cfg.Name, Members: []memberCopy{}}
 	if v, ok := a.elector.View(); ok {
-		e.Leader, e.Holder = v.Cluster.Leader, v.Baton.Holder
+		e.Leader = v.Cluster.Leader
+		if !a.cfg.rest() { // it has none
+			e.Holder = v.Baton.Holder
+		}
 		e.Members = e.memberCopies(v, n)
 	}
 	e.Next = e.steps()

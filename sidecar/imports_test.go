@@ -16,9 +16,11 @@ const module = "github.com/walbaton/walbaton/"
 func importRules() map[string][]string {
 	return map[string][]string{
 		"leader":               {"leader/dcs", "leader/patroni"},
+		"leader/leadertest":    {"leader", "leader/dcs", "leader/dcs/dcstest"},
 		"leader/patroni":       {"leader/dcs"},
 		"leader/dcs":           {},
 		"leader/dcs/*":         {"leader/dcs"},
+		"leader/dcs/rest":      {"leader/dcs", "leader/dcs/static"}, // the baton of one node
 		"archiver":             {"archiver/durable", "archiver/queue", "archiver/seal", "archiver/store", "archiver/wal"},
 		"archiver/wal":         {},
 		"archiver/wal/*":       {"archiver/wal"},

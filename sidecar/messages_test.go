@@ -96,7 +96,7 @@ func TestConfigMessages(t *testing.T) {
 	}
 	for _, file := range []string{
 		"sockt: /run/s", "colour: red", "archive: {urls: x}", "archive: file:///a", "- archive", "socket: /a\nsocket: /b", "a: b: c", "socket: '${HOME/x}'",
-		"archive: {secret_access_key_file: /nowhere/key}", "a: 1\n---\nb: 2",
+		"archive: {secret_access_key_file: /nowhere/key}", "a: 1\n---\nb: 2", "dcs: {kind: rest}\npolicy: replica",
 	} {
 		show(file)
 	}

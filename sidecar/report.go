@@ -18,6 +18,7 @@ type Status struct {
 	Time     time.Time `json:"time"`
 	Member   string    `json:"member"`
 	Scope    string    `json:"scope"`
+	Group    *int      `json:"citus_group,omitempty"` // it ends the scope
 	SystemID uint64    `json:"system_identifier,string,omitempty"`
 	Ready    bool      `json:"ready"`
 	Why      string    `json:"why,omitempty"` // why it is not ready
@@ -44,6 +45,7 @@ type PostgresStatus struct {
 type DCSStatus struct {
 	Answers  bool      `json:"answers"`
 	Static   bool      `json:"static,omitempty"` // there is none: a single PostgreSQL without Patroni
+	REST     bool      `json:"rest,omitempty"`   // it is read through Patroni's REST API: there is no baton, and no other node's record
 	Error    string    `json:"error,omitempty"`
 	ReadAt   time.Time `json:"read_at,omitzero"`
 	Warnings []string  `json:"warnings,omitempty"`
@@ -97,7 +99,7 @@ type MemberStatus struct {
 func (a *app) Status() Status {
 	srv := a.pg.Server()
 	st := Status{
-		Version: version(), Time: time.Now().UTC(), Member: a.cfg.Name, Scope: a.cfg.Scope, SystemID: srv.SystemID, Ready: true,
+		Version: version(), Time: time.Now().UTC(), Member: a.cfg.Name, Scope: a.cfg.Scope, Group: a.cfg.Patroni.Group, SystemID: srv.SystemID, Ready: true,
 		Postgres: PostgresStatus{State: string(srv.State), Timeline: uint32(srv.Timeline), ArchiveMode: srv.ArchiveMode},
 		Archive:  ArchiveStatus{URL: a.store.String()}, Alarms: []archiver.Alarm{}, Members: []MemberStatus{},
 	}
@@ -135,7 +137,7 @@ func (a *app) reportArchive(st *Status, s *site) {
 
 func (a *app) reportCluster(st *Status) {
 	es := a.elector.Status()
-	st.DCS = DCSStatus{Answers: a.scope.lens.NoDCS || !es.Silent, Static: a.scope.lens.NoDCS, Error: es.Error, ReadAt: es.ReadAt.UTC()}
+	st.DCS = DCSStatus{Answers: a.scope.lens.Alone || !es.Silent, Static: a.scope.lens.Alone, REST: a.cfg.rest(), Error: es.Error, ReadAt: es.ReadAt.UTC()}
 	st.Baton = BatonStatus{Holder: es.Holder, Rule: string(es.Choice.Rule), Why: es.Choice.Why}
 	if es.Holding {
 		st.Baton.Term, st.Baton.Rule, st.Baton.Since = es.Epoch, string(es.Rule), es.Since.UTC()
@@ -158,8 +160,11 @@ func (a *app) reportCluster(st *Status) {
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		st.Members = append(st.Members, memberStatus(v, name))
 	}
-	if st.DCS.Static {
+	switch {
+	case st.DCS.Static:
 		st.alone(a.pg.Server().State)
+	case st.DCS.REST:
+		st.withoutBaton()
 	}
 }
 
@@ -175,6 +180,14 @@ func (st *Status) alone(s archiver.ServerState) {
 		case archiver.ServerStandby:
 			m.Role, m.State = "replica", "running"
 		}
+	}
+}
+
+// withoutBaton says that nobody has what does not exist. Of other nodes' sidecars nothing is known.
+func (st *Status) withoutBaton() {
+	st.Baton = BatonStatus{Why: "Patroni is read through its REST API, so there is none: the running primary ships"}
+	for i := range st.Members {
+		st.Members[i].Baton = false
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/walbaton/walbaton/archiver"
 	"github.com/walbaton/walbaton/archiver/wal"
@@ -37,8 +38,14 @@ func (s *scope) Read(ctx context.Context) (archiver.Cluster, error) {
 	return s.lens.Cluster(v, true), nil
 }
 
+// errHearsay is why nothing is hidden from a restore with dcs.kind rest.
+var errHearsay = errors.New("what Patroni's REST API says of the leader is not linearizable")
+
 // Leader makes scope an archiver.Oracle: fetch asks it whether a history is to be hidden.
 func (s *scope) Leader(ctx context.Context) (archiver.Leader, error) {
+	if s.lens.NoDCS && !s.lens.Alone {
+		return archiver.Leader{}, errHearsay
+	}
 	v, err := s.elector.Read(ctx)
 	if err != nil {
 		return archiver.Leader{}, err

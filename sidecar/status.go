@@ -111,11 +111,14 @@ func (st Status) problems() []string {
 	if !st.Ready {
 		out = append(out, st.Why)
 	}
-	if st.Baton.Holder == "" && st.DCS.ReadAt.Unix() > 0 && len(st.Members) > 1 {
+	if st.DCS.REST && !st.DCS.Answers {
+		out = append(out, "Patroni's REST API does not answer: "+st.DCS.Error)
+	}
+	if st.Baton.Holder == "" && !st.DCS.REST && st.DCS.ReadAt.Unix() > 0 && len(st.Members) > 1 {
 		out = append(out, "nobody holds the baton: "+st.Baton.Why)
 	}
 	for _, m := range st.Members {
-		if !m.Sidecar && len(st.Members) > 1 {
+		if !m.Sidecar && !st.DCS.REST && len(st.Members) > 1 {
 			out = append(out, fmt.Sprintf("no sidecar answers beside %s: what only it has is not protected", m.Name))
 		}
 	}
@@ -127,6 +130,15 @@ func (st Status) problems() []string {
 
 // notes says what is in order and could be better.
 func (st Status) notes() []string {
+	out := st.noteMode()
+	if st.DCS.REST {
+		out = append(out, `with dcs.kind rest each primary ships, a standby's WAL only once it is the primary, and no history file is
+  hidden from a restore. What the others' sidecars do, ask each of them: walbaton status --address HOST:PORT`)
+	}
+	return out
+}
+
+func (st Status) noteMode() []string {
 	on := st.withMode("on")
 	if len(on) == 0 || len(st.Members) < 2 || len(st.withMode("off")) > 0 { // on differs from always on standbys only
 		return nil
@@ -151,7 +163,11 @@ func (st Status) howAlways() string {
 	if st.DCS.Static {
 		return `psql -c "alter system set archive_mode = 'always'", and restart PostgreSQL`
 	}
-	return fmt.Sprintf("patronictl edit-config %s -p archive_mode=always, and restart each node, replicas first (patronictl restart %s MEMBER)", st.Scope, st.Scope)
+	name := st.Scope
+	if st.Group != nil {
+		name = fmt.Sprintf("%s --group %d", strings.TrimSuffix(name, fmt.Sprintf("-%d", *st.Group)), *st.Group)
+	}
+	return fmt.Sprintf("patronictl edit-config %s -p archive_mode=always, and restart each node, replicas first (patronictl restart %s MEMBER)", name, name)
 }
 
 // printStatus writes for people.
@@ -170,7 +186,7 @@ func printStatus(w io.Writer, st Status) error {
 	fmt.Fprintln(t, "MEMBER\tROLE\tSTATE\tTL\tBATON\tSIDECAR\tSTORE\tHAS\tNOT ARCHIVED\t")
 	for _, m := range st.Members {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", m.Name, role(m), m.State, number(uint64(m.Timeline), m.Timeline != 0),
-			mark(m.Baton, "holds it", ""), mark(m.Sidecar, "alive", "absent"), mark(m.Store, "answers", mark(m.Sidecar, "silent", "")),
+			mark(m.Baton, "holds it", ""), mark(m.Sidecar, "alive", mark(st.DCS.REST, "-", "absent")), mark(m.Store, "answers", mark(m.Sidecar, "silent", "")),
 			number(m.Has, m.Sidecar), number(m.Misses, m.Sidecar))
 	}
 	if err := t.Flush(); err != nil {

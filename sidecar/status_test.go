@@ -165,6 +165,29 @@ func TestStatusOfStatic(t *testing.T) {
 	})
 }
 
+// With dcs.kind rest nobody has a baton, and nothing is known of other sidecars: that is said, and is no problem.
+func TestStatusOfREST(t *testing.T) {
+	rest := func() Status {
+		st := twoNodes()
+		st.DCS.REST = true
+		st.Members[1] = MemberStatus{Name: "n2", Role: "replica", State: "streaming", Timeline: 2}
+		st.withoutBaton()
+		return st
+	}
+	code, out, errs := askedStatus(t, rest())
+	if code != exitOK || errs != "" {
+		t.Errorf("exit %d, %s", code, errs)
+	}
+	golden(t, "status/rest_runs.txt", out)
+	st := rest()
+	st.DCS.Answers, st.DCS.Error = false, "read scope: Get \"http://10.0.0.1:8008/patroni\": connection refused"
+	code, out, _ = askedStatus(t, st)
+	if code != exitFound {
+		t.Errorf("silent: exit %d", code)
+	}
+	golden(t, "status/rest_silent.txt", out)
+}
+
 // A Patroni that is stopped has no key: what its server does its record says.
 func TestStatusWithoutMemberKey(t *testing.T) {
 	for role, want := range map[leader.Role][2]string{

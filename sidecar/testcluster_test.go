@@ -34,6 +34,8 @@ type testCluster struct {
 	scope *dcsmem.Server // nil: a single PostgreSQL without Patroni
 	store *storemem.Store
 	spoil atomic.Pointer[func(storemem.Call) storemem.Fault] // requests to the archive, of all nodes
+
+	rest bool // dcs.kind of the sidecars that are made from now on
 }
 
 func newTestCluster(t *testing.T) *testCluster {
@@ -132,7 +134,11 @@ func (c *testCluster) newSidecar(name string) *sidecar {
 	s.app.store = surround(storemem.NewFaults(c.store, wire), cfg, store.NewMetrics(s.registry), log)
 	if c.scope != nil {
 		s.cfg.DCS.Kind = ""
-		d = dcsmem.NewFaulty(&noted{c.scope.Client(), s}, func(dcsmem.Op) dcsmem.Fault { return dcsmem.Fault(s.cut.Load()) })
+		var scope dcs.DCS = &noted{c.scope.Client(), s}
+		if c.rest {
+			s.cfg.DCS.Kind, scope = "rest", hearsay{static.New(name, ""), scope}
+		}
+		d = dcsmem.NewFaulty(scope, func(dcsmem.Op) dcsmem.Fault { return dcsmem.Fault(s.cut.Load()) })
 	}
 	if err := s.join(d); err != nil {
 		t.Fatal(err)
@@ -290,6 +296,24 @@ func (s *testServer) set(srv archiver.Server) {
 	s.mu.Unlock()
 	s.change()
 }
+
+// hearsay is what package rest makes of Patroni's REST API: Patroni's keys, and the own record and baton.
+type hearsay struct {
+	*static.DCS
+	scope dcs.DCS
+}
+
+func (h hearsay) Read(ctx context.Context) (dcs.Reading, error) {
+	said, err := h.scope.Read(ctx)
+	if err != nil {
+		return dcs.Reading{}, err
+	}
+	r, err := h.DCS.Read(ctx)
+	r.Nodes, r.Revision = said.Nodes, said.Revision
+	return r, err
+}
+
+func (h hearsay) Wait(ctx context.Context, since dcs.Reading) error { return h.scope.Wait(ctx, since) }
 
 // noted is a DCS that takes a millisecond for each request, as none takes no time, and remembers when a record was written
 // with another content than before.

@@ -31,10 +31,10 @@ import (
 // Config is the part of Patroni's configuration that a sidecar needs. What is not set is
 // zero, except where a default is named.
 type Config struct {
-	Scope        string         // name of the cluster; always set
+	Scope        string         // name of the cluster, or with Citus of all its groups; always set
 	Namespace    string         // default "service"; without slashes around
 	Name         string         // of this member; "" in a configuration for patronictl
-	Group        *int           // Citus group
+	Group        *int           // Citus group; 0 is the coordinator, nil is no Citus
 	DCS          DCSConfig      // the one section that Patroni uses
 	RestAPI      RestAPI        // of this member
 	Ctl          Ctl            // how patronictl, and so we, reach other members' REST API
@@ -199,8 +199,9 @@ func configOf(t section) (Config, error) {
 		c.Namespace = "service"
 	}
 	if citus := t.section("citus"); citus.text("database") != "" {
-		if g, err := strconv.Atoi(citus.text("group")); err == nil {
-			c.Group = &g
+		if g, err := strconv.ParseUint(citus.text("group"), 10, 31); err == nil { // Patroni needs both
+			group := int(g)
+			c.Group = &group
 		}
 	}
 	hints := t.section("bootstrap").section("dcs")
@@ -293,6 +294,15 @@ func (c Config) Path() string {
 		p = strings.ReplaceAll(p, "//", "/")
 	}
 	return p
+}
+
+// ClusterName names this PostgreSQL cluster: the scope, and with Citus <scope>-<group>, since each group is a cluster with a
+// system identifier of its own. Patroni names its Kubernetes objects so.
+func (c Config) ClusterName() string {
+	if c.Group == nil {
+		return c.Scope
+	}
+	return c.Scope + "-" + strconv.Itoa(*c.Group)
 }
 
 // URL is where this member's REST API answers, "" when it is not configured.

@@ -206,6 +206,28 @@ func TestDCSKind(t *testing.T) {
 	}
 }
 
+// Each group of a Citus cluster is a PostgreSQL cluster of its own (patroni/postgresql/mpp/citus.py, validate_config).
+func TestCitus(t *testing.T) {
+	for text, want := range map[string][2]string{
+		"":                                      {"/service/demo/", "demo"},
+		"citus: {database: app, group: 0}":      {"/service/demo/0/", "demo-0"},
+		"citus: {database: app, group: '12'}":   {"/service/demo/12/", "demo-12"},
+		"citus: {group: 1}":                     {"/service/demo/", "demo"},
+		"citus: {database: app}":                {"/service/demo/", "demo"},
+		"citus: {database: app, group: worker}": {"/service/demo/", "demo"},
+		"citus: {database: app, group: -1}":     {"/service/demo/", "demo"},
+	} {
+		c := must(t, "scope: demo\n"+text, nil)
+		if got := [2]string{c.Path(), c.ClusterName()}; got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+	c := must(t, "scope: demo\ncitus: {database: app, group: 1}", map[string]string{"PATRONI_CITUS_GROUP": "2"})
+	if c.ClusterName() != "demo-2" {
+		t.Errorf("the variable counts: %s", c.ClusterName())
+	}
+}
+
 func TestLocal(t *testing.T) {
 	for text, want := range map[string]struct {
 		host string

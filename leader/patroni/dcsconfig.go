@@ -47,7 +47,7 @@ func (e Etcd3) Endpoints() []string {
 }
 
 // ErrNotDirect is about a DCS that can be reached through Patroni's REST API only.
-var ErrNotDirect = errors.New("only Patroni's REST API can read this DCS")
+var ErrNotDirect = errors.New("only Patroni's REST API can read this DCS (--dcs-kind rest)")
 
 // Direct says why the DCS cannot be read and written directly: an error that wraps
 // ErrNotDirect, or nil.

@@ -80,6 +80,20 @@ func summary(c patroni.Cluster) string {
 }
 
 // Each dump has its summary beside it; read what -update wrote there before you commit it.
+// The keys of Citus groups below a scope are not that scope's.
+func TestGroupsAreNotOurs(t *testing.T) {
+	c, err := patroni.Parse(map[string]dcs.Node{
+		"leader": {Value: "n1"}, "0/leader": {Value: "c1"}, "0/members/c1": {Value: `{"role":"primary"}`}, "1/members/w1": {Value: "{}"},
+		"members/n1": {Value: `{"role":"primary"}`}, "1/initialize": {Value: "7"}, "0/config": {Value: `{"pause":true}`},
+	})
+	if err != nil || c.Leader != "n1" || len(c.Members) != 1 || c.SystemID != 0 || c.Paused || len(c.Warnings) != 0 {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	if _, err := patroni.Parse(map[string]dcs.Node{"0/leader": {Value: "c1"}, "0/members/c1": {Value: "{}"}}); !errors.Is(err, patroni.ErrNoCluster) {
+		t.Errorf("groups only: %v", err)
+	}
+}
+
 func TestParse(t *testing.T) {
 	dumps, err := filepath.Glob("testdata/*/*.json")
 	if err != nil || len(dumps) < 15 {

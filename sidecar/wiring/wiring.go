@@ -15,6 +15,7 @@ import (
 // leader is known it stays, and nothing is called a branch by a guess.
 type Lens struct {
 	NoDCS bool // static, rest: a running primary counts as the leader
+	Alone bool // static
 
 	mu   sync.Mutex
 	line wal.History
@@ -22,7 +23,7 @@ type Lens struct {
 
 // Cluster translates a view. answered says that the DCS answered it.
 func (l *Lens) Cluster(v leader.View, answered bool) archiver.Cluster {
-	c := archiver.Cluster{Answered: answered, NoDCS: l.NoDCS, Self: v.Self, Leader: v.Cluster.Leader, Marks: map[wal.Timeline]uint64{}}
+	c := archiver.Cluster{Answered: answered, NoDCS: l.NoDCS, Alone: l.Alone, Self: v.Self, Leader: v.Cluster.Leader, Marks: map[wal.Timeline]uint64{}}
 	if m, ok := v.Cluster.Members[c.Leader]; ok {
 		c.LeaderHost, c.LeaderPort = m.Host, m.Port
 	}

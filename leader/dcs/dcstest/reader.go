@@ -22,6 +22,11 @@ func Reader(t *testing.T, r Runner) {
 	r.run(t, "keys are named by their path below the scope", readsKeys)
 	r.run(t, "version grows with each write, token changes with each creation", versions)
 	r.run(t, "our own keys are not among Patroni's", ownKeys)
+	Waiter(t, r)
+}
+
+// Waiter is the part of Reader that fits a driver whose keys are put together from other answers (rest).
+func Waiter(t *testing.T, r Runner) {
 	r.run(t, "the name says which store", func(t *testing.T, s Scope) {
 		if n := s.Client(t).String(); n == "" {
 			t.Errorf("got %q", n)

@@ -13,6 +13,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/walbaton/walbaton/leader/dcs"
+	"github.com/walbaton/walbaton/leader/patroni"
 )
 
 // TestRemoved deletes all keys of the scope, as `patronictl remove` does.
@@ -84,6 +85,52 @@ func TestPrefixIsolation(t *testing.T) {
 	defer cancel()
 	if err := d.Wait(ctx, r); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a change in batman2 ended the wait: %v", err)
+	}
+}
+
+// TestCitusGroups: the groups of one scope do not see each other, though the coordinator's Patroni reads them all.
+func TestCitusGroups(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, nil)
+	raw := s.raw(t)
+	prefixes := []string{"/service/demo/0/", "/service/demo/1/", "/service/demo/10/", "/service/demo/"} // the last is no group
+	clients := make([]*Client, len(prefixes))
+	for i, prefix := range prefixes {
+		member := "n" + strings.Trim(prefix[len("/service/demo/"):], "/")
+		put(t, raw, prefix+"leader", member)
+		put(t, raw, prefix+"members/"+member, `{"role":"primary"}`)
+		clients[i] = open(t, Config{Endpoints: []string{s.url}, Prefix: prefix})
+		if _, err := clients[i].Claim(soon(t), dcs.Lease{Holder: member, TTL: time.Minute}); err != nil {
+			t.Fatalf("%s: a baton for each group: %v", prefix, err)
+		}
+		if err := clients[i].Announce(soon(t), member, "{}", time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, prefix := range prefixes {
+		r, err := clients[i].Read(soon(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		member := r.Nodes["leader"].Value
+		c, err := patroni.Parse(r.Nodes)
+		if err != nil || len(c.Warnings) != 0 || c.Leader != member || len(c.Members) != 1 || c.Members[member].Role != "primary" {
+			t.Errorf("%s: %+v, %v", prefix, c, err)
+		}
+		if len(r.Records) != 1 || r.Records[member].Value != "{}" || r.Baton.Holder != member {
+			t.Errorf("%s: records %v, baton %+v", prefix, r.Records, r.Baton)
+		}
+	}
+	now, err := clients[1].Read(soon(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, raw, "/service/demo/0/leader", "x")
+	put(t, raw, "/service/demo/10/leader", "x")
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := clients[1].Wait(ctx, now); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a change in another group ended the wait: %v", err)
 	}
 }
 
