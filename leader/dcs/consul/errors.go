@@ -56,6 +56,8 @@ func because(ctx context.Context, err error, needed string) error {
 		return err
 	case strings.Contains(text, "ACL not found"):
 		return &DeniedError{}
+	case strings.Contains(text, "'key:list'"): // of acl.enable_key_list_policy
+		return &DeniedError{Rule: strings.Replace(needed, `"read"`, `"list"`, 1)}
 	case strings.Contains(text, "Permission denied") || answered && status.Code == http.StatusForbidden:
 		return &DeniedError{Rule: needed}
 	case answered:

@@ -147,7 +147,8 @@ func (c *Client) keep(ctx context.Context, want record) error {
 
 // put writes on condition of the index it knows: a write whose answer was lost, and that is
 // carried out late, must not undo a newer one. What another session has locked is an
-// earlier life's of this sidecar: it is replaced.
+// earlier life's of this sidecar: it is replaced. The flags make each write a change: one
+// that changes nothing leaves the index as it was, and the condition of the late one true.
 func (c *Client) put(ctx context.Context, r record) (uint64, error) {
 	key := c.recordKey(r.member)
 	first := &api.KVTxnOp{Verb: api.KVCheckNotExists, Key: key}
@@ -156,7 +157,7 @@ func (c *Client) put(ctx context.Context, r record) (uint64, error) {
 	}
 	for range 3 {
 		results, err := c.change(ctx, c.recordRule(), first,
-			&api.KVTxnOp{Verb: api.KVLock, Key: key, Value: []byte(r.value), Session: r.session})
+			&api.KVTxnOp{Verb: api.KVLock, Key: key, Value: []byte(r.value), Session: r.session, Flags: first.Index})
 		switch {
 		case err == nil && len(results) > 0:
 			return results[len(results)-1].ModifyIndex, nil

@@ -93,3 +93,21 @@ func (a *authority) client(t testing.TB) *tls.Config {
 	}
 	return c
 }
+
+// both is the member's certificate and key in one file.
+func (a *authority) both(t *testing.T) string {
+	t.Helper()
+	var all []byte
+	for _, ext := range []string{".crt", ".key"} {
+		b, err := os.ReadFile(a.member + ext)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, b...)
+	}
+	path := a.member + ".pem"
+	if err := os.WriteFile(path, all, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
