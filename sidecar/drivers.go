@@ -84,6 +84,8 @@ func openDCS(cfg Config) (dcs.DCS, error) {
 			return nil, withHint(configError("patroni_config", "%w", err), "see the section etcd3 of Patroni's configuration; this user must be able to read the files that it names")
 		}
 		return d, nil
+	case "consul":
+		return openConsul(cfg)
 	case "etcd":
 		return nil, withHint(configError("patroni_config", "Patroni uses etcd by its old API (section etcd), which keeps its keys apart from those of the new one"),
 			"rename the section etcd to etcd3 on every node, as Patroni's documentation describes; "+dcsHint)
@@ -96,4 +98,4 @@ func openDCS(cfg Config) (dcs.DCS, error) {
 // dnsTimeout is for finding etcd in DNS, once.
 const dnsTimeout = 10 * time.Second
 
-const dcsHint = "what works: a section etcd3 with hosts in Patroni's configuration; --dcs-kind static for a single PostgreSQL without Patroni"
+const dcsHint = "what works: a section consul or etcd3 in Patroni's configuration; --dcs-kind static for a single PostgreSQL without Patroni"
