@@ -192,6 +192,16 @@ func TestOpenDCS(t *testing.T) {
 	}
 }
 
+func TestWithRights(t *testing.T) {
+	const denied = `read scope: permission denied: the token lacks key_prefix "service/s/" { policy = "read" }`
+	if got := withRights(denied); !strings.HasPrefix(got, denied) || !strings.Contains(got, "docs/dcs.md") {
+		t.Errorf("got %s", got)
+	}
+	if got := withRights("read scope: connection refused"); got != "read scope: connection refused" {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestOpenStore(t *testing.T) {
 	for url, want := range map[string]string{
 		"file:///mnt/archive":                    "",

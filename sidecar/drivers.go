@@ -95,6 +95,14 @@ func openDCS(cfg Config) (dcs.DCS, error) {
 	return nil, withHint(configError("patroni_config", "Patroni uses %s, which is not yet in this version", p.DCS.Kind), dcsHint)
 }
 
+// withRights adds to what a driver says of a right that is missing where all of them stand.
+func withRights(reason string) string {
+	if strings.Contains(reason, "permission denied") {
+		reason += " (docs/dcs.md has all that the sidecar must be allowed, and what to type)"
+	}
+	return reason
+}
+
 // dnsTimeout is for finding etcd in DNS, once.
 const dnsTimeout = 10 * time.Second
 

@@ -21,16 +21,14 @@ import (
 
 const mayAll = "11111111-2222-3333-4444-555555555555" // the management token of the tests
 
-// startWithACL starts a Consul that refuses what no policy allows, with a leader key of Patroni's.
+// startWithACL starts a Consul that refuses what no policy allows.
 func startWithACL(t *testing.T, config ...string) (*server, *api.Client) {
 	t.Helper()
 	s := newServer(t, append(config, quick,
 		fmt.Sprintf(`acl { enabled = true default_policy = "deny" tokens { initial_management = %q agent = %q } }`, mayAll, mayAll))...)
 	s.token = mayAll
 	s.Start(t)
-	raw := s.raw(t)
-	put(t, raw, "service/batman/leader", "n1")
-	return s, raw
+	return s, s.raw(t)
 }
 
 // grant makes a policy of its own, and a token that has it.
@@ -125,6 +123,7 @@ func TestPermissions(t *testing.T) {
 	t.Parallel()
 	rules, messages := documented(t)
 	s, raw := startWithACL(t)
+	put(t, raw, "service/batman/leader", "n1")
 	config := func(token string) Config { return Config{Address: s.address, Prefix: "service/batman/", Token: token} }
 	all, _ := grant(t, raw, rules)
 	if said := life(t, open(t, config(all))); len(said) > 0 {
@@ -219,6 +218,7 @@ func TestListPolicy(t *testing.T) {
 	t.Parallel()
 	rules, _ := documented(t)
 	s, raw := startWithACL(t, `acl { enable_key_list_policy = true }`)
+	put(t, raw, "service/batman/leader", "n1")
 	config := func(token string) Config { return Config{Address: s.address, Prefix: "service/batman/", Token: token} }
 	_, err := open(t, config(mustToken(t, raw, rules...))).Read(soon(t))
 	if err == nil || !strings.Contains(err.Error(), `key_prefix "service/batman/" { policy = "list" }`) {

@@ -8,32 +8,37 @@
 //
 // Each is locked by a session of its own with the behavior "delete", so that they vanish when
 // their sidecar does. The token of a lease is the id of its session. The epoch of a baton, and
-// the Token of a node, is the key's create index: every claim creates the key anew, so a raft
-// index is never an epoch twice. (A key's lock index begins again at 1 when the key was deleted.)
+// the Token of a node, is the key's create index: every claim creates the key anew, so no raft
+// index is an epoch twice. (The lock index begins again at 1 when a key was deleted.)
+//
+// # Sessions
 //
 // A session lives for the TTL of its lease, but not less than the servers' session_ttl_min
-// (10 s unless somebody lowered it): a shorter one is raised to it. Consul promises that a
-// session lives for its TTL, and in fact ends it after two. So promise 3 of package dcs is a lower bound here: the baton
-// of a sidecar that died with a TTL of 15 s is free after 15 to 30 s, as Patroni's own leader key is.
+// (10 s unless somebody lowered it): a shorter TTL is raised to it. Consul promises that a
+// session lives for its TTL, and in fact ends it after two. So promise 3 of package dcs is a
+// lower bound here: the baton of a sidecar that died is free after one to two TTLs.
 //
-// The lock delay is a millisecond, the shortest that there is, as Patroni has it. After a session
-// has ended, nobody gets the lock for that long (15 s if nothing is said), so that a holder
-// can notice. Ours has noticed before: its term ends, by its own clock, before the TTL does. A longer delay would
-// only leave a free baton that cannot be claimed.
+// After a session has ended nobody gets its locks for the lock delay: 15 s if nothing is said,
+// so that a holder can notice. Here it is a millisecond, the shortest that there is, as
+// Patroni has it. Our holder has noticed before: its term ends, by its own clock, before the
+// TTL does. All that a longer delay would give is a free baton that cannot be claimed.
 //
-// Sessions have no health checks (of the agent's node: serfHealth, the default). A network that
-// loses gossip must not end a lease early; the TTL is for that. What still ends one early is an
-// administrator's word: somebody destroys the session, deletes the key, or takes the agent's node out of the catalog, as an agent
-// does by itself when it is stopped and leave_on_terminate is on (the default for clients).
-// Then Patroni's leader key is gone as well, and for up to a TTL two nodes may ship; what they put is put only once, and before
-// a batch of deletes the term is read back.
+// Sessions have no health checks (serfHealth is the default). A network that loses gossip must
+// not end a lease early; the TTL is for that. What still ends one early is somebody's word:
+// the session is destroyed, the key deleted, or the agent's node taken out of the catalog. An
+// agent does the last by itself when it is stopped and leave_on_terminate is on (the default of
+// clients). Then Patroni's leader key is gone as well, and until the holder's next renewal, or
+// the end of its term, two nodes may ship. What they put is put only once, and before a batch
+// of deletes the term is read back.
+//
+// # Requests
 //
 // All requests go to one address, the agent that Patroni asks, over HTTP/1.1: a connection that
-// died is found by the context of the one request on it. A renewal may be answered by a leader that has been
-// replaced and has not noticed; the read of the key that follows it is not.
+// died holds up one request, whose context ends it. A renewal may be answered by a leader that
+// has been replaced and has not noticed; the read of the key that follows it cannot.
 //
-// Where Patroni's configuration has no token, CONSUL_HTTP_TOKEN and CONSUL_HTTP_TOKEN_FILE count,
-// as for all of Consul's own tools.
+// Where Patroni's configuration has no token, CONSUL_HTTP_TOKEN and CONSUL_HTTP_TOKEN_FILE
+// count, as for Consul's own tools.
 package consul
 
 import (
@@ -115,7 +120,10 @@ func New(c Config) (*Client, error) {
 	default:
 		return nil, fmt.Errorf("open consul: scheme %q is neither http nor https", c.Scheme)
 	}
-	client := &http.Client{Transport: transport}
+	client := &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the token is for this address
+	}
 	a, err := api.NewClient(&api.Config{Address: c.Address, Scheme: c.Scheme, HttpClient: client, Token: c.Token, Datacenter: c.Datacenter})
 	if err != nil {
 		return nil, fmt.Errorf("open consul: %w", err)

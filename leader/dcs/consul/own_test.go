@@ -197,6 +197,27 @@ func TestPrefixIsolation(t *testing.T) {
 	}
 }
 
+// TestIndexGoesBack waits from an index that the servers do not have yet, as after they were restored from a backup.
+func TestIndexGoesBack(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, quick)
+	raw := s.raw(t)
+	d := open(t, Config{Address: s.address, Prefix: "service/batman/"})
+	put(t, raw, "service/batman/leader", "n1")
+	now, err := d.Read(soon(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now.Revision += "000"
+	done := make(chan error, 1)
+	go func() { done <- d.Wait(soon(t), now) }()
+	time.Sleep(300 * time.Millisecond)
+	put(t, raw, "service/batman/leader", "n2")
+	if err := <-done; err != nil { // at the latest after the idle time
+		t.Error(err)
+	}
+}
+
 // TestLeaderToken plays Patroni's leader key: each tenure is a creation of its own, also of the same member.
 func TestLeaderToken(t *testing.T) {
 	t.Parallel()
@@ -242,7 +263,7 @@ func TestTLS(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	s := newServer(t, quick, `tls { defaults { verify_incoming = true ca_file = "`+ca.file+`" cert_file = "`+ca.server+`.crt" key_file = "`+ca.server+`.key" } }`)
-	s.address, s.tls = freeAddress(t), ca
+	s.address, s.tls = s.secure, ca
 	s.args = append(s.args, "-https-port", port(s.address))
 	s.Start(t)
 	c := Config{Address: s.address, Scheme: "https", Prefix: "service/batman/", CACert: ca.file, Cert: ca.member + ".crt", Key: ca.member + ".key"}

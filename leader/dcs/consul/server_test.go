@@ -21,6 +21,7 @@ import (
 // server is one durable Consul server on free loopback ports.
 type server struct {
 	address string
+	secure  string // another one, for https
 	args    []string
 	log     string
 	tls     *authority
@@ -42,12 +43,12 @@ func startServer(t testing.TB, config ...string) *server {
 
 func newServer(t testing.TB, config ...string) *server {
 	t.Helper()
-	dir := t.TempDir()
-	s := &server{address: freeAddress(t), log: filepath.Join(dir, "log")}
+	dir, free := t.TempDir(), freeAddresses(t, 4)
+	s := &server{address: free[0], secure: free[3], log: filepath.Join(dir, "log")}
 	// A restarted server must find itself at the same address: these ports stay.
 	s.args = []string{"agent", "-server", "-bootstrap-expect=1", "-node", "test", "-data-dir", filepath.Join(dir, "data"), "-log-level", "warn",
 		"-bind", "127.0.0.1", "-client", "127.0.0.1", "-http-port", port(s.address), "-dns-port", "-1", "-grpc-port", "-1", "-grpc-tls-port", "-1",
-		"-server-port", port(freeAddress(t)), "-serf-lan-port", port(freeAddress(t)), "-serf-wan-port", "-1",
+		"-server-port", port(free[1]), "-serf-lan-port", port(free[2]), "-serf-wan-port", "-1",
 		"-hcl", `connect { enabled = false } disable_update_check = true performance { raft_multiplier = 1 } leave_on_terminate = false`}
 	for _, c := range config {
 		s.args = append(s.args, "-hcl", c)
@@ -57,14 +58,18 @@ func newServer(t testing.TB, config ...string) *server {
 
 func port(address string) string { return address[strings.LastIndex(address, ":")+1:] }
 
-func freeAddress(t testing.TB) string {
+func freeAddresses(t testing.TB, n int) []string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	free := make([]string, n)
+	for i := range free {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() // when all are found, or two might be the same
+		free[i] = l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return free
 }
 
 // tool finds what .ci/build-tools built.

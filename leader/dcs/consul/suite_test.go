@@ -3,6 +3,7 @@
 package consul
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -17,11 +18,14 @@ func on(s *server, raw *api.Client) dcstest.Runner {
 	return func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) { test(t, scope(t, s, raw)) }
 }
 
+// scope gives clients that may do exactly what docs/dcs.md says.
 func scope(t *testing.T, s *server, raw *api.Client) dcstest.Scope {
 	prefix := prefixOf(t)
+	rules, _ := documented(t)
+	token := mustToken(t, raw, strings.ReplaceAll(strings.Join(rules, "\n"), "service/batman/", prefix))
 	return dcstest.Scope{
 		Client: func(t *testing.T) dcs.DCS {
-			return open(t, Config{Address: s.address, Prefix: prefix})
+			return open(t, Config{Address: s.address, Prefix: prefix, Token: token})
 		},
 		Put: func(t *testing.T, key, value string) { put(t, raw, prefix+key, value) },
 		Delete: func(t *testing.T, key string) {
@@ -37,20 +41,18 @@ func scope(t *testing.T, s *server, raw *api.Client) dcstest.Scope {
 
 func TestReader(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, quick)
-	dcstest.Reader(t, on(s, s.raw(t)))
+	dcstest.Reader(t, on(startWithACL(t)))
 }
 
 func TestLease(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, quick)
-	dcstest.Lease(t, on(s, s.raw(t)))
+	dcstest.Lease(t, on(startWithACL(t)))
 }
 
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	dcstest.Outage(t, func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) {
-		s := startServer(t, quick)
-		test(t, scope(t, s, s.raw(t)))
+		s, raw := startWithACL(t)
+		test(t, scope(t, s, raw))
 	})
 }

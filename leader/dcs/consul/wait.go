@@ -18,8 +18,9 @@ const (
 	quiet = 100 * time.Millisecond // after a change that does not count
 )
 
-// Wait asks for the scope again and again, each time from the index of the last answer on,
-// which the server holds back until something has changed. What fails means that the scope may differ.
+// Wait asks for the scope again and again, each time from the index of the last answer on: the
+// server holds its answer back until something has changed. What fails means that the scope
+// may differ.
 func (c *Client) Wait(ctx context.Context, since dcs.Reading) error {
 	if err := c.wait(ctx, since); err != nil {
 		return fmt.Errorf("wait for a change: %w", err)
