@@ -291,7 +291,7 @@ func (a *app) ready() error {
 		return errors.New("the archive does not answer: " + why)
 	}
 	if st := a.elector.Status(); !a.scope.lens.NoDCS && st.Silent {
-		return errors.New("the DCS does not answer: " + st.Error)
+		return errors.New("the DCS does not answer: " + withRights(st.Error))
 	}
 	return nil
 }

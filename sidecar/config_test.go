@@ -171,7 +171,7 @@ func TestSettings(t *testing.T) {
 
 func TestOpenDCS(t *testing.T) {
 	for file, want := range map[string]string{
-		"scope: s\nconsul: {host: 'c:8500'}":   "Patroni uses consul, which is not yet in this version",
+		"scope: s\nconsul: {host: 'c:8500'}":   "",
 		"scope: s\netcd: {host: 'c:2379'}":     "section etcd",
 		"scope: s\nkubernetes: {}":             "Patroni uses kubernetes",
 		"scope: s":                             "names no DCS",
@@ -184,7 +184,7 @@ func TestOpenDCS(t *testing.T) {
 		}
 		d, err := openDCS(c)
 		switch {
-		case want == "" && (err != nil || !strings.Contains(d.String(), "/service/s/")):
+		case want == "" && (err != nil || !strings.HasSuffix(d.String(), "/service/s/")):
 			t.Errorf("%q: got %v, %v", file, d, err)
 		case want != "" && (err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(explainError(err), "etcd3")):
 			t.Errorf("%q: got %v, want %q", file, err, want)
@@ -250,6 +250,16 @@ func TestCitusScope(t *testing.T) {
 	}
 	group := 1
 	if got := (Status{Scope: "demo-1", Group: &group}).howAlways(); !strings.Contains(got, "patronictl restart demo --group 1 MEMBER") {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestWithRights(t *testing.T) {
+	const denied = `read scope: permission denied: the token lacks key_prefix "service/s/" { policy = "read" }`
+	if got := withRights(denied); !strings.HasPrefix(got, denied) || !strings.Contains(got, "docs/dcs.md") {
+		t.Errorf("got %s", got)
+	}
+	if got := withRights("read scope: connection refused"); got != "read scope: connection refused" {
 		t.Errorf("got %s", got)
 	}
 }

@@ -90,6 +90,8 @@ func openDCS(cfg Config) (dcs.DCS, error) {
 			return nil, withHint(configError("patroni_config", "%w", err), "see the section etcd3 of Patroni's configuration; this user must be able to read the files that it names")
 		}
 		return d, nil
+	case "consul":
+		return openConsul(cfg)
 	case "etcd":
 		return nil, withHint(configError("patroni_config", "Patroni uses etcd by its old API (section etcd), which keeps its keys apart from those of the new one"),
 			"rename the section etcd to etcd3 on every node, as Patroni's documentation describes; or "+restHint)
@@ -101,10 +103,18 @@ func openDCS(cfg Config) (dcs.DCS, error) {
 	return nil, withHint(configError("patroni_config", "Patroni uses %s, which is not yet in this version", p.DCS.Kind), dcsHint)
 }
 
+// withRights adds to what a driver says of a right that is missing where all of them stand.
+func withRights(reason string) string {
+	if strings.Contains(reason, "permission denied") {
+		reason += " (docs/dcs.md has all that the sidecar must be allowed, and what to type)"
+	}
+	return reason
+}
+
 // dnsTimeout is for finding etcd in DNS, once.
 const dnsTimeout = 10 * time.Second
 
-const dcsHint = "what works: a section etcd3 with hosts in Patroni's configuration; --dcs-kind rest, which reads Patroni's REST API and has no baton; --dcs-kind static for a single PostgreSQL without Patroni"
+const dcsHint = "what works: a section etcd3, consul, kubernetes or zookeeper in Patroni's configuration; --dcs-kind rest, which reads Patroni's REST API and has no baton; --dcs-kind static for a single PostgreSQL without Patroni"
 
 // restHint names the way out where nobody but Patroni can read the DCS.
 const restHint = "give --dcs-kind rest: then Patroni's REST API is read, and there is no baton: the running primary ships"

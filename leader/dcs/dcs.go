@@ -78,8 +78,8 @@ type Reading struct {
 // Node is one key.
 type Node struct {
 	Value   string
-	Version uint64 // grows with every write of the key (etcd: mod revision)
-	Token   uint64 // unique for each creation of the key (etcd: create revision)
+	Version uint64 // grows with every change of the key (etcd: mod revision; Consul: modify index)
+	Token   uint64 // unique for each creation of the key (etcd: create revision; Consul: create index)
 }
 
 // Lease is one holding of the baton.

@@ -397,6 +397,15 @@ func (s section) boolean(name string) bool {
 	return false
 }
 
+// no says whether an option that is on by default is switched off, in Patroni's words.
+func (s section) no(name string) bool {
+	switch strings.ToLower(s.text(name)) {
+	case "false", "off", "no", "0":
+		return true
+	}
+	return false
+}
+
 // list takes a YAML list or a string with commas.
 func (s section) list(name string) []string {
 	var out []string

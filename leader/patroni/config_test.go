@@ -180,6 +180,58 @@ func TestEtcd3Hosts(t *testing.T) {
 	}
 }
 
+func TestConsul(t *testing.T) {
+	for text, want := range map[string]patroni.Consul{
+		"{}":                           {Address: "127.0.0.1:8500"},
+		"host: h":                      {Address: "h:8500"},
+		"host: h:1":                    {Address: "h:1"},
+		"{host: h, port: 7}":           {Address: "h:7"},
+		"{host: 'h:1', port: 7}":       {Address: "h:7"}, // as Patroni: port was given
+		"{host: '[fd00::1]:3'}":        {Address: "[fd00::1]:3"},
+		"port: 7":                      {Address: "127.0.0.1:7"},
+		"{host: h, scheme: https}":     {Address: "h:8500", Scheme: "https"},
+		"{url: 'https://h', host: x}":  {Address: "h:8500", Scheme: "https"},
+		"{url: 'http://h:4', port: 7}": {Address: "h:4"},
+		"{token: t, dc: east, cacert: /ca, cert: /c, key: /k, verify: no}": {
+			Address: "127.0.0.1:8500", Token: "t", Datacenter: "east", CACert: "/ca", Cert: "/c", Key: "/k"}, // an authority is for checking
+		"{scheme: https, verify: false, cert: /both}":               {Address: "127.0.0.1:8500", Scheme: "https", Cert: "/both", Insecure: true},
+		"{scheme: https, verify: 'off'}":                            {Address: "127.0.0.1:8500", Scheme: "https", Insecure: true},
+		"{scheme: https, verify: true}":                             {Address: "127.0.0.1:8500", Scheme: "https"},
+		"{checks: [a], consistency: stale, register_service: true}": {Address: "127.0.0.1:8500"},
+		"text": {Address: "127.0.0.1:8500"},
+	} {
+		c := must(t, "scope: a\nconsul:\n  "+text+"\n", nil)
+		if want.Scheme == "" {
+			want.Scheme = "http"
+		}
+		if c.DCS.Kind != "consul" || c.DCS.Consul != want {
+			t.Errorf("%s: %+v, want %+v", text, c.DCS.Consul, want)
+		}
+	}
+	for _, text := range []string{"{url: 'ftp://secret@h'}", "{url: 'http://secret@%zz'}", "{url: ''}", "{url: h}"} {
+		if c, err := read(t, "scope: a\nconsul: "+text, nil); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %+v, %v; want an error without the secret", text, c.DCS, err)
+		}
+	}
+	c, err := patroni.ReadConfig("", env(map[string]string{
+		"PATRONI_SCOPE": "demo", "PATRONI_CONSUL_HOST": "h", "PATRONI_CONSUL_PORT": "7", "PATRONI_CONSUL_TOKEN": "t$", "PATRONI_CONSUL_DC": "east",
+		"PATRONI_CONSUL_CACERT": "/ca", "PATRONI_CONSUL_CERT": "/c", "PATRONI_CONSUL_KEY": "/k", "PATRONI_CONSUL_VERIFY": "on",
+		"PATRONI_CONSUL_CHECKS": "[]", "PATRONI_CONSUL_CONSISTENCY": "consistent", "PATRONI_CONSUL_SERVICE_TAGS": "a,b",
+	}))
+	want := patroni.Consul{Address: "h:7", Scheme: "http", Token: "t$", Datacenter: "east", CACert: "/ca", Cert: "/c", Key: "/k"}
+	if err != nil || c.DCS.Kind != "consul" || c.DCS.Consul != want {
+		t.Errorf("got %+v, %v; want %+v", c.DCS, err, want)
+	}
+	c, err = patroni.ReadConfig("", env(map[string]string{"PATRONI_SCOPE": "demo", "PATRONI_CONSUL_URL": "https://h:8501", "PATRONI_CONSUL_VERIFY": "off"}))
+	want = patroni.Consul{Address: "h:8501", Scheme: "https", Insecure: true}
+	if err != nil || c.DCS.Consul != want {
+		t.Errorf("got %+v, %v; want %+v", c.DCS, err, want)
+	}
+	if c.Path() != "/service/demo/" {
+		t.Errorf("path %s", c.Path())
+	}
+}
+
 func TestDCSKind(t *testing.T) {
 	for text, want := range map[string]string{
 		"zookeeper: {hosts: a}\netcd3: {host: a}\nkubernetes: {}": "etcd3",

@@ -19,6 +19,7 @@ func kinds() []string {
 // DCSConfig is the one DCS section that Patroni uses.
 type DCSConfig struct {
 	Kind    string         // one of consul, etcd, etcd3, exhibitor, kubernetes, raft, zookeeper; "" without any
+	Consul  Consul         // set for consul
 	Etcd3   Etcd3          // set for etcd3 and etcd, which have the same options
 	Options map[string]any // the whole section, with the variables applied
 }
@@ -76,11 +77,14 @@ func dcsOf(t section) (DCSConfig, error) {
 		}
 		d := DCSConfig{Kind: kind}
 		d.Options, _ = s.(map[string]any)
-		if kind != "etcd3" && kind != "etcd" {
-			return d, nil
-		}
 		var err error
-		if d.Etcd3, err = etcd3Of(d.Options); err != nil {
+		switch kind {
+		case "consul":
+			d.Consul, err = consulOf(d.Options)
+		case "etcd3", "etcd":
+			d.Etcd3, err = etcd3Of(d.Options)
+		}
+		if err != nil {
 			return d, fmt.Errorf("section %s: %w", kind, err)
 		}
 		return d, nil

@@ -300,12 +300,13 @@ func portsFree(base int) bool {
 
 // Ports, counted from the first one of the cluster.
 const (
-	portDCS      = 0
-	portDCSPeer  = 1
-	portMinIO    = 2
-	portPG       = 10 // + number of the node
-	portREST     = 20
-	portSidecar  = 30
-	portRestored = 40 // + number of the restored server
-	lastPort     = 50
+	portDCS       = 0
+	portDCSPeer   = 1
+	portMinIO     = 2
+	portDCSGossip = 3
+	portPG        = 10 // + number of the node
+	portREST      = 20
+	portSidecar   = 30
+	portRestored  = 40 // + number of the restored server
+	lastPort      = 50
 )

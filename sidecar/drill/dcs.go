@@ -32,6 +32,8 @@ func (c *Cluster) newDCS() (dcsServer, error) {
 	switch c.o.DCS {
 	case Etcd:
 		return newEtcd(c)
+	case Consul:
+		return newConsul(c)
 	}
 	return nil, fmt.Errorf("a cluster on %q: no such DCS", c.o.DCS)
 }

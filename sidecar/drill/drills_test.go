@@ -91,6 +91,9 @@ func TestDrill02KilledPrimary(t *testing.T) { killedPrimary(t, Options{}) }
 // Drill 2 on S3: MinIO is killed, and comes back.
 func TestDrill02KilledPrimaryMinIO(t *testing.T) { killedPrimary(t, Options{Place: MinIO}) }
 
+// Drill 2 on Consul.
+func TestDrill02KilledPrimaryConsul(t *testing.T) { killedPrimary(t, Options{DCS: Consul}) }
+
 func killedPrimary(t *testing.T, o Options) {
 	s := begin(t, o)
 	s.killPrimaryWhileStoreIsDown()

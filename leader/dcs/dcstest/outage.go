@@ -32,9 +32,12 @@ func hung(t *testing.T, s Scope) {
 }
 
 func firstCallHung(t *testing.T, s Scope) {
+	d := s.Client(t)
+	now := read(t, d)
+	l := claim(t, d, dcs.Lease{Holder: "n1", TTL: s.TTL * 10})
 	s.Server.Hang(t)
 	defer s.Server.Resume(t)
-	endWithTheirContext(t, s.Client(t), dcs.Reading{Revision: "1"}, dcs.Lease{Holder: "n1", TTL: s.TTL, Epoch: 1, Token: "1/x"})
+	endWithTheirContext(t, s.Client(t), now, l)
 }
 
 func endWithTheirContext(t *testing.T, d dcs.DCS, now dcs.Reading, l dcs.Lease) {

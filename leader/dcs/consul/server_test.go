@@ -1,0 +1,218 @@
+//go:build servers
+
+package consul
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// server is one durable Consul server on free loopback ports.
+type server struct {
+	address string
+	secure  string // another one, for https
+	args    []string
+	log     string
+	tls     *authority
+	token   string // that may do all
+	cmd     *exec.Cmd
+}
+
+// quick lets sessions be as short as a second.
+const quick = `session_ttl_min = "1s"`
+
+// startServer runs the Consul that .ci/build-tools built; a machine without it fails the test.
+// config is HCL.
+func startServer(t testing.TB, config ...string) *server {
+	t.Helper()
+	s := newServer(t, config...)
+	s.Start(t)
+	return s
+}
+
+func newServer(t testing.TB, config ...string) *server {
+	t.Helper()
+	dir, free := t.TempDir(), freeAddresses(t, 4)
+	s := &server{address: free[0], secure: free[3], log: filepath.Join(dir, "log")}
+	// A restarted server must find itself at the same address: these ports stay.
+	s.args = []string{"agent", "-server", "-bootstrap-expect=1", "-node", "test", "-data-dir", filepath.Join(dir, "data"), "-log-level", "warn",
+		"-bind", "127.0.0.1", "-client", "127.0.0.1", "-http-port", port(s.address), "-dns-port", "-1", "-grpc-port", "-1", "-grpc-tls-port", "-1",
+		"-server-port", port(free[1]), "-serf-lan-port", port(free[2]), "-serf-wan-port", "-1",
+		"-hcl", `connect { enabled = false } disable_update_check = true performance { raft_multiplier = 1 } leave_on_terminate = false`}
+	for _, c := range config {
+		s.args = append(s.args, "-hcl", c)
+	}
+	return s
+}
+
+func port(address string) string { return address[strings.LastIndex(address, ":")+1:] }
+
+func freeAddresses(t testing.TB, n int) []string {
+	t.Helper()
+	free := make([]string, n)
+	for i := range free {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() // when all are found, or two might be the same
+		free[i] = l.Addr().String()
+	}
+	return free
+}
+
+// tool finds what .ci/build-tools built.
+func tool(t testing.TB, name string) string {
+	t.Helper()
+	dir := os.Getenv("WALBATON_TOOLS")
+	if dir == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir = filepath.Join(home, ".cache/walbaton/tools")
+	}
+	path := filepath.Join(dir, name)
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("no %s: .ci/build-tools builds it", path)
+	}
+	return path
+}
+
+func (s *server) Start(t testing.TB) {
+	t.Helper()
+	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(tool(t, "consul@v1.22.5"), s.args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("start consul: %v", err)
+	}
+	s.cmd = cmd
+	t.Cleanup(func() {
+		if s.cmd == cmd {
+			s.Kill(t)
+		}
+	})
+	s.waitReady(t)
+}
+
+// waitReady waits for a leader that knows its own node: sessions belong to one.
+func (s *server) waitReady(t testing.TB) {
+	t.Helper()
+	raw := s.raw(t)
+	for end := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		id, _, err := raw.Session().CreateNoChecks(&api.SessionEntry{TTL: "10s"}, writing(ctx))
+		if err == nil {
+			_, err = raw.Session().Destroy(id, writing(ctx))
+		}
+		cancel()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			log, _ := os.ReadFile(s.log)
+			t.Fatalf("consul does not answer: %v\n%s", err, log)
+		}
+	}
+}
+
+func (s *server) Kill(t testing.TB) {
+	s.cmd.Process.Kill()
+	s.cmd.Wait() // says that it was killed
+	s.cmd = nil
+}
+
+// Hang returns when every thread has stopped: the signal takes its time.
+func (s *server) Hang(t testing.TB) {
+	t.Helper()
+	s.signal(t, syscall.SIGSTOP)
+	running := func() bool {
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.cmd.Process.Pid))
+		if err != nil || len(tasks) == 0 {
+			t.Fatalf("no threads of consul: %v", err)
+		}
+		for _, task := range tasks {
+			stat, err := os.ReadFile(task)
+			if err == nil && !strings.Contains(string(stat), ") T ") {
+				return true
+			}
+		}
+		return false
+	}
+	for end := time.Now().Add(10 * time.Second); running(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("consul does not stop")
+		}
+	}
+}
+
+func (s *server) Resume(t testing.TB) { s.signal(t, syscall.SIGCONT) }
+
+func (s *server) signal(t testing.TB, sig os.Signal) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// raw is a client of the library that may do all, to play Patroni and the administrator.
+func (s *server) raw(t testing.TB) *api.Client {
+	t.Helper()
+	cfg := &api.Config{Address: s.address, Scheme: "http", Token: s.token, HttpClient: &http.Client{Transport: &http.Transport{}}}
+	if s.tls != nil {
+		cfg.Scheme = "https"
+		cfg.HttpClient.Transport = &http.Transport{TLSClientConfig: s.tls.client(t)}
+	}
+	c, err := api.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cfg.HttpClient.CloseIdleConnections)
+	return c
+}
+
+// open makes a client of ours that is closed at the end.
+func open(t *testing.T, c Config) *Client {
+	t.Helper()
+	d, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func soon(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// prefixOf gives each test a scope of its own.
+func prefixOf(t *testing.T) string {
+	return "service/" + strings.NewReplacer("/", "-", " ", "-").Replace(t.Name()) + "/"
+}
+
+func put(t *testing.T, c *api.Client, key, value string) {
+	t.Helper()
+	if _, err := c.KV().Put(&api.KVPair{Key: key, Value: []byte(value)}, writing(soon(t))); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,58 @@
+//go:build servers
+
+package consul
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/walbaton/walbaton/leader/dcs"
+	"github.com/walbaton/walbaton/leader/dcs/dcstest"
+)
+
+// on runs suites in scopes of one server.
+func on(s *server, raw *api.Client) dcstest.Runner {
+	return func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) { test(t, scope(t, s, raw)) }
+}
+
+// scope gives clients that may do exactly what docs/dcs.md says.
+func scope(t *testing.T, s *server, raw *api.Client) dcstest.Scope {
+	prefix := prefixOf(t)
+	rules, _ := documented(t)
+	token := mustToken(t, raw, strings.ReplaceAll(strings.Join(rules, "\n"), "service/batman/", prefix))
+	return dcstest.Scope{
+		Client: func(t *testing.T) dcs.DCS {
+			return open(t, Config{Address: s.address, Prefix: prefix, Token: token})
+		},
+		Put: func(t *testing.T, key, value string) { put(t, raw, prefix+key, value) },
+		Delete: func(t *testing.T, key string) {
+			if _, err := raw.KV().Delete(prefix+key, writing(soon(t))); err != nil {
+				t.Fatal(err)
+			}
+		},
+		TTL:    time.Second,
+		Slack:  3 * time.Second, // a session ends after two TTLs; a busy machine is slow
+		Server: s,
+	}
+}
+
+func TestReader(t *testing.T) {
+	t.Parallel()
+	dcstest.Reader(t, on(startWithACL(t)))
+}
+
+func TestLease(t *testing.T) {
+	t.Parallel()
+	dcstest.Lease(t, on(startWithACL(t)))
+}
+
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	dcstest.Outage(t, func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) {
+		s, raw := startWithACL(t)
+		test(t, scope(t, s, raw))
+	})
+}
