@@ -32,9 +32,10 @@ func hung(t *testing.T, s Scope) {
 }
 
 func firstCallHung(t *testing.T, s Scope) {
+	now := read(t, s.Client(t))
 	s.Server.Hang(t)
 	defer s.Server.Resume(t)
-	endWithTheirContext(t, s.Client(t), dcs.Reading{Revision: "1"}, dcs.Lease{Holder: "n1", TTL: s.TTL, Epoch: 1, Token: "1/x"})
+	endWithTheirContext(t, s.Client(t), now, dcs.Lease{Holder: "n1", TTL: s.TTL, Epoch: 1, Token: "1/x"})
 }
 
 func endWithTheirContext(t *testing.T, d dcs.DCS, now dcs.Reading, l dcs.Lease) {
