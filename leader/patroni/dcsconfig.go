@@ -18,9 +18,10 @@ func kinds() []string {
 
 // DCSConfig is the one DCS section that Patroni uses.
 type DCSConfig struct {
-	Kind    string         // one of consul, etcd, etcd3, exhibitor, kubernetes, raft, zookeeper; "" without any
-	Etcd3   Etcd3          // set for etcd3 and etcd, which have the same options
-	Options map[string]any // the whole section, with the variables applied
+	Kind       string         // one of consul, etcd, etcd3, exhibitor, kubernetes, raft, zookeeper; "" without any
+	Etcd3      Etcd3          // set for etcd3 and etcd, which have the same options
+	Kubernetes Kubernetes     // set for kubernetes
+	Options    map[string]any // the whole section, with the variables applied
 }
 
 // Etcd3 is the section "etcd3" (or "etcd").
@@ -76,6 +77,10 @@ func dcsOf(t section) (DCSConfig, error) {
 		}
 		d := DCSConfig{Kind: kind}
 		d.Options, _ = s.(map[string]any)
+		if kind == "kubernetes" {
+			d.Kubernetes = kubernetesOf(d.Options)
+			return d, nil
+		}
 		if kind != "etcd3" && kind != "etcd" {
 			return d, nil
 		}

@@ -1,10 +1,6 @@
 package patroni
 
-import (
-	"maps"
-	"strconv"
-	"strings"
-)
+import "strconv"
 
 // Kubernetes is the section "kubernetes" (patroni/dcs/kubernetes.py of 2.1 to 4.1). Defaults are
 // Patroni's; those of the role's labels changed with its versions and are not given here.
@@ -20,11 +16,11 @@ type Kubernetes struct {
 	BypassAPIService   bool              // Patroni asks the API servers one by one
 	RetriableHTTPCodes []int             // besides 500, 503 and 504
 
-	RoleLabel               string // that Patroni writes on its Pod; default "role"
-	LeaderLabelValue        string // since 3.1; default "master" up to 3.3, then "primary"
-	FollowerLabelValue      string // since 3.1; default "replica"
-	StandbyLeaderLabelValue string // since 3.1; default like the leader's
-	TmpRoleLabel            string // since 3.1
+	RoleLabel               string            // that Patroni writes on its Pod; default "role"
+	LeaderLabelValue        string            // since 3.1; default "master" up to 3.3, then "primary"
+	FollowerLabelValue      string            // since 3.1; default "replica"
+	StandbyLeaderLabelValue string            // since 3.1; default like the leader's
+	TmpRoleLabel            string            // since 3.1
 	BootstrapLabels         map[string]string // since 4.1
 }
 
@@ -69,7 +65,11 @@ func kubernetesOf(s section) Kubernetes {
 	if len(ports) == 0 {
 		k.Ports = []KubernetesPort{{Port: 5432}}
 	}
-	for _, c := range s.codes("retriable_http_codes") {
+	codes := s.list("retriable_http_codes")
+	if one := s.text("retriable_http_codes"); len(codes) == 0 && one != "" {
+		codes = []string{one}
+	}
+	for _, c := range codes {
 		if n, err := strconv.Atoi(c); err == nil {
 			k.RetriableHTTPCodes = append(k.RetriableHTTPCodes, n)
 		}
@@ -77,12 +77,11 @@ func kubernetesOf(s section) Kubernetes {
 	return k
 }
 
-// texts is a map of scalars. A variable may have brought it as a map already.
+// texts is a map of scalars.
 func (s section) texts(name string) map[string]string {
-	sub := s.section(name)
-	out := make(map[string]string, len(sub))
-	for _, k := range maps.Keys(sub) {
-		out[k] = sub.text(k)
+	out := map[string]string{}
+	for k := range s.section(name) {
+		out[k] = s.section(name).text(k)
 	}
 	return out
 }
