@@ -87,6 +87,8 @@ func openDCS(cfg Config) (dcs.DCS, error) {
 	case "etcd":
 		return nil, withHint(configError("patroni_config", "Patroni uses etcd by its old API (section etcd), which keeps its keys apart from those of the new one"),
 			"rename the section etcd to etcd3 on every node, as Patroni's documentation describes; "+dcsHint)
+	case "kubernetes":
+		return openKubernetes(cfg)
 	case "":
 		return nil, withHint(configError("patroni_config", "Patroni's configuration names no DCS"), dcsHint)
 	}
@@ -96,4 +98,4 @@ func openDCS(cfg Config) (dcs.DCS, error) {
 // dnsTimeout is for finding etcd in DNS, once.
 const dnsTimeout = 10 * time.Second
 
-const dcsHint = "what works: a section etcd3 with hosts in Patroni's configuration; --dcs-kind static for a single PostgreSQL without Patroni"
+const dcsHint = "what works: a section etcd3 with hosts or a section kubernetes in Patroni's configuration; --dcs-kind static for a single PostgreSQL without Patroni"
