@@ -16,7 +16,9 @@ const (
 	Etcd       DCS = "etcd"
 	Consul     DCS = "consul"
 	ZooKeeper  DCS = "zookeeper"
-	Kubernetes DCS = "kubernetes"
+	Kubernetes DCS = "kubernetes" // Patroni's objects are Endpoints
+
+	KubernetesConfigMaps DCS = "kubernetes-configmaps"
 )
 
 // dcsServer is the one server of a cluster's DCS, seen from outside.
@@ -32,6 +34,10 @@ func (c *Cluster) newDCS() (dcsServer, error) {
 	switch c.o.DCS {
 	case Etcd:
 		return newEtcd(c)
+	case Kubernetes:
+		return newKubernetes(c, true)
+	case KubernetesConfigMaps:
+		return newKubernetes(c, false)
 	}
 	return nil, fmt.Errorf("a cluster on %q: no such DCS", c.o.DCS)
 }

@@ -91,6 +91,13 @@ func TestDrill02KilledPrimary(t *testing.T) { killedPrimary(t, Options{}) }
 // Drill 2 on S3: MinIO is killed, and comes back.
 func TestDrill02KilledPrimaryMinIO(t *testing.T) { killedPrimary(t, Options{Place: MinIO}) }
 
+// Drill 2 on Kubernetes, which deletes nothing when a leader dies: Patroni's keys are in Endpoints, or in ConfigMaps.
+func TestDrill02KilledPrimaryKubernetes(t *testing.T) { killedPrimary(t, Options{DCS: Kubernetes}) }
+
+func TestDrill02KilledPrimaryKubernetesConfigMaps(t *testing.T) {
+	killedPrimary(t, Options{DCS: KubernetesConfigMaps})
+}
+
 func killedPrimary(t *testing.T, o Options) {
 	s := begin(t, o)
 	s.killPrimaryWhileStoreIsDown()
