@@ -112,7 +112,7 @@ func duration(l *coordinationv1.Lease) time.Duration {
 // Whoever writes it is alive, so its mark is the revision.
 func (c *Client) held(l *coordinationv1.Lease) bool {
 	mark := string(l.UID) + " " + l.ResourceVersion
-	return c.seen.look(sightKey(leases, l.Name), mark, revisionOf(l), duration(l)) && holder(l) != ""
+	return c.seen.look(sightKey(leases, l.Name), mark, duration(l)) && holder(l) != ""
 }
 
 // seconds rounds up: a lease must not be shorter than what the caller counts on.

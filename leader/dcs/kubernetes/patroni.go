@@ -82,7 +82,7 @@ func (c *Client) alive(o metav1.Object) bool {
 	if n, err := strconv.ParseUint(a["ttl"], 10, 31); err == nil && n > 0 {
 		ttl = time.Duration(n) * time.Second
 	}
-	alive := c.seen.look(sightKey(kinds, o.GetName()), mark, revisionOf(o), ttl)
+	alive := c.seen.look(sightKey(kinds, o.GetName()), mark, ttl)
 	return alive && a["leader"] != ""
 }
 

@@ -65,7 +65,7 @@ func (c *Client) announce(ctx context.Context, member, value string, ttl time.Du
 			}
 			now = found
 		}
-		if now == nil && ttl <= 0 {
+		if ttl <= 0 && (now == nil || holder(now) == "") {
 			return nil
 		}
 		want, err := c.next(now, name, member, value, ttl)

@@ -13,8 +13,7 @@ type seen struct {
 }
 
 type sight struct {
-	mark     string // what a renewal changes
-	revision uint64
+	mark     string    // what a renewal changes
 	since    time.Time // when we first saw this mark
 	duration time.Duration
 }
@@ -22,24 +21,22 @@ type sight struct {
 func sightKey(list int, name string) string { return string(rune('0'+list)) + name }
 
 // look notes what has just been seen of an object and says whether it is alive: it has been
-// renewed within its duration.
-func (s *seen) look(key, mark string, revision uint64, duration time.Duration) bool {
+// renewed within its duration. A mark from an older answer than the last one lets it live longer,
+// never shorter.
+func (s *seen) look(key, mark string, duration time.Duration) bool {
 	now := time.Now() // after the answer came: the server wrote it before
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	was, ok := s.of[key]
-	if ok && revision < was.revision {
-		return true // a newer one has been seen meanwhile
-	}
 	if !ok || was.mark != mark {
 		was = sight{mark: mark, since: now}
 	}
-	was.revision, was.duration = revision, duration
+	was.duration = duration
 	if s.of == nil {
 		s.of = map[string]sight{}
 	}
 	s.of[key] = was
-	return now.Before(was.since.Add(was.duration))
+	return now.Before(was.since.Add(duration))
 }
 
 // end is when an object's duration is over; false for one that has not been seen.
