@@ -1,6 +1,7 @@
 package patroni
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -79,6 +80,9 @@ func dcsOf(t section) (DCSConfig, error) {
 		d.Options, _ = s.(map[string]any)
 		if kind == "kubernetes" {
 			d.Kubernetes = kubernetesOf(d.Options)
+			if _, ok := t["namespace"]; ok {
+				d.Kubernetes.Namespace = cmp.Or(t.text("namespace"), "default")
+			}
 			return d, nil
 		}
 		if kind != "etcd3" && kind != "etcd" {

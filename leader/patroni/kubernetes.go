@@ -4,6 +4,9 @@ import "strconv"
 
 // Kubernetes is the section "kubernetes" (patroni/dcs/kubernetes.py of 2.1 to 4.1). Defaults are
 // Patroni's; those of the role's labels changed with its versions and are not given here.
+//
+// A namespace at the top level of the configuration wins over the section's (get_dcs in
+// patroni/dcs/__init__.py copies it), although for all other DCS it is a path.
 type Kubernetes struct {
 	Namespace          string            // of the objects and Pods; default "default", also inside a Pod
 	Context            string            // of the kubeconfig outside a Pod; default "kind-kind"

@@ -45,6 +45,20 @@ func TestKubernetes(t *testing.T) {
 	}
 }
 
+func TestKubernetesNamespace(t *testing.T) {
+	for text, want := range map[string]string{
+		"kubernetes: {namespace: db}":                    "db",
+		"namespace: top\nkubernetes: {namespace: db}":    "top",
+		"namespace: /service/\nkubernetes: {}":           "/service/", // which Patroni cannot use either
+		"namespace: ''\nkubernetes: {namespace: db}":     "default",
+		"namespace: null\nkubernetes: {namespace: null}": "default",
+	} {
+		if got := must(t, "scope: a\n"+text, nil).DCS.Kubernetes.Namespace; got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+}
+
 func TestKubernetesVariables(t *testing.T) {
 	c := must(t, "scope: a\nkubernetes: {namespace: file, labels: {a: b}}", map[string]string{
 		"PATRONI_KUBERNETES_NAMESPACE": "db", "PATRONI_KUBERNETES_CONTEXT": "lab", "PATRONI_KUBERNETES_CACERT": "/ca",
