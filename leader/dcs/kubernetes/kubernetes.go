@@ -45,6 +45,12 @@
 // not. The order makes that harmless. The leader is the newest part of a reading, so the rest can
 // only lag behind it, by some milliseconds, as members and records always do.
 //
+// A reading costs the API server three lists of a few objects, an extension or an unchanged record one
+// update; three watches last for many calls of Wait. What is renewed in every loop (Patroni's renewTime,
+// optime and slots, our own renewals) ends no Wait.
+//
+// # Epochs
+//
 // An epoch is the revision of the list in which a claim found the baton free (or one more than the
 // former epoch, if an etcd was restored). The former holder's claim was written before, with a list
 // from before that; so epochs grow, also when somebody deletes the Lease in between.

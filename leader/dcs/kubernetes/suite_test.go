@@ -31,7 +31,7 @@ func TestKubernetes(t *testing.T) {
 					"a leader ages by our own clock": leaderAges, "Patroni's objects": patronisObjects, "Citus": citus,
 					"a client that starts waits": freshClient, "a Lease is tampered with": leaseTampered,
 					"renewals are quiet": renewalsAreQuiet, "a token rotates": tokenRotates, "permissions": permissions,
-					"a watch ends": watchEnds,
+					"a watch ends": watchEnds, "requests": requests,
 				} {
 					t.Run(name, func(t *testing.T) { t.Parallel(); test(t, s.namespace(t, m.endpoints)) })
 				}
