@@ -173,7 +173,6 @@ func TestOpenDCS(t *testing.T) {
 	for file, want := range map[string]string{
 		"scope: s\nconsul: {host: 'c:8500'}":   "",
 		"scope: s\netcd: {host: 'c:2379'}":     "section etcd",
-		"scope: s\nkubernetes: {}":             "Patroni uses kubernetes",
 		"scope: s":                             "names no DCS",
 		"scope: s\netcd3: {hosts: 'a:1, b:2'}": "",
 	} {

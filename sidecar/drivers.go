@@ -92,6 +92,8 @@ func openDCS(cfg Config) (dcs.DCS, error) {
 		return d, nil
 	case "consul":
 		return openConsul(cfg)
+	case "kubernetes":
+		return openKubernetes(cfg)
 	case "etcd":
 		return nil, withHint(configError("patroni_config", "Patroni uses etcd by its old API (section etcd), which keeps its keys apart from those of the new one"),
 			"rename the section etcd to etcd3 on every node, as Patroni's documentation describes; or "+restHint)

@@ -15,7 +15,8 @@
 //
 // What a driver promises:
 //
-//  1. Read is linearizable and shows everything at one revision.
+//  1. Read is linearizable and shows everything at one revision. (Kubernetes has one for each
+//     kind of object; there the leader is as new as anything else in the reading, or newer.)
 //  2. Of any number of claims for a free baton one succeeds.
 //  3. A lease lives for its TTL from when the server handled the claim or extension that
 //     Claim answered, which is after the call began. An extension that comes after the end

@@ -1,6 +1,7 @@
 package patroni
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -18,10 +19,11 @@ func kinds() []string {
 
 // DCSConfig is the one DCS section that Patroni uses.
 type DCSConfig struct {
-	Kind    string         // one of consul, etcd, etcd3, exhibitor, kubernetes, raft, zookeeper; "" without any
-	Consul  Consul         // set for consul
-	Etcd3   Etcd3          // set for etcd3 and etcd, which have the same options
-	Options map[string]any // the whole section, with the variables applied
+	Kind       string         // one of consul, etcd, etcd3, exhibitor, kubernetes, raft, zookeeper; "" without any
+	Consul     Consul         // set for consul
+	Etcd3      Etcd3          // set for etcd3 and etcd, which have the same options
+	Kubernetes Kubernetes     // set for kubernetes
+	Options    map[string]any // the whole section, with the variables applied
 }
 
 // Etcd3 is the section "etcd3" (or "etcd").
@@ -83,6 +85,11 @@ func dcsOf(t section) (DCSConfig, error) {
 			d.Consul, err = consulOf(d.Options)
 		case "etcd3", "etcd":
 			d.Etcd3, err = etcd3Of(d.Options)
+		case "kubernetes":
+			d.Kubernetes = kubernetesOf(d.Options)
+			if _, ok := t["namespace"]; ok { // Patroni gives it to every DCS, and there it wins
+				d.Kubernetes.Namespace = cmp.Or(t.text("namespace"), "default")
+			}
 		}
 		if err != nil {
 			return d, fmt.Errorf("section %s: %w", kind, err)

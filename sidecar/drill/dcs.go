@@ -16,7 +16,9 @@ const (
 	Etcd       DCS = "etcd"
 	Consul     DCS = "consul"
 	ZooKeeper  DCS = "zookeeper"
-	Kubernetes DCS = "kubernetes"
+	Kubernetes DCS = "kubernetes" // Patroni's objects are Endpoints
+
+	KubernetesConfigMaps DCS = "kubernetes-configmaps"
 )
 
 // dcsServer is the one server of a cluster's DCS, seen from outside.
@@ -34,6 +36,10 @@ func (c *Cluster) newDCS() (dcsServer, error) {
 		return newEtcd(c)
 	case Consul:
 		return newConsul(c)
+	case Kubernetes:
+		return newKubernetes(c, true)
+	case KubernetesConfigMaps:
+		return newKubernetes(c, false)
 	}
 	return nil, fmt.Errorf("a cluster on %q: no such DCS", c.o.DCS)
 }

@@ -339,7 +339,8 @@ func (n *Node) restoreCommand() string {
 // no checkpoint of a drill would recycle anything. fsync is off because a killed process loses
 // nothing that it wrote, only a machine without power does.
 var patroniConfig = template.Must(template.New("patroni.yml").Parse(`scope: {{.Scope}}
-namespace: /service/
+{{with .Namespace}}namespace: {{.}}
+{{end -}}
 name: {{.Name}}
 
 restapi:
@@ -412,9 +413,13 @@ postgresql:
 `))
 
 func (n *Node) writeConfig() error {
+	namespace := "/service/"
+	if _, ok := n.c.dcs.(*kubernetesServer); ok {
+		namespace = "" // Patroni would take it for the one of Kubernetes
+	}
 	var b strings.Builder
 	err := patroniConfig.Execute(&b, map[string]any{
-		"Scope": n.c.o.Scope, "Name": n.Name, "Dir": n.Dir, "BinDir": pgBin,
+		"Scope": n.c.o.Scope, "Namespace": namespace, "Name": n.Name, "Dir": n.Dir, "BinDir": pgBin,
 		"REST": n.c.port(portREST + n.no), "PG": n.port(), "Host": n.host(), "DCS": n.c.dcs.section(n), "Tags": n.c.o.Tags[n.Name],
 		"Dynamic":     strings.ReplaceAll(strings.TrimSpace(n.c.o.Dynamic), "\n", "\n    "),
 		"ArchiveMode": n.c.o.ArchiveMode, "SegmentMB": n.c.o.SegmentMB, "Failsafe": n.c.o.Failsafe,

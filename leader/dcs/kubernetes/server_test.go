@@ -1,0 +1,289 @@
+//go:build servers
+
+package kubernetes
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// server is a kube-apiserver with an etcd behind it, on free loopback ports. No controllers run:
+// nothing but what a test does happens in it.
+type server struct {
+	url    string
+	etcd   string
+	dir    string
+	log    string
+	args   []string
+	client *http.Client // of an administrator
+	owner  testing.TB   // at whose end it ends
+	cmd    *exec.Cmd
+	scopes atomic.Int32
+}
+
+const adminToken = "top-secret"
+
+// startServer runs Debian's etcd-server and the kube-apiserver that .ci/build-tools built; a
+// machine without them fails the test.
+func startServer(t testing.TB) *server {
+	t.Helper()
+	dir := t.TempDir()
+	address := freeAddress(t)
+	_, port, _ := net.SplitHostPort(address)
+	in := func(name string) string { return filepath.Join(dir, name) }
+	s := &server{url: "https://" + address, etcd: "http://" + freeAddress(t), dir: dir, log: in("apiserver.log"), owner: t}
+	s.client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: certificates(t, dir)}}
+	writeFile(t, in("tokens.csv"), adminToken+`,admin,admin,"system:masters"`)
+	peer := "http://" + freeAddress(t)
+	run(t, in("etcd.log"), "etcd", "--data-dir", in("etcd"), "--unsafe-no-fsync", "--log-level", "warn",
+		"--listen-client-urls", s.etcd, "--advertise-client-urls", s.etcd,
+		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
+	s.args = []string{
+		"--etcd-servers", s.etcd, "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1", "--secure-port", port,
+		"--endpoint-reconciler-type", "none", "--service-cluster-ip-range", "10.0.0.0/24", "--cert-dir", dir,
+		"--client-ca-file", in("ca.crt"), "--tls-cert-file", in("server.crt"), "--tls-private-key-file", in("server.key"),
+		"--service-account-issuer", "https://kubernetes.default.svc",
+		"--service-account-key-file", in("sa.pub"), "--service-account-signing-key-file", in("sa.key"),
+		"--token-auth-file", in("tokens.csv"), "--authorization-mode", "RBAC", "--disable-admission-plugins", "ServiceAccount",
+	}
+	s.Start(t)
+	return s
+}
+
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// run starts a program that ends with the test.
+func run(t testing.TB, log, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = f, f
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("start %s (see .ci/install and .ci/build-tools): %v", name, err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill() // it may have ended
+		cmd.Wait()
+	})
+	return cmd
+}
+
+func apiserver(t testing.TB) string {
+	t.Helper()
+	cache := os.Getenv("WALBATON_TOOLS")
+	if cache == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cache = filepath.Join(home, ".cache", "walbaton", "tools")
+	}
+	found, err := filepath.Glob(filepath.Join(cache, "kube-apiserver@*"))
+	if err != nil || len(found) == 0 {
+		t.Fatalf("no kube-apiserver in %s: .ci/build-tools builds it", cache)
+	}
+	return found[len(found)-1]
+}
+
+func (s *server) Start(t testing.TB) {
+	t.Helper()
+	s.cmd = run(s.owner, s.log, apiserver(t), s.args...)
+	for end := time.Now().Add(60 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		code, body, err := s.try("GET", "/readyz", nil)
+		if err == nil && code == http.StatusOK {
+			return
+		}
+		if time.Now().After(end) {
+			log, _ := os.ReadFile(s.log)
+			t.Fatalf("kube-apiserver is not ready: %d %s %v\n%s", code, body, err, log[max(0, len(log)-3000):])
+		}
+	}
+}
+
+func (s *server) Kill(t testing.TB) {
+	s.cmd.Process.Kill()
+	s.cmd.Wait() // says that it was killed
+	s.client.CloseIdleConnections()
+}
+
+// Hang returns when every thread has stopped: the signal takes its time.
+func (s *server) Hang(t testing.TB) {
+	t.Helper()
+	s.signal(t, syscall.SIGSTOP)
+	for end := time.Now().Add(10 * time.Second); s.running(t); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("kube-apiserver does not stop")
+		}
+	}
+}
+
+func (s *server) running(t testing.TB) bool {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.cmd.Process.Pid))
+	if err != nil || len(tasks) == 0 {
+		t.Fatalf("no threads of kube-apiserver: %v", err)
+	}
+	for _, task := range tasks {
+		stat, err := os.ReadFile(task)
+		if err == nil && !strings.Contains(string(stat), ") T ") {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *server) Resume(t testing.TB) { s.signal(t, syscall.SIGCONT) }
+
+func (s *server) signal(t testing.TB, sig os.Signal) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// object is one of Kubernetes' as JSON.
+type object map[string]any
+
+// try sends a request as administrator.
+func (s *server) try(method, path string, body any) (int, []byte, error) {
+	return s.as(adminToken, method, path, body)
+}
+
+func (s *server) as(token, method, path string, body any) (int, []byte, error) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return 0, nil, err
+	}
+	req, err := http.NewRequestWithContext(context.Background(), method, s.url+path, bytes.NewReader(text))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Content-Type", "application/json")
+	if method == "PATCH" {
+		req.Header.Set("Content-Type", "application/merge-patch+json")
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, answer, err
+}
+
+// do is try for what must succeed.
+func (s *server) do(t testing.TB, method, path string, body any) object {
+	t.Helper()
+	code, answer, err := s.try(method, path, body)
+	if err != nil || code >= 300 {
+		t.Fatalf("%s %s: %d %s %v", method, path, code, answer, err)
+	}
+	var o object
+	if err := json.Unmarshal(answer, &o); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// certificates writes a certificate authority, a certificate of the server and the key of service
+// accounts, and returns how the server is trusted.
+func certificates(t testing.TB, dir string) *tls.Config {
+	t.Helper()
+	caKey, serverKey := newKey(t), newKey(t)
+	now := time.Now()
+	ca := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "kube-apiserver"},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	sign := func(name string, c *x509.Certificate, key *ecdsa.PrivateKey) []byte {
+		der, err := x509.CreateCertificate(rand.Reader, c, ca, &key.PublicKey, caKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+		writeFile(t, filepath.Join(dir, name), string(text))
+		return text
+	}
+	authority := sign("ca.crt", ca, caKey)
+	sign("server.crt", leaf, serverKey)
+	writeKey(t, filepath.Join(dir, "server.key"), serverKey)
+	account, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeKey(t, filepath.Join(dir, "sa.key"), account)
+	public, err := x509.MarshalPKIXPublicKey(&account.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, "sa.pub"), string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})))
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(authority)
+	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+}
+
+func newKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func writeKey(t testing.TB, path string, key any) {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, path, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+}
+
+func writeFile(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,50 @@
+//go:build servers
+
+package kubernetes
+
+import (
+	"testing"
+
+	"github.com/walbaton/walbaton/leader/dcs/dcstest"
+)
+
+// Modes of Patroni's: the kind of its objects.
+var modes = []struct {
+	name      string
+	endpoints bool
+}{{"endpoints", true}, {"configmaps", false}}
+
+// TestKubernetes runs on one API server whatever leaves it alone.
+func TestKubernetes(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	t.Run("all", func(t *testing.T) { // ends when its parallel tests do
+		for _, m := range modes {
+			t.Run(m.name, func(t *testing.T) {
+				t.Parallel()
+				runner := func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) {
+					test(t, s.namespace(t, m.endpoints).scope())
+				}
+				t.Run("reader", func(t *testing.T) { t.Parallel(); dcstest.Reader(t, runner) })
+				t.Run("lease", func(t *testing.T) { t.Parallel(); dcstest.Lease(t, runner) })
+				for name, test := range map[string]func(*testing.T, *namespace){
+					"a leader ages by our own clock": leaderAges, "Patroni's objects": patronisObjects, "Citus": citus,
+					"a client that starts waits": freshClient, "a Lease is tampered with": leaseTampered,
+					"renewals are quiet": renewalsAreQuiet, "a token rotates": tokenRotates, "permissions": permissions,
+					"a watch ends": watchEnds, "requests": requests,
+				} {
+					t.Run(name, func(t *testing.T) { t.Parallel(); test(t, s.namespace(t, m.endpoints)) })
+				}
+			})
+		}
+	})
+}
+
+// TestOutage stops and kills one API server again and again.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	t.Run("an extension that is handled late", func(t *testing.T) { lateExtension(t, s.namespace(t, true)) })
+	t.Run("a revision that is gone", func(t *testing.T) { tooOld(t, s.namespace(t, false)) })
+	dcstest.Outage(t, func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) { test(t, s.namespace(t, true).scope()) })
+}
