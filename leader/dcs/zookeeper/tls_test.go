@@ -1,0 +1,5 @@
+//go:build servers
+
+package zookeeper
+
+type authority struct{ server, trust string }
