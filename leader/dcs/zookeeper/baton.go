@@ -109,7 +109,7 @@ func (c *Client) take(ctx context.Context, l dcs.Lease) (dcs.Lease, error) {
 		s.end(errors.New("somebody else has the baton"))
 		return dcs.Lease{}, &dcs.HeldError{Lease: batonOf(i)}
 	}
-	l.Epoch, l.Token = i.node.Token, strconv.FormatInt(id, 16)
+	l.Epoch, l.Token = i.node.Token, token(id)
 	var alive bool
 	if l.TTL, alive = s.extend(); !alive {
 		return dcs.Lease{}, errors.New("the session ended before the claim was answered")
@@ -208,17 +208,28 @@ func (c *Client) createOne(ctx context.Context, s *session, path string, value [
 
 func parent(path string) string { return path[:max(strings.LastIndex(path, "/"), 1)] }
 
+// token of a lease is its session.
+func token(id int64) string { return strconv.FormatUint(uint64(id), 16) }
+
+func (s *session) token() string {
+	id, _ := s.opened()
+	return token(id)
+}
+
 // extend has the quorum check that our znode is there, in our session, and then sees that it is
 // ours: somebody may have deleted it by hand.
 func (c *Client) extend(ctx context.Context, l dcs.Lease) (dcs.Lease, error) {
 	s := c.claims.held
-	if s == nil || s.ended() {
+	if s == nil || l.Token != s.token() {
+		if _, err := c.fresh(ctx, c.baton()); err != nil { // without a server nothing is said
+			return dcs.Lease{}, err
+		}
+		return dcs.Lease{}, dcs.ErrLost
+	}
+	if s.ended() {
 		return dcs.Lease{}, dcs.ErrLost
 	}
 	id, _ := s.opened()
-	if l.Token != strconv.FormatInt(id, 16) {
-		return dcs.Lease{}, dcs.ErrLost
-	}
 	if err := check(ctx, s, c.baton(), 0); err != nil && !errors.Is(err, zk.ErrNoNode) && !errors.Is(err, zk.ErrBadVersion) {
 		return dcs.Lease{}, denied(err, "READ", c.baton())
 	}
@@ -240,26 +251,23 @@ func (c *Client) extend(ctx context.Context, l dcs.Lease) (dcs.Lease, error) {
 // Release closes the session of the lease, which deletes its znode and no other, and then looks
 // whether that has been carried out.
 func (c *Client) Release(ctx context.Context, l dcs.Lease) error {
-	id, err := strconv.ParseInt(l.Token, 16, 64)
-	if err != nil || l.Epoch == 0 {
+	if l.Token == "" || l.Epoch == 0 {
 		return nil // not a lease that Claim gave
 	}
 	if err := lock(ctx, c.claims.sem); err != nil {
 		return fmt.Errorf("release baton: %w", err)
 	}
 	defer func() { <-c.claims.sem }()
-	if s := c.claims.held; s != nil {
-		if ours, _ := s.opened(); ours == id {
-			s.end(errors.New("the baton was given back"))
-			c.claims.held = nil
-		}
+	if s := c.claims.held; s != nil && s.token() == l.Token {
+		s.end(errors.New("the baton was given back"))
+		c.claims.held = nil
 	}
 	for {
 		i, err := c.fresh(ctx, c.baton())
 		if err != nil {
 			return fmt.Errorf("release baton: %w", err)
 		}
-		if !i.there || i.owner != id || i.node.Token != l.Epoch {
+		if !i.there || token(i.owner) != l.Token || i.node.Token != l.Epoch {
 			return nil
 		}
 		if err := rest(ctx, pause/10); err != nil {

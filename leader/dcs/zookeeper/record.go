@@ -27,8 +27,8 @@ type record struct {
 	sure    bool // the last write was answered; one that was not may still be carried out
 }
 
-// Announce keeps the record of one member. A client that announces another one, or with another
-// ttl, ends the record of the first.
+// Announce keeps the record of one member. A client that announces another one lets the record
+// of the first run out.
 func (c *Client) Announce(ctx context.Context, member, value string, ttl time.Duration) error {
 	if err := c.announce(ctx, member, value, ttl); err != nil {
 		return fmt.Errorf("announce %s: %w", member, err)
@@ -94,8 +94,7 @@ func (c *Client) withdraw(ctx context.Context, member string) error {
 func (c *Client) keep(ctx context.Context, want record) error {
 	now := &c.announced.now
 	if now.session != nil && (now.member != want.member || now.ttl != want.ttl || now.session.ended()) {
-		now.session.end(errors.New("another record has taken its place"))
-		*now = record{}
+		*now = record{} // its session runs out
 	}
 	if now.session == nil {
 		s, err := c.lease(ctx, want.ttl)

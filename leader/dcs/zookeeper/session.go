@@ -172,10 +172,6 @@ func (s *session) end(why error) {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	if s.once && s.wire != nil { // nothing hangs on it
-		s.cancel()
-		s.wire.raw.Close()
-	}
 }
 
 func (s *session) reason() error {
@@ -326,6 +322,9 @@ func call[T any](ctx context.Context, s *session, f func(*zk.Conn) (T, error)) (
 		}
 		return a.v, s.explain(a.err)
 	case <-ctx.Done():
+		if s.once {
+			s.end(errCut)
+		}
 		s.cut()
 		return none, ctx.Err()
 	}
