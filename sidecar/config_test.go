@@ -176,6 +176,7 @@ func TestOpenDCS(t *testing.T) {
 		"scope: s\nkubernetes: {}":             "Patroni uses kubernetes",
 		"scope: s":                             "names no DCS",
 		"scope: s\netcd3: {hosts: 'a:1, b:2'}": "",
+		"scope: s\nzookeeper: {hosts: 'a:1'}":  "",
 	} {
 		pg := writeFile(t, t.TempDir(), "patroni.yml", file)
 		c, err := loadConfig(sources{env(), map[string]string{"config": os.DevNull, "patroni-config": pg}})

@@ -64,7 +64,7 @@ func openDriver(ctx context.Context, rawURL string, a ArchiveConfig) (store.Stor
 const storeHint = "what works: file:///absolute/folder and s3://bucket/prefix, also with ?endpoint= of a server that speaks S3"
 
 // openDCS opens the store that Patroni's configuration names. It does not connect yet,
-// but asks DNS where the configuration has etcd found there.
+// but asks DNS where the configuration has etcd found there, and Exhibitor where ZooKeeper.
 func openDCS(cfg Config) (dcs.DCS, error) {
 	if cfg.static() {
 		return static.New(cfg.Name, ""), nil
@@ -92,6 +92,8 @@ func openDCS(cfg Config) (dcs.DCS, error) {
 		return d, nil
 	case "consul":
 		return openConsul(cfg)
+	case "zookeeper", "exhibitor":
+		return openZooKeeper(cfg)
 	case "etcd":
 		return nil, withHint(configError("patroni_config", "Patroni uses etcd by its old API (section etcd), which keeps its keys apart from those of the new one"),
 			"rename the section etcd to etcd3 on every node, as Patroni's documentation describes; or "+restHint)

@@ -18,10 +18,11 @@ func kinds() []string {
 
 // DCSConfig is the one DCS section that Patroni uses.
 type DCSConfig struct {
-	Kind    string         // one of consul, etcd, etcd3, exhibitor, kubernetes, raft, zookeeper; "" without any
-	Consul  Consul         // set for consul
-	Etcd3   Etcd3          // set for etcd3 and etcd, which have the same options
-	Options map[string]any // the whole section, with the variables applied
+	Kind      string         // one of consul, etcd, etcd3, exhibitor, kubernetes, raft, zookeeper; "" without any
+	Consul    Consul         // set for consul
+	Etcd3     Etcd3          // set for etcd3 and etcd, which have the same options
+	ZooKeeper ZooKeeper      // set for zookeeper and exhibitor
+	Options   map[string]any // the whole section, with the variables applied
 }
 
 // Etcd3 is the section "etcd3" (or "etcd").
@@ -83,6 +84,10 @@ func dcsOf(t section) (DCSConfig, error) {
 			d.Consul, err = consulOf(d.Options)
 		case "etcd3", "etcd":
 			d.Etcd3, err = etcd3Of(d.Options)
+		case "exhibitor":
+			d.ZooKeeper, err = exhibitorOf(d.Options)
+		case "zookeeper":
+			d.ZooKeeper, err = zookeeperOf(d.Options)
 		}
 		if err != nil {
 			return d, fmt.Errorf("section %s: %w", kind, err)

@@ -34,6 +34,8 @@ func (c *Cluster) newDCS() (dcsServer, error) {
 		return newEtcd(c)
 	case Consul:
 		return newConsul(c)
+	case ZooKeeper:
+		return newZooKeeper(c)
 	}
 	return nil, fmt.Errorf("a cluster on %q: no such DCS", c.o.DCS)
 }

@@ -94,6 +94,9 @@ func TestDrill02KilledPrimaryMinIO(t *testing.T) { killedPrimary(t, Options{Plac
 // Drill 2 on Consul.
 func TestDrill02KilledPrimaryConsul(t *testing.T) { killedPrimary(t, Options{DCS: Consul}) }
 
+// Drill 2 on ZooKeeper.
+func TestDrill02KilledPrimaryZooKeeper(t *testing.T) { killedPrimary(t, Options{DCS: ZooKeeper}) }
+
 func killedPrimary(t *testing.T, o Options) {
 	s := begin(t, o)
 	s.killPrimaryWhileStoreIsDown()
