@@ -1,9 +1,9 @@
 package zookeeper
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"os"
 )
@@ -54,7 +54,7 @@ func (c *TLS) pair() (*tls.Certificate, error) {
 	}
 	if c.KeyPassword != "" {
 		if key, err = decryptKey(key, []byte(c.KeyPassword)); err != nil {
-			return nil, errors.Join(fmt.Errorf("key %s", c.Key), err)
+			return nil, fmt.Errorf("decrypt key %s: %w", cmp.Or(c.Key, c.Cert), err)
 		}
 	}
 	pair, err := tls.X509KeyPair(cert, key)

@@ -2,4 +2,147 @@
 
 package zookeeper
 
-type authority struct{ server, trust string }
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+
+	"github.com/walbaton/walbaton/leader/dcs"
+)
+
+// authority is a certificate authority made for one test, with files for ZooKeeper and for us.
+type authority struct {
+	file   string // the authority's certificate
+	trust  string // the same, named as Java wants it
+	server string // + .pem, certificate and key in one
+	member string // + .crt, .key
+	cert   *x509.Certificate
+	key    *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	dir := t.TempDir()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &authority{file: filepath.Join(dir, "ca.crt"), trust: filepath.Join(dir, "trust.pem"),
+		server: filepath.Join(dir, "server"), member: filepath.Join(dir, "member"), cert: cert, key: key}
+	write(t, a.file, block("CERTIFICATE", der))
+	write(t, a.trust, block("CERTIFICATE", der))
+	a.issue(t, a.server, 2)
+	a.issue(t, a.member, 3)
+	return a
+}
+
+func (a *authority) issue(t *testing.T, path string, serial int64) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: filepath.Base(path)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}, a.cert, &key.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, path+".crt", block("CERTIFICATE", der))
+	write(t, path+".key", block("PRIVATE KEY", private))
+	write(t, path+".pem", block("PRIVATE KEY", private)+block("CERTIFICATE", der))
+}
+
+func block(kind string, der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+}
+
+// TestTLS is a server that wants certificates, and a member whom set_acls names by the subject of
+// his, with a key that has a password.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	s := startServer(t, ca)
+	secret := ca.member + ".secret"
+	if out, err := exec.Command("openssl", "pkcs8", "-topk8", "-in", ca.member+".key", "-out", secret, "-passout", "pass:p$s").CombinedOutput(); err != nil {
+		t.Fatalf("openssl: %v\n%s", err, out)
+	}
+	good := TLS{CACert: ca.file, Cert: ca.member + ".crt", Key: secret, KeyPassword: "p$s"}
+	c := Config{Hosts: []string{s.secure}, Prefix: "/service/batman/", TLS: &good,
+		ACL: []ACL{{"x509", "CN=member", Read | Write | Create | Delete}}}
+	d := open(t, c)
+	l, err := d.Claim(soon(t), dcs.Lease{Holder: "n1", TTL: 5 * time.Second})
+	if err != nil {
+		log, _ := os.ReadFile(s.log)
+		t.Fatalf("%v\n%s", err, log)
+	}
+	if _, err := d.Claim(soon(t), l); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := d.Read(soon(t)); err != nil || r.Baton.Holder != "n1" {
+		t.Errorf("got %+v, %v", r.Baton, err)
+	}
+	if _, _, err := s.raw(t).Get(d.baton()); err != zk.ErrNoAuth {
+		t.Errorf("who has no certificate reads the baton: %v", err)
+	}
+	other := newAuthority(t)
+	for name, c := range map[string]struct {
+		change func(c *Config, tls *TLS)
+		want   string
+	}{
+		"no client certificate":    {func(_ *Config, tls *TLS) { tls.Cert, tls.Key, tls.KeyPassword = "", "", "" }, "tls: "},
+		"another authority":        {func(_ *Config, tls *TLS) { tls.CACert = other.file }, "x509: "},
+		"another name":             {func(c *Config, _ *TLS) { c.Hosts = []string{strings.Replace(s.secure, "127.0.0.1", "localhost", 1)} }, "x509: "},
+		"plain text to TLS":        {func(c *Config, _ *TLS) { c.TLS = nil }, "it may want TLS"},
+		"TLS to a server in plain": {func(c *Config, _ *TLS) { c.Hosts = []string{s.address} }, "tls: "},
+	} {
+		bad, tls := Config{Hosts: []string{s.secure}, Prefix: "/service/batman/"}, good
+		bad.TLS = &tls
+		c.change(&bad, &tls)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		if r, err := open(t, bad).Read(ctx); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: read %+v, %v; want %q", name, r, err, c.want)
+		}
+		cancel()
+	}
+	lenient := good
+	lenient.CACert, lenient.Insecure = other.file, true
+	if _, err := open(t, Config{Hosts: []string{s.secure}, Prefix: "/service/batman/", TLS: &lenient}).Read(soon(t)); err != nil {
+		t.Errorf("verify: false: %v", err)
+	}
+}
