@@ -20,13 +20,6 @@ type zooKeeper struct {
 	p       *process
 }
 
-// zooKeeperLog keeps the log to what is wrong, in the server's output.
-const zooKeeperLog = `log4j.rootLogger=WARN, out
-log4j.appender.out=org.apache.log4j.ConsoleAppender
-log4j.appender.out.layout=org.apache.log4j.PatternLayout
-log4j.appender.out.layout.ConversionPattern=%d %p %c: %m%n
-`
-
 func newZooKeeper(c *Cluster) (*zooKeeper, error) {
 	dir, err := c.folder("zookeeper")
 	if err != nil {
@@ -36,15 +29,13 @@ func newZooKeeper(c *Cluster) (*zooKeeper, error) {
 	// Sessions last 2 to 20 ticks: Patroni asks for 8 s, a sidecar for 15 s.
 	config := fmt.Sprintf("tickTime=1000\ndataDir=%s\nclientPort=%d\nclientPortAddress=%s\nadmin.enableServer=false\n4lw.commands.whitelist=srvr\n",
 		filepath.Join(dir, "data"), c.port(portDCS), c.host(atDCS))
-	if err := os.WriteFile(filepath.Join(dir, "zoo.cfg"), []byte(config), 0o644); err != nil {
-		return nil, err
-	}
-	return z, os.WriteFile(filepath.Join(dir, "log4j.properties"), []byte(zooKeeperLog), 0o644)
+	return z, os.WriteFile(filepath.Join(dir, "zoo.cfg"), []byte(config), 0o644)
 }
 
 func (z *zooKeeper) start(ctx context.Context) (err error) {
 	z.p, err = z.c.spawn("zookeeper", z.dir, nil, "java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
-		"-cp", z.dir+":/usr/share/java/zookeeper.jar", "org.apache.zookeeper.server.quorum.QuorumPeerMain", filepath.Join(z.dir, "zoo.cfg"))
+		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", "/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar",
+		"org.apache.zookeeper.server.quorum.QuorumPeerMain", filepath.Join(z.dir, "zoo.cfg"))
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,6 @@ type server struct {
 	secure  string // TLS, if there is an authority
 	dir     string
 	log     string
-	flags   []string
 	cmd     *exec.Cmd
 }
 
@@ -60,8 +59,6 @@ func newServer(t testing.TB, ca *authority, settings ...string) *server {
 	}
 	conf = append(conf, settings...)
 	write(t, filepath.Join(dir, "zoo.cfg"), strings.Join(conf, "\n")+"\n")
-	write(t, filepath.Join(dir, "log4j.properties"), "log4j.rootLogger=WARN, out\nlog4j.appender.out=org.apache.log4j.ConsoleAppender\n"+
-		"log4j.appender.out.layout=org.apache.log4j.PatternLayout\nlog4j.appender.out.layout.ConversionPattern=%d %p %c %m%n\n")
 	return s
 }
 
@@ -89,15 +86,17 @@ func (s *server) launch(t testing.TB) {
 		t.Fatal(err)
 	}
 	defer log.Close()
+	// zookeeper.jar names most others, but no logger, nor all of netty, which TLS needs.
+	jars := []string{"/usr/share/java/zookeeper.jar", "/usr/share/java/slf4j-simple.jar", "/usr/share/java/netty-codec.jar", "/usr/share/java/netty-resolver.jar"}
 	args := []string{"-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Dzookeeper.forceSync=no"}
-	args = append(args, s.flags...)
-	args = append(args, "-cp", s.dir+":/usr/share/java/zookeeper.jar",
+	args = append(args, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+		"-cp", strings.Join(jars, ":"),
 		"org.apache.zookeeper.server.quorum.QuorumPeerMain", filepath.Join(s.dir, "zoo.cfg"))
 	cmd := exec.Command("java", args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
-		t.Fatalf("start ZooKeeper (Debian's zookeeper and default-jre-headless): %v", err)
+		t.Fatalf("start ZooKeeper (Debian's libzookeeper-java and default-jre-headless): %v", err)
 	}
 	s.cmd = cmd
 	t.Cleanup(func() {
@@ -115,7 +114,7 @@ func (s *server) Start(t testing.TB) {
 
 func (s *server) waitReady(t testing.TB) {
 	t.Helper()
-	for end := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		answer, err := s.ask("srvr")
 		if strings.Contains(answer, "Mode: ") {
 			return

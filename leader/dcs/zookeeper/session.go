@@ -277,7 +277,7 @@ func (s *session) connect(address string) (*wire, error) {
 	secure := tls.Client(raw, t)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		raw.Close()
-		return nil, err
+		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
 	return &wire{Conn: secure, raw: raw}, nil
 }

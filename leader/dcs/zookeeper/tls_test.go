@@ -129,7 +129,7 @@ func TestTLS(t *testing.T) {
 		"another authority":        {func(_ *Config, tls *TLS) { tls.CACert = other.file }, "x509: "},
 		"another name":             {func(c *Config, _ *TLS) { c.Hosts = []string{strings.Replace(s.secure, "127.0.0.1", "localhost", 1)} }, "x509: "},
 		"plain text to TLS":        {func(c *Config, _ *TLS) { c.TLS = nil }, "it may want TLS"},
-		"TLS to a server in plain": {func(c *Config, _ *TLS) { c.Hosts = []string{s.address} }, "tls: "},
+		"TLS to a server in plain": {func(c *Config, _ *TLS) { c.Hosts = []string{s.address} }, "TLS handshake: "},
 	} {
 		bad, tls := Config{Hosts: []string{s.secure}, Prefix: "/service/batman/"}, good
 		bad.TLS = &tls
