@@ -13,7 +13,6 @@ import (
 	"math/big"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -29,7 +28,7 @@ type authority struct {
 	file   string // the authority's certificate
 	trust  string // the same, named as Java wants it
 	server string // + .pem, certificate and key in one
-	member string // + .crt, .key
+	member string // the client's certificate
 	cert   *x509.Certificate
 	key    *ecdsa.PrivateKey
 }
@@ -55,11 +54,16 @@ func newAuthority(t *testing.T) *authority {
 		t.Fatal(err)
 	}
 	a := &authority{file: filepath.Join(dir, "ca.crt"), trust: filepath.Join(dir, "trust.pem"),
-		server: filepath.Join(dir, "server"), member: filepath.Join(dir, "member"), cert: cert, key: key}
+		server: filepath.Join(dir, "server"), member: filepath.Join(dir, "member.crt"), cert: cert, key: key}
 	write(t, a.file, block("CERTIFICATE", der))
 	write(t, a.trust, block("CERTIFICATE", der))
 	a.issue(t, a.server, 2)
-	a.issue(t, a.member, 3)
+	known, _ := pem.Decode(file(t, "testdata/key.pem")) // which testdata has encrypted, too
+	private, err := x509.ParsePKCS8PrivateKey(known.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, a.member, a.sign(t, "member", 3, private.(*ecdsa.PrivateKey).Public()))
 	return a
 }
 
@@ -69,23 +73,28 @@ func (a *authority) issue(t *testing.T, path string, serial int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: filepath.Base(path)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}, a.cert, &key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	cert := a.sign(t, filepath.Base(path), serial, &key.PublicKey)
 	private, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, path+".crt", block("CERTIFICATE", der))
-	write(t, path+".key", block("PRIVATE KEY", private))
-	write(t, path+".pem", block("PRIVATE KEY", private)+block("CERTIFICATE", der))
+	write(t, path+".crt", cert)
+	write(t, path+".pem", block("PRIVATE KEY", private)+cert)
+}
+
+func (a *authority) sign(t *testing.T, name string, serial int64, public any) string {
+	t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}, a.cert, public, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return block("CERTIFICATE", der)
 }
 
 func block(kind string, der []byte) string {
@@ -98,11 +107,7 @@ func TestTLS(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	s := startServer(t, ca)
-	secret := ca.member + ".secret"
-	if out, err := exec.Command("openssl", "pkcs8", "-topk8", "-in", ca.member+".key", "-out", secret, "-passout", "pass:p$s").CombinedOutput(); err != nil {
-		t.Fatalf("openssl: %v\n%s", err, out)
-	}
-	good := TLS{CACert: ca.file, Cert: ca.member + ".crt", Key: secret, KeyPassword: "p$s"}
+	good := TLS{CACert: ca.file, Cert: ca.member, Key: "testdata/aes256.pem", KeyPassword: "p$s"}
 	c := Config{Hosts: []string{s.secure}, Prefix: "/service/batman/", TLS: &good,
 		ACL: []ACL{{"x509", "CN=member", Read | Write | Create | Delete}}}
 	d := open(t, c)
