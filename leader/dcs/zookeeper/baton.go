@@ -99,7 +99,6 @@ func (c *Client) take(ctx context.Context, l dcs.Lease) (dcs.Lease, error) {
 	if err != nil {
 		if s.ended() {
 			c.claims.open = nil
-			err = errors.New("the session ended before the claim was answered")
 		}
 		return dcs.Lease{}, err
 	}
@@ -112,7 +111,7 @@ func (c *Client) take(ctx context.Context, l dcs.Lease) (dcs.Lease, error) {
 	l.Epoch, l.Token = i.node.Token, token(id)
 	var alive bool
 	if l.TTL, alive = s.extend(); !alive {
-		return dcs.Lease{}, errors.New("the session ended before the claim was answered")
+		return dcs.Lease{}, errExpired
 	}
 	if c.claims.held != nil {
 		c.claims.held.end(errors.New("another lease has taken its place"))
@@ -148,7 +147,7 @@ func (c *Client) lease(ctx context.Context, ttl time.Duration) (*session, error)
 	granted, alive := s.extend()
 	switch {
 	case !alive:
-		return nil, errors.New("the session ended at once")
+		return nil, errExpired
 	case granted < ttl:
 		err := fmt.Errorf("the server gives sessions of %v at most (its maxSessionTimeout, by default 20 times tickTime), %v is needed", granted, ttl)
 		s.end(err)
@@ -226,9 +225,14 @@ func (c *Client) extend(ctx context.Context, l dcs.Lease) (dcs.Lease, error) {
 		}
 		return dcs.Lease{}, dcs.ErrLost
 	}
-	if s.ended() {
+	l, err := c.prolong(ctx, s, l)
+	if err != nil && ctx.Err() == nil && s.reason() == errExpired {
 		return dcs.Lease{}, dcs.ErrLost
 	}
+	return l, err
+}
+
+func (c *Client) prolong(ctx context.Context, s *session, l dcs.Lease) (dcs.Lease, error) {
 	id, _ := s.opened()
 	if err := check(ctx, s, c.baton(), 0); err != nil && !errors.Is(err, zk.ErrNoNode) && !errors.Is(err, zk.ErrBadVersion) {
 		return dcs.Lease{}, denied(err, "READ", c.baton())
@@ -239,11 +243,12 @@ func (c *Client) extend(ctx context.Context, l dcs.Lease) (dcs.Lease, error) {
 	}
 	if i.owner != id || i.node.Token != l.Epoch {
 		s.end(errors.New("the baton is not ours any more"))
+		c.claims.held = nil
 		return dcs.Lease{}, fmt.Errorf("the znode is not ours: %w", dcs.ErrLost)
 	}
 	var alive bool
 	if l.TTL, alive = s.extend(); !alive {
-		return dcs.Lease{}, dcs.ErrLost
+		return dcs.Lease{}, errExpired
 	}
 	return l, nil
 }

@@ -116,7 +116,7 @@ func (c *Client) keep(ctx context.Context, want record) error {
 		now.sure = true
 	}
 	if _, alive := now.session.extend(); !alive {
-		return errors.New("the session of the record ended")
+		return errExpired
 	}
 	return nil
 }

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
-
-	"github.com/walbaton/walbaton/leader/dcs"
 )
 
 const (
@@ -20,8 +18,10 @@ const (
 	smallBuffer = 256 << 10       // for a session that moves one value; the library would take 3 MB
 )
 
-// errCut is the end of a reading session: its connection broke.
-var errCut = errors.New("connection was lost")
+var (
+	errCut     = errors.New("connection was lost") // the end of a reading session
+	errExpired = errors.New("session has ended")   // a lease was not extended in time, by our clock or the server's
+)
 
 // session is one session of the library, with what the library lacks: calls that end with their
 // context, a time after which it ends by itself, and an end from which it does not come back. (The
@@ -102,16 +102,11 @@ func (c *Client) begin(o options) (*session, error) {
 	}
 	s.rota = &rota{hosts: c.hosts, at: c.hosts.start() - 1, s: s}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	settings := []func(*zk.Conn){
-		zk.WithDialer(s.dial), zk.WithHostProvider(s.rota), zk.WithEventCallback(s.event),
-		zk.WithLogger(silent{}), zk.WithLogInfo(false), // errors come back from the calls
-		zk.WithMaxConnBufferSize(smallBuffer),
-	}
-	s.busy = make(chan struct{}, 16)
+	calls, largest := 16, 0 // at once; answers of any size
 	if o.lease {
-		settings = append(settings, zk.WithMaxBufferSize(smallBuffer))
-		s.busy = make(chan struct{}, 1)
+		calls, largest = 1, smallBuffer
 	}
+	s.busy = make(chan struct{}, calls)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -119,12 +114,10 @@ func (c *Client) begin(o options) (*session, error) {
 		return nil, errClosed
 	}
 	timeout := (o.ttl + time.Millisecond - 1).Truncate(time.Millisecond)
-	conn, events, err := zk.Connect(c.hosts.all, timeout, func(conn *zk.Conn) {
-		for _, set := range settings {
-			set(conn)
-		}
-		s.conn = conn
-	})
+	conn, events, err := zk.Connect(c.hosts.all, timeout,
+		zk.WithDialer(s.dial), zk.WithHostProvider(s.rota), zk.WithEventCallback(s.event),
+		zk.WithLogger(silent{}), zk.WithLogInfo(false), // errors come back from the calls
+		zk.WithMaxConnBufferSize(smallBuffer), zk.WithMaxBufferSize(largest))
 	if err != nil {
 		s.cancel()
 		return nil, err
@@ -164,6 +157,10 @@ func (s *session) shut(events <-chan zk.Event) {
 func (s *session) end(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.endLocked(why)
+}
+
+func (s *session) endLocked(why error) {
 	if s.why != nil {
 		return
 	}
@@ -191,10 +188,9 @@ func (s *session) lastFailure() error {
 // expire is the timer's: a call of it that was under way when the lease was extended does nothing.
 func (s *session) expire() {
 	s.mu.Lock()
-	early := time.Now().Before(s.deadline)
-	s.mu.Unlock()
-	if !early {
-		s.end(fmt.Errorf("not extended in time: %w", dcs.ErrLost))
+	defer s.mu.Unlock()
+	if !time.Now().Before(s.deadline) {
+		s.endLocked(errExpired)
 	}
 }
 
@@ -236,7 +232,7 @@ func (s *session) event(e zk.Event) {
 			close(s.up)
 		}
 	case zk.StateExpired:
-		s.end(fmt.Errorf("%w: %w", zk.ErrSessionExpired, dcs.ErrLost))
+		s.end(errExpired)
 	case zk.StateDisconnected:
 		if s.once && s.rota.connected() {
 			s.end(errCut)
@@ -249,7 +245,7 @@ func (s *session) dial(_, address string, _ time.Duration) (net.Conn, error) {
 	conn, err := s.connect(address)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil && s.why != nil && (s.once || errors.Is(s.why, dcs.ErrLost)) {
+	if err == nil && s.why != nil && (s.once || s.why == errExpired) {
 		conn.raw.Close()
 		err = s.why
 	}
