@@ -38,8 +38,12 @@ func TestTransactions(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, nil)
 	d, other := open(t, Config{Hosts: []string{s.address}, Prefix: "/service/batman/"}), open(t, Config{Hosts: []string{s.address}, Prefix: "/service/batman/"})
-	if _, err := d.Read(soon(t)); err != nil { // of a scope that is not there
+	if _, err := d.Read(soon(t)); err != nil {
 		t.Fatal(err)
+	}
+	empty := s.zxid(t)
+	if r, err := d.Read(soon(t)); err != nil || len(r.Nodes) > 0 || s.zxid(t) == empty {
+		t.Errorf("a reading of a scope that is not there: %+v, %v, zxid %s", r, err, empty)
 	}
 	l, err := d.Claim(soon(t), dcs.Lease{Holder: "n1", TTL: 30 * time.Second})
 	if err != nil {
