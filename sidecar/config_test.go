@@ -175,6 +175,7 @@ func TestOpenDCS(t *testing.T) {
 		"scope: s\netcd: {host: 'c:2379'}":     "section etcd",
 		"scope: s":                             "names no DCS",
 		"scope: s\netcd3: {hosts: 'a:1, b:2'}": "",
+		"scope: s\nzookeeper: {hosts: 'a:1'}":  "",
 	} {
 		pg := writeFile(t, t.TempDir(), "patroni.yml", file)
 		c, err := loadConfig(sources{env(), map[string]string{"config": os.DevNull, "patroni-config": pg}})
@@ -197,7 +198,6 @@ func TestREST(t *testing.T) {
 		"etcd: {host: 'c:2379'}":      "--dcs-kind rest",
 		"raft: {self_addr: 'c:2222'}": "--dcs-kind rest",
 		"consul: {host: 'c:8500'}":    "",
-		"exhibitor: {hosts: [a]}":     "--dcs-kind rest",
 		"postgresql: {data_dir: /pg}": "--dcs-kind rest",
 	} {
 		pg := writeFile(t, t.TempDir(), "patroni.yml", "scope: s\nname: n1\nrestapi: {listen: '0.0.0.0:8008', connect_address: '10.0.0.1:8008'}\n"+file)

@@ -238,7 +238,7 @@ func TestDCSKind(t *testing.T) {
 		"etcd3: {host: a}\netcd: {host: b}":                       "etcd",
 		"raft: {self_addr: a}\nzookeeper: {hosts: a}":             "raft",
 		"kubernetes: {use_endpoints: true}":                       "kubernetes",
-		"zookeeper: {exhibitor: {hosts: [a]}}":                    "exhibitor",
+		"zookeeper: {exhibitor: {hosts: [a], port: 1}}":           "exhibitor",
 		"consul: {host: a}\nraft: {self_addr: a}":                 "consul",
 		"postgresql: {data_dir: /d}":                              "",
 	} {

@@ -23,6 +23,7 @@ type DCSConfig struct {
 	Consul     Consul         // set for consul
 	Etcd3      Etcd3          // set for etcd3 and etcd, which have the same options
 	Kubernetes Kubernetes     // set for kubernetes
+	ZooKeeper  ZooKeeper      // set for zookeeper and exhibitor
 	Options    map[string]any // the whole section, with the variables applied
 }
 
@@ -90,6 +91,10 @@ func dcsOf(t section) (DCSConfig, error) {
 			if _, ok := t["namespace"]; ok { // Patroni gives it to every DCS, and there it wins
 				d.Kubernetes.Namespace = cmp.Or(t.text("namespace"), "default")
 			}
+		case "exhibitor":
+			d.ZooKeeper, err = exhibitorOf(d.Options)
+		case "zookeeper":
+			d.ZooKeeper, err = zookeeperOf(d.Options)
 		}
 		if err != nil {
 			return d, fmt.Errorf("section %s: %w", kind, err)

@@ -40,6 +40,8 @@ func (c *Cluster) newDCS() (dcsServer, error) {
 		return newKubernetes(c, true)
 	case KubernetesConfigMaps:
 		return newKubernetes(c, false)
+	case ZooKeeper:
+		return newZooKeeper(c)
 	}
 	return nil, fmt.Errorf("a cluster on %q: no such DCS", c.o.DCS)
 }

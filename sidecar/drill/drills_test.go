@@ -93,12 +93,16 @@ func TestDrill02KilledPrimaryMinIO(t *testing.T) { killedPrimary(t, Options{Plac
 
 // Drill 2 on Consul.
 func TestDrill02KilledPrimaryConsul(t *testing.T) { killedPrimary(t, Options{DCS: Consul}) }
+
 // Drill 2 on Kubernetes, which deletes nothing when a leader dies: Patroni's keys are in Endpoints, or in ConfigMaps.
 func TestDrill02KilledPrimaryKubernetes(t *testing.T) { killedPrimary(t, Options{DCS: Kubernetes}) }
 
 func TestDrill02KilledPrimaryKubernetesConfigMaps(t *testing.T) {
 	killedPrimary(t, Options{DCS: KubernetesConfigMaps})
 }
+
+// Drill 2 on ZooKeeper.
+func TestDrill02KilledPrimaryZooKeeper(t *testing.T) { killedPrimary(t, Options{DCS: ZooKeeper}) }
 
 func killedPrimary(t *testing.T, o Options) {
 	s := begin(t, o)

@@ -1,0 +1,262 @@
+//go:build servers
+
+package zookeeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// server is one ZooKeeper process on free loopback ports, from Debian's package.
+type server struct {
+	address string // plain text
+	secure  string // TLS, if there is an authority
+	dir     string
+	log     string
+	cmd     *exec.Cmd
+}
+
+// tick is short, so that sessions may be as short as 0.4 s.
+const tick = 200 * time.Millisecond
+
+func startServer(t testing.TB, ca *authority, settings ...string) *server {
+	t.Helper()
+	s := newServer(t, ca, settings...)
+	s.Start(t)
+	return s
+}
+
+func newServer(t testing.TB, ca *authority, settings ...string) *server {
+	t.Helper()
+	dir := t.TempDir()
+	s := &server{address: freeAddress(t), dir: dir, log: filepath.Join(dir, "log")}
+	_, port, _ := net.SplitHostPort(s.address)
+	conf := []string{
+		fmt.Sprintf("tickTime=%d", tick.Milliseconds()), "maxSessionTimeout=120000", "maxClientCnxns=0",
+		"dataDir=" + filepath.Join(dir, "data"), "clientPort=" + port, "clientPortAddress=127.0.0.1",
+		"admin.enableServer=false", "4lw.commands.whitelist=ruok,srvr", "initLimit=50", "syncLimit=10",
+	}
+	if ca != nil {
+		s.secure = freeAddress(t)
+		_, port, _ := net.SplitHostPort(s.secure)
+		conf = append(conf, "secureClientPort="+port, "secureClientPortAddress=127.0.0.1",
+			"serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
+			"ssl.keyStore.location="+ca.server+".pem", "ssl.keyStore.type=PEM",
+			"ssl.trustStore.location="+ca.trust, "ssl.trustStore.type=PEM", "ssl.clientAuth=need",
+			"authProvider.x509=org.apache.zookeeper.server.auth.X509AuthenticationProvider")
+	}
+	conf = append(conf, settings...)
+	write(t, filepath.Join(dir, "zoo.cfg"), strings.Join(conf, "\n")+"\n")
+	return s
+}
+
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (s *server) launch(t testing.TB) {
+	t.Helper()
+	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	// zookeeper.jar names most others, but no logger, nor all of netty, which TLS needs.
+	jars := []string{"/usr/share/java/zookeeper.jar", "/usr/share/java/slf4j-simple.jar", "/usr/share/java/netty-codec.jar", "/usr/share/java/netty-resolver.jar"}
+	args := []string{"-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Dzookeeper.forceSync=no"}
+	args = append(args, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+		"-cp", strings.Join(jars, ":"),
+		"org.apache.zookeeper.server.quorum.QuorumPeerMain", filepath.Join(s.dir, "zoo.cfg"))
+	cmd := exec.Command("java", args...)
+	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, s.dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("start ZooKeeper (Debian's libzookeeper-java and default-jre-headless): %v", err)
+	}
+	s.cmd = cmd
+	t.Cleanup(func() {
+		if s.cmd == cmd {
+			s.Kill(t)
+		}
+	})
+}
+
+func (s *server) Start(t testing.TB) {
+	t.Helper()
+	s.launch(t)
+	s.waitReady(t)
+}
+
+func (s *server) waitReady(t testing.TB) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		answer, err := s.ask("srvr")
+		if strings.Contains(answer, "Mode: ") {
+			return
+		}
+		if time.Now().After(end) {
+			log, _ := os.ReadFile(s.log)
+			t.Fatalf("ZooKeeper does not answer: %q, %v\n%s", answer, err, log)
+		}
+	}
+}
+
+// ask sends one of ZooKeeper's four letter words.
+func (s *server) ask(word string) (string, error) {
+	conn, err := net.DialTimeout("tcp", s.address, time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(time.Second))
+	if _, err := io.WriteString(conn, word); err != nil {
+		return "", err
+	}
+	answer, err := io.ReadAll(conn)
+	return string(answer), err
+}
+
+func (s *server) Kill(testing.TB) {
+	s.cmd.Process.Kill()
+	s.cmd.Wait() // says that it was killed
+	s.cmd = nil
+}
+
+// Hang returns when every thread has stopped: the signal takes its time.
+func (s *server) Hang(t testing.TB) {
+	t.Helper()
+	s.signal(t, syscall.SIGSTOP)
+	running := func() bool {
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.cmd.Process.Pid))
+		if err != nil || len(tasks) == 0 {
+			t.Fatalf("no threads of ZooKeeper: %v", err)
+		}
+		for _, task := range tasks {
+			stat, err := os.ReadFile(task)
+			if err == nil && !strings.Contains(string(stat), ") T ") {
+				return true
+			}
+		}
+		return false
+	}
+	for end := time.Now().Add(10 * time.Second); running(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("ZooKeeper does not stop")
+		}
+	}
+}
+
+func (s *server) Resume(t testing.TB) { t.Helper(); s.signal(t, syscall.SIGCONT) }
+
+func (s *server) signal(t testing.TB, sig os.Signal) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// raw is a client of the library, to play Patroni and the administrator.
+type raw struct {
+	*zk.Conn
+	acl []zk.ACL // of what it makes
+}
+
+func (s *server) raw(t testing.TB) raw {
+	t.Helper()
+	conn, events, err := zk.Connect([]string{s.address}, 30*time.Second, zk.WithLogger(silent{}), zk.WithLogInfo(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn.Close()
+		for range events {
+		}
+	})
+	return raw{conn, zk.WorldACL(zk.PermAll)}
+}
+
+// put writes as Patroni does: with the directories above. It tries again while the server is away.
+func (r raw) put(t testing.TB, path, value string) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if _, err = r.Set(path, []byte(value), -1); errors.Is(err, zk.ErrNoNode) {
+			r.dir(t, parent(path))
+			_, err = r.Create(path, []byte(value), 0, r.acl)
+		}
+		if err == nil {
+			return
+		}
+	}
+	t.Fatalf("put %s: %v", path, err)
+}
+
+func (r raw) dir(t testing.TB, path string) {
+	t.Helper()
+	if path == "/" {
+		return
+	}
+	r.dir(t, parent(path))
+	if _, err := r.Create(path, nil, 0, r.acl); err != nil && !errors.Is(err, zk.ErrNodeExists) {
+		t.Logf("create %s: %v", path, err)
+	}
+}
+
+func (r raw) remove(t testing.TB, path string) {
+	t.Helper()
+	if err := r.Delete(path, -1); err != nil {
+		t.Fatalf("delete %s: %v", path, err)
+	}
+}
+
+// open makes a client of ours that is closed at the end.
+func open(t testing.TB, c Config) *Client {
+	t.Helper()
+	d, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func soon(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// prefixOf gives each test a scope of its own.
+func prefixOf(t testing.TB) string {
+	return "/service/" + strings.Map(func(r rune) rune {
+		if r == '/' || r == ' ' {
+			return '-'
+		}
+		return r
+	}, t.Name()) + "/"
+}
