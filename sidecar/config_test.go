@@ -143,7 +143,7 @@ func TestScopeIsOne(t *testing.T) {
 	dir := t.TempDir()
 	pg := writeFile(t, dir, "patroni.yml", "scope: shop\netcd3: {hosts: '127.0.0.1:2379'}\n")
 	_, err := loadConfig(sources{env(), map[string]string{"config": os.DevNull, "patroni-config": pg, "scope": "other"}})
-	if err == nil || !strings.Contains(err.Error(), `"other" here and "shop" in Patroni's`) {
+	if err == nil || !strings.Contains(err.Error(), `"other" here and "shop" by Patroni's`) {
 		t.Errorf("got %v", err)
 	}
 }
