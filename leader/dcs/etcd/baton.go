@@ -92,7 +92,7 @@ func (c *Client) Claim(ctx context.Context, l dcs.Lease) (dcs.Lease, error) {
 	l, err = c.take(ctx, client, l)
 	var held *dcs.HeldError
 	if err != nil && !errors.As(err, &held) {
-		err = fmt.Errorf("claim baton: %w", ended(ctx, err))
+		err = fmt.Errorf("claim baton: %w", denied(ended(ctx, err), "readwrite", c.prefix+batonKey))
 	}
 	return l, err
 }
@@ -164,7 +164,7 @@ func (c *Client) extend(ctx context.Context, client *clientv3.Client, l dcs.Leas
 	}
 	resp, err := client.Get(ctx, c.prefix+batonKey)
 	if err != nil {
-		return dcs.Lease{}, fmt.Errorf("extend baton: %w", ended(ctx, err))
+		return dcs.Lease{}, fmt.Errorf("extend baton: %w", denied(ended(ctx, err), "read", c.prefix+batonKey))
 	}
 	for _, kv := range resp.Kvs {
 		var b baton
@@ -194,7 +194,7 @@ func (c *Client) Release(ctx context.Context, l dcs.Lease) error {
 		Then(clientv3.OpDelete(key)).
 		Commit()
 	if err != nil {
-		return fmt.Errorf("release baton: %w", ended(ctx, err))
+		return fmt.Errorf("release baton: %w", denied(ended(ctx, err), "readwrite", c.prefix+batonKey))
 	}
 	revoke(ctx, client, id)
 	return nil

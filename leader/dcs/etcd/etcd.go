@@ -31,6 +31,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"strconv"
@@ -38,6 +39,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -256,7 +258,7 @@ func (c *Client) Read(ctx context.Context) (dcs.Reading, error) {
 	}
 	resp, err := client.Get(ctx, c.prefix, clientv3.WithPrefix())
 	if err != nil {
-		return dcs.Reading{}, fmt.Errorf("read scope: %w", ended(ctx, err))
+		return dcs.Reading{}, fmt.Errorf("read scope: %w", denied(ended(ctx, err), "read", c.prefix))
 	}
 	r := dcs.Reading{
 		Nodes:    map[string]dcs.Node{},
@@ -284,6 +286,14 @@ func (c *Client) Read(ctx context.Context) (dcs.Reading, error) {
 
 func node(kv *mvccpb.KeyValue) dcs.Node {
 	return dcs.Node{Value: string(kv.Value), Version: uint64(kv.ModRevision), Token: uint64(kv.CreateRevision)}
+}
+
+// denied says which permission the user's role lacks; it is fs.ErrPermission to errors.Is. docs/dcs.md has all of them.
+func denied(err error, permission, key string) error {
+	if !errors.Is(err, rpctypes.ErrPermissionDenied) {
+		return err
+	}
+	return fmt.Errorf("%w: the role lacks %s on %s", fs.ErrPermission, permission, key)
 }
 
 // ended prefers the context's own error to gRPC's words for it.

@@ -61,7 +61,7 @@ func (a *announced) seen(r dcs.Reading, revision int64) {
 // record of the first run out.
 func (c *Client) Announce(ctx context.Context, member, value string, ttl time.Duration) error {
 	if err := c.announce(ctx, member, value, ttl); err != nil {
-		return fmt.Errorf("announce %s: %w", member, ended(ctx, err))
+		return fmt.Errorf("announce %s: %w", member, denied(ended(ctx, err), "readwrite", c.prefix+records))
 	}
 	return nil
 }
