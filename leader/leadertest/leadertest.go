@@ -99,6 +99,7 @@ func Frozen[C any](t *testing.T, r Runner[C]) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting for a lease to end
 			r(t, func(t *testing.T, s dcstest.Scope, config C) {
 				lead(t, s, self)
 				p := startChild(t, s.TTL, config)
@@ -149,7 +150,7 @@ func lead(t *testing.T, s dcstest.Scope, member string) {
 type process struct {
 	cmd     *exec.Cmd
 	journal string
-	seen    []uint64 // numbers of the terms and leaderships before the last takeover
+	seen    []uint64 // numbers of the terms and leaderships that it worked in
 }
 
 func startChild[C any](t *testing.T, ttl time.Duration, config C) *process {
