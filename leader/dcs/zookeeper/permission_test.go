@@ -25,7 +25,9 @@ type grant struct {
 	permission string
 }
 
-func (g grant) String() string { return fmt.Sprintf("no permission %s on %s", g.permission, g.path) }
+func (g grant) String() string {
+	return fmt.Sprintf("permission denied: the ACL of %s lacks %s", g.path, g.permission)
+}
 
 func (g grant) bit() int32 {
 	return map[string]int32{"READ": zk.PermRead, "WRITE": zk.PermWrite, "CREATE": zk.PermCreate, "DELETE": zk.PermDelete}[g.permission]
@@ -221,7 +223,7 @@ func TestPermissions(t *testing.T) {
 			return x == g || x.ephemeral() && g.ephemeral() && x.permission == g.permission // one ACL
 		})
 		p.build(t)
-		if err := p.everything(t); err == nil || !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error()+":", g.String()+":") {
+		if err := p.everything(t); err == nil || !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error()+"\n", g.String()+"\n") {
 			t.Errorf("without %s on %s: %v", g.permission, g.path, err)
 		}
 	}

@@ -356,7 +356,7 @@ func (c *Client) snapshot(v *view, since uint64) (dcs.Reading, bool) {
 // denied names the permission that is missing.
 func denied(err error, permission, path string) error {
 	if errors.Is(err, zk.ErrNoAuth) {
-		return fmt.Errorf("no permission %s on %s: %w", permission, path, fs.ErrPermission)
+		return fmt.Errorf("%w: the ACL of %s lacks %s", fs.ErrPermission, path, permission)
 	}
 	return err
 }
