@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,7 +31,8 @@ type Elector struct {
 	running bool
 	begun   time.Time // when Run was called
 	state   Status
-	changed chan struct{} // closed and replaced when a reading or the term is new
+	refused map[string]string // by request: Status.Refused
+	changed chan struct{}     // closed and replaced when a reading or the term is new
 }
 
 // Status is what the elector knows now.
@@ -45,6 +49,7 @@ type Status struct {
 	AnsweredAt time.Time // when the last request that the DCS answered was sent; zero: none yet
 	Error      string    // of the last request, "" after an answer
 	Silent     bool      // the DCS does not answer: the last request failed, or none was answered for two intervals of asking
+	Refused    string    // what the DCS answers that we may not do (fs.ErrPermission); "" when it lets us do everything
 }
 
 // New makes an Elector over a scope. It refuses settings with which the promises cannot hold.
@@ -58,7 +63,7 @@ func New(d dcs.DCS, o Options) (*Elector, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Elector{d: d, o: o, n: n, m: m, poke: make(chan struct{}, 1), changed: make(chan struct{})}, nil
+	return &Elector{d: d, o: o, n: n, m: m, poke: make(chan struct{}, 1), refused: map[string]string{}, changed: make(chan struct{})}, nil
 }
 
 // Announce sets our record. It is written when it has changed and at most once a second,
@@ -110,6 +115,9 @@ func (e *Elector) Status() Status {
 	s.Epoch, s.Rule, s.Since, s.Holding = e.m.Term()
 	if v, ok := e.m.View(); ok {
 		s.Holder, s.ReadAt = v.Baton.Holder, v.At
+	}
+	if ops := slices.Sorted(maps.Keys(e.refused)); len(ops) > 0 {
+		s.Refused = e.refused[ops[0]]
 	}
 	s.Silent = s.Error != "" || time.Since(s.AnsweredAt) > 2*e.o.Every && time.Since(e.begun) > 2*e.o.Every
 	return s
@@ -180,12 +188,21 @@ func (e *Elector) notify() {
 }
 
 // answered counts a request and remembers whether the DCS answers. HeldError and ErrLost
-// are answers.
+// are answers, and so is the word that we may not write: only who may not read knows nothing.
 func (e *Elector) answered(op string, sent time.Time, err error) {
-	ok := err == nil || errors.Is(err, dcs.ErrLost) || errors.As(err, new(*dcs.HeldError))
-	e.n.request(op, ok)
+	refused := errors.Is(err, fs.ErrPermission) && op != "read"
+	done := err == nil || errors.Is(err, dcs.ErrLost) || errors.As(err, new(*dcs.HeldError))
+	ok := done || refused
+	e.n.request(op, done)
 	e.mu.Lock()
-	was := e.state.Error
+	was, wasRefused := e.state.Error, e.refused[op] != ""
+	switch {
+	case refused:
+		e.refused[op] = err.Error()
+	case done:
+		delete(e.refused, op)
+	}
+	isRefused := e.refused[op] != ""
 	switch {
 	case ok:
 		e.state.Error = ""
@@ -198,6 +215,12 @@ func (e *Elector) answered(op string, sent time.Time, err error) {
 	}
 	is := e.state.Error
 	e.mu.Unlock()
+	switch {
+	case !wasRefused && isRefused:
+		e.o.Log.Error("the DCS refuses a request: this node lacks a right", "dcs", e.d.String(), "op", op, "error", err)
+	case wasRefused && !isRefused:
+		e.o.Log.Info("the DCS refuses it no more", "dcs", e.d.String(), "op", op)
+	}
 	switch {
 	case was == "" && is != "":
 		e.o.Log.Warn("the DCS does not answer", "dcs", e.d.String(), "op", op, "error", is)

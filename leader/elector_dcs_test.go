@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"strings"
 	"sync"
@@ -185,4 +186,34 @@ func TestLogOneLineATerm(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestRefusalIsAnAnswer: a DCS that lets us read and not write answers. It is told of once, with the request that it refuses, and it is
+// no silent DCS, in which a primary would ship without the baton.
+func TestRefusalIsAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out lines
+		var granted atomic.Bool
+		d := &hooked{DCS: cluster().Client(), before: func(_ context.Context, op Op) error {
+			if op == OpClaim && !granted.Load() {
+				return fmt.Errorf("claim baton: %w: the role lacks readwrite", fs.ErrPermission)
+			}
+			return nil
+		}}
+		e := newElector(t, d, Options{Self: "n1", Log: slog.New(slog.NewTextHandler(&out, nil))})
+		r := start(t, e)
+		time.Sleep(time.Minute)
+		if st := e.Status(); st.Silent || st.Error != "" || !strings.Contains(st.Refused, "the role lacks readwrite") {
+			t.Errorf("refused: %+v", st)
+		}
+		granted.Store(true)
+		time.Sleep(time.Minute)
+		if st := e.Status(); st.Refused != "" || !st.Holding {
+			t.Errorf("granted: %+v", st)
+		}
+		r.finish(t)
+		if n := strings.Count(out.String(), "the DCS "); n != 2 || strings.Contains(out.String(), "does not answer") {
+			t.Errorf("%d lines, want one when it refuses and one when it does no more:\n%s", n, out.String())
+		}
+	})
 }

@@ -292,6 +292,8 @@ func (a *app) ready() error {
 	}
 	if st := a.elector.Status(); !a.scope.lens.NoDCS && st.Silent {
 		return errors.New("the DCS does not answer: " + withRights(st.Error))
+	} else if st.Refused != "" {
+		return errors.New("the DCS refuses a request: " + withRights(st.Refused))
 	}
 	return nil
 }

@@ -26,8 +26,9 @@
 //     the primary when that fails (patroni/dcs/etcd3.py, consul.py).
 //  6. Every call ends when its context does, also when the server hangs.
 //
-// An error that is neither *HeldError nor ErrLost says nothing about what the server
-// did: the request may have been carried out, or may still be.
+// An error that is fs.ErrPermission says that a right is missing, and which: the server did
+// nothing. Any other error that is neither *HeldError nor ErrLost says nothing about what
+// the server did: the request may have been carried out, or may still be.
 package dcs
 
 import (
