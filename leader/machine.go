@@ -90,6 +90,7 @@ type election struct {
 	candidate string // another answer that may become it
 	candSince time.Time
 	candidacy bool
+	lagSince  time.Time // when the first of an unbroken row of readings was sent in which only its lag speaks against the chosen one
 	leader    string    // the last leader that was known
 	freeSince time.Time // when the first of an unbroken row of readings with a free baton was sent
 	freeFor   time.Duration

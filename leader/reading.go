@@ -50,10 +50,10 @@ func (m *Machine) countFree(v View) {
 	m.freeFor = v.At.Sub(m.freeSince)
 }
 
-// settle takes a new answer of Choose at once when the leader key has changed, and otherwise
-// when a reading sent Settle after the first that gave it gives it again.
+// settle takes a new answer at once when the leader key has changed, and otherwise when a reading sent Settle after the
+// first that gave it gives it again.
 func (m *Machine) settle(now time.Time, v View) {
-	c := Choose(v)
+	c := m.patient(v)
 	moved := v.Cluster.Leader != "" && m.leader != "" && v.Cluster.Leader != m.leader
 	if v.Cluster.Leader != "" {
 		m.leader = v.Cluster.Leader
@@ -74,6 +74,24 @@ func (m *Machine) settle(now time.Time, v View) {
 	if free := m.freeSince.Add(m.o.TTL); !m.freeSince.IsZero() && free.After(now) && free.Before(m.nextRead) {
 		m.nextRead = free
 	}
+}
+
+// patient is Choose, but that a member which was to have the baton loses it by its lag alone only after two of Patroni's
+// loops. The leader and the member publish their positions once a loop each, at different times: until the member's turn comes
+// it seems to be behind by all that was written since, which at a high rate is more than any max_lag.
+func (m *Machine) patient(v View) Choice {
+	c, spared := Choose(v), v.choose(m.choice.Member)
+	if c.Member == spared.Member || spared.Member != m.choice.Member {
+		m.lagSince = time.Time{}
+		return c
+	}
+	if m.lagSince.IsZero() {
+		m.lagSince = v.At
+	}
+	if v.At.Sub(m.lagSince) < 2*v.Cluster.LoopWait {
+		return spared
+	}
+	return c
 }
 
 // dropPart ends our claim to have been the last holder when somebody holds it after us.
