@@ -84,7 +84,7 @@ func (a *Archiver) confirmUntil(ctx context.Context) error {
 				a.note(err)
 			}
 		}
-		if ok, _ := a.StoreAnswers(); ok && (listed.IsZero() || a.Unlisted() && time.Since(listed) > time.Second) {
+		if ok, _ := a.StoreAnswers(); ok && a.mustList(listed) {
 			if err := a.List(ctx); err == nil {
 				if listed.IsZero() {
 					_ = a.ReadDecisions(ctx) // a push that is refused reads them again
@@ -115,6 +115,20 @@ func (a *Archiver) confirmUntil(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// mustList says whether it is time to list the archive, which was done last at the time listed.
+func (a *Archiver) mustList(listed time.Time) bool {
+	age := time.Since(listed)
+	return listed.IsZero() || age > time.Second && a.Unlisted() || age > lookAfter && a.Unheard()
+}
+
+// Unheard says whether nobody tells this node what was shipped: the DCS does not answer, or nobody has the baton. Somebody may
+// ship all the same, as P4 lets him. Without a listing every file that waits here would ask for itself, once in lookAfter,
+// and pg_wal would grow until the DCS is back.
+func (a *Archiver) Unheard() bool {
+	c := a.scope.Last()
+	return !c.NoDCS && a.Term() == 0 && (!c.Answered || c.Holder == "")
 }
 
 // Unlisted says whether pg_wal has a timeline, or WAL older than any, that no listing reached.
