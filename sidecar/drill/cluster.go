@@ -199,7 +199,11 @@ func (c *Cluster) connect(ctx context.Context) error {
 
 // Stop kills everything below Dir and removes it. It needs no context: it does not wait for anyone's consent.
 func (c *Cluster) Stop() error {
-	return Remove(c.Dir)
+	err := Remove(c.Dir)
+	if c.o.Apart && c.Nodes[0].network != nil {
+		err = errors.Join(err, ip(context.Background(), nil, []string{"link del " + bridge}))
+	}
+	return err
 }
 
 // Remove kills every process that works below a cluster's folder, also of a cluster that another program left running,
