@@ -227,10 +227,11 @@ func (v View) replica(able []string, maxLag uint64, spare string) string {
 
 // streams says whether a member other than the leader streams and is at most maxLag bytes
 // behind it. Patroni publishes both positions once a loop. A version that cannot say
-// whether a replica streams is believed that a running one does.
+// whether a replica streams is believed that a running one does, unless its sidecar knows better: without a
+// walreceiver a standby can still keep up with the archive, as long as somebody else ships.
 func (v View) streams(member string, maxLag uint64) bool {
 	m, ok := v.Cluster.Members[member]
-	if !ok || member == v.Cluster.Leader || m.Role != "replica" {
+	if !ok || member == v.Cluster.Leader || m.Role != "replica" || v.Records[member].Receiver == ReceiverNone {
 		return false
 	}
 	switch {
