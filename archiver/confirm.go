@@ -123,12 +123,12 @@ func (a *Archiver) mustList(listed time.Time) bool {
 	return listed.IsZero() || age > time.Second && a.Unlisted() || age > lookAfter && a.Unheard()
 }
 
-// Unheard says whether nobody tells this node what was shipped: the DCS does not answer, or nobody has the baton. Somebody may
-// ship all the same, as P4 lets him. Without a listing every file that waits here would ask for itself, once in lookAfter,
-// and pg_wal would grow until the DCS is back.
+// Unheard says whether nobody can tell this node what was shipped, because the DCS does not answer. The others may ship all the
+// same. Without a listing every file that waits here would ask for itself, once in lookAfter, one after the other, and
+// pg_wal would grow until the DCS is back.
 func (a *Archiver) Unheard() bool {
 	c := a.scope.Last()
-	return !c.NoDCS && a.Term() == 0 && (!c.Answered || c.Holder == "")
+	return !c.NoDCS && !c.Answered && a.Term() == 0
 }
 
 // Unlisted says whether pg_wal has a timeline, or WAL older than any, that no listing reached.

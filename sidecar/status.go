@@ -117,7 +117,7 @@ func (st Status) problems() []string {
 	if st.DCS.REST && !st.DCS.Answers {
 		out = append(out, "Patroni's REST API does not answer: "+st.DCS.Error)
 	}
-	if st.Baton.Holder == "" && !st.DCS.REST && st.Baton.AsOf.IsZero() && st.DCS.ReadAt.Unix() > 0 && len(st.Members) > 1 {
+	if st.Baton.Holder == "" && !st.DCS.REST && st.Baton.AsOf.IsZero() && st.DCS.ReadAt.Unix() > 0 && !st.DCS.Static {
 		out = append(out, "nobody holds the baton: "+st.Baton.Why)
 	}
 	for _, m := range st.Members {

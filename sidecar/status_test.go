@@ -100,6 +100,19 @@ func TestStatusWithoutDCS(t *testing.T) {
 	}
 }
 
+// A node that is alone in the DCS, with nobody who may ship, is a problem; a PostgreSQL without Patroni has no baton.
+func TestStatusAlone(t *testing.T) {
+	st := twoNodes()
+	st.Members, st.Baton = st.Members[:1], BatonStatus{Why: "the leader n1 has the tag walbaton: never"}
+	if code, out, _ := askedStatus(t, st); code != exitFound || !strings.Contains(out, "! nobody holds the baton: the leader n1 has the tag walbaton: never\n") {
+		t.Errorf("exit %d, got\n%s", code, out)
+	}
+	st.DCS.Static = true
+	if code, out, _ := askedStatus(t, st); code != exitOK || strings.Contains(out, "!") {
+		t.Errorf("static: exit %d, got\n%s", code, out)
+	}
+}
+
 // Tags are shown, and what they cost; one that means nothing is named.
 func TestStatusTags(t *testing.T) {
 	st := twoNodes()
