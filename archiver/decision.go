@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -262,6 +263,7 @@ func (a *Archiver) endAlarms(isOver func(Alarm) bool) (over []Alarm) {
 			delete(a.alarms, k)
 		}
 	}
+	slices.SortFunc(over, func(x, y Alarm) int { return strings.Compare(x.Name+x.Row, y.Name+y.Row) })
 	return over
 }
 
