@@ -3,7 +3,6 @@ package leader
 import (
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 )
 
@@ -52,7 +51,7 @@ type Choice struct {
 // baton; nobody else acts on it. When each may act is the Elector's affair.
 func Choose(v View) Choice { return v.choose("") }
 
-// choose is Choose, but for the lag of one member, which may be any.
+// choose is Choose, but one replica is taken for one that streams, whatever it does.
 func (v View) choose(spare string) Choice {
 	able := v.able()
 	pick, why := v.byPolicy(able, spare)
@@ -155,7 +154,7 @@ func (v View) byPolicy(able []string, spare string) (member, why string) {
 	if policy == PolicyReplica {
 		switch member := v.replica(able, maxLag, spare); {
 		case member == spare && member != "" && !v.streams(member, maxLag):
-			return member, "it streams, and is behind by more than max_lag since a moment ago"
+			return member, "it streamed within max_lag until a moment ago"
 		case member != "":
 			return member, "it streams within max_lag"
 		}
@@ -205,7 +204,7 @@ func (v View) Policy() (Policy, uint64) {
 func (v View) replica(able []string, maxLag uint64, spare string) string {
 	var all, designated []string
 	for _, member := range able {
-		if !v.streams(member, maxLag) && !(member == spare && v.streams(member, math.MaxUint64)) {
+		if !v.streams(member, maxLag) && !(member == spare && v.follows(member)) {
 			continue
 		}
 		all = append(all, member)
@@ -225,13 +224,19 @@ func (v View) replica(able []string, maxLag uint64, spare string) string {
 	return ""
 }
 
+// follows says whether a member is a replica, whatever it does now.
+func (v View) follows(member string) bool {
+	m, ok := v.Cluster.Members[member]
+	return ok && member != v.Cluster.Leader && m.Role == "replica"
+}
+
 // streams says whether a member other than the leader streams and is at most maxLag bytes
 // behind it. Patroni publishes both positions once a loop. A version that cannot say
 // whether a replica streams is believed that a running one does, unless its sidecar knows better: without a
 // walreceiver a standby can still keep up with the archive, as long as somebody else ships.
 func (v View) streams(member string, maxLag uint64) bool {
-	m, ok := v.Cluster.Members[member]
-	if !ok || member == v.Cluster.Leader || m.Role != "replica" || v.Records[member].Receiver == ReceiverNone {
+	m, r := v.Cluster.Members[member], v.Records[member]
+	if !v.follows(member) || r.Role != RoleReplica || r.Receiver == ReceiverNone {
 		return false
 	}
 	switch {

@@ -76,19 +76,20 @@ func (m *Machine) settle(now time.Time, v View) {
 	}
 }
 
-// patient is Choose, but that a member which was to have the baton loses it by its lag alone only after two of Patroni's
-// loops. The leader and the member publish their positions once a loop each, at different times: until the member's turn comes
-// it seems to be behind by all that was written since, which at a high rate is more than any max_lag.
+// patient is Choose, but that a replica which was to have the baton loses it only after two of Patroni's loops for not
+// streaming within max_lag. Each walreceiver stops for a moment when the leader changes. And the leader and the replica publish
+// their positions once a loop each, at different times: until the replica's turn comes it seems to be behind by all that was
+// written since, which at a high rate is more than any max_lag.
 func (m *Machine) patient(v View) Choice {
 	c, spared := Choose(v), v.choose(m.choice.Member)
 	if c.Member == spared.Member || spared.Member != m.choice.Member {
-		m.lagSince = time.Time{}
+		m.behindSince = time.Time{}
 		return c
 	}
-	if m.lagSince.IsZero() {
-		m.lagSince = v.At
+	if m.behindSince.IsZero() {
+		m.behindSince = v.At
 	}
-	if v.At.Sub(m.lagSince) < 2*v.Cluster.LoopWait {
+	if v.At.Sub(m.behindSince) < 2*v.Cluster.LoopWait {
 		return spared
 	}
 	return c

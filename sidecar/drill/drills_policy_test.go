@@ -70,7 +70,6 @@ func TestDrill11DesignatedDies(t *testing.T) {
 // and meanwhile the primary dies. It wakes up in a cluster on another timeline, of which its successor ships.
 func TestDrill12DesignatedFrozen(t *testing.T) {
 	s, primary, second, designated := beginReplica(t, Options{})
-	s.backlog(6)
 	s.do("the designated replica stands still in the middle of uploads", s.amidUploads(designated.Freeze))
 	begin := s.mark()
 	s.do("the other replica has the baton", s.holds(second, primary, second))
@@ -97,7 +96,6 @@ func TestDrill12DesignatedFrozen(t *testing.T) {
 // Drill 12 with the sidecar alone: PostgreSQL and Patroni of the designated replica go on.
 func TestDrill12SidecarFrozen(t *testing.T) {
 	s, primary, second, designated := beginReplica(t, Options{})
-	s.backlog(6)
 	s.do("the sidecar of the designated replica stands still in the middle of uploads", s.amidUploads(designated.FreezeSidecar))
 	begin := s.mark()
 	s.do("the other replica has the baton", s.holds(second, primary, second))
@@ -108,8 +106,8 @@ func TestDrill12SidecarFrozen(t *testing.T) {
 	s.do("its sidecar wakes up", designated.ThawSidecar)
 	s.do("five segments are finished", s.finish(5))
 	s.holdsStill(second, 5*time.Second, s.Nodes...)
-	s.opened(2, designated)
-	s.shippedBy(s.onTimeline(mark, 1), second)
+	s.opened(2, second) // it streams from the leader, and has the baton
+	s.shippedBy(mark, second)
 	s.do("the first primary becomes the primary again", s.switchover(primary))
 	s.do("all stream from it", s.AllStreaming)
 	s.do("the designated replica has the baton again", s.holds(designated, s.Nodes...))

@@ -88,21 +88,6 @@ func (s *scenario) mark() mark {
 	return mark{time.Now(), known}
 }
 
-// onTimeline is the same moment, for a question about segments of one timeline only.
-func (s *scenario) onTimeline(m mark, timeline int) mark {
-	s.t.Helper()
-	all, err := s.Shipped(s.ctx, m.known)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, h := range all {
-		if !strings.HasPrefix(h.Name, fmt.Sprintf("%08X", timeline)) {
-			m.known = append(m.known, h)
-		}
-	}
-	return m
-}
-
 // shippedBy waits until somebody has shipped since the mark, and fails the drill when that was not n in a term, but for the
 // first segment of a timeline.
 func (s *scenario) shippedBy(since mark, n *Node) {
