@@ -205,26 +205,31 @@ func TestDrill14DesignatedDiskFull(t *testing.T) {
 	s.wholeTruth()
 }
 
-// Drill 14, where it is the primary's disk, and keep_dir is on it, too: nothing can be set aside. Another node is promoted.
+// Drill 14, where it is the primary's disk, and keep_dir is on it, too. It takes no more writes, and dies. On its return
+// Patroni submits what waits there, and nothing can be set aside: the others have it.
 func TestDrill14PrimaryDiskFull(t *testing.T) {
 	s, full, second, designated := beginReplica(t, Options{DiskMB: map[string]int{"n1": 200}, Settings: "stopped_wait: 2s\n"})
 	s.do("three segments are finished", s.finish(3))
 	s.do("the store goes away", s.StopStore)
-	s.do("the disk of the primary has room for six segments more", func(ctx context.Context) error { return full.FillDisk(ctx, 6<<20) })
+	s.do("six segments are finished that nobody can archive", s.finish(6))
+	s.do("the disk of the primary is full", func(ctx context.Context) error { return full.FillDisk(ctx, 0) })
+	s.do("it takes no more writes", s.failing)
+	s.do("kill -9 of the primary", full.Kill)
 	s.do("another node is promoted", func(ctx context.Context) error { return s.Promoted(ctx, full) })
-	holder := designated
+	standby := designated
 	if s.primary() == designated {
-		holder = second
+		standby = second
 	}
 	s.do("three segments are finished", s.finish(3))
+	s.do("the old primary comes back, its disk as full as before", full.Start)
+	s.do("and cannot start", pass(8*time.Second))
 	s.do("the store comes back", s.StartStore)
-	s.do("the standby that is left has the baton", s.holds(holder, s.Nodes...))
+	s.do("the standby that is left has the baton", s.holds(standby, s.Nodes...))
 	mark := s.mark()
 	s.do("three segments are finished", s.finish(3))
-	s.shippedBy(mark, holder)
-	s.show(full)
+	s.shippedBy(mark, standby)
 	s.do("an administrator frees the disk", full.FreeDisk)
-	s.do("the old primary comes back", s.AllStreaming)
+	s.do("the old primary streams", s.AllStreaming)
 	s.do("three segments are finished", s.finish(3))
 	s.do("nothing stays in keep_dir", func(ctx context.Context) error {
 		return until(ctx, failoverLimit, "keep_dir is empty", func(ctx context.Context) error {

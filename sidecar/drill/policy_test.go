@@ -210,6 +210,17 @@ func (s *scenario) show(n *Node) {
 	s.t.Logf("walbaton status on %s:\n%s", n.Name, out)
 }
 
+// failing is the verb that waits until the writer's transactions fail.
+func (s *scenario) failing(ctx context.Context) error {
+	before := s.writer.Failures()
+	return until(ctx, failoverLimit, "writes fail", func(context.Context) error {
+		if n := s.writer.Failures() - before; n < 3 {
+			return fmt.Errorf("%d did", n)
+		}
+		return nil
+	})
+}
+
 // says fails the drill when walbaton status on a node does not have these words.
 func (s *scenario) says(n *Node, words ...string) {
 	s.t.Helper()
