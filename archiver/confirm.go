@@ -84,7 +84,7 @@ func (a *Archiver) confirmUntil(ctx context.Context) error {
 				a.note(err)
 			}
 		}
-		if ok, _ := a.StoreAnswers(); ok && a.mustList(listed) {
+		if ok, _ := a.StoreAnswers(); ok && (listed.IsZero() || a.Unlisted() && time.Since(listed) > time.Second) {
 			if err := a.List(ctx); err == nil {
 				if listed.IsZero() {
 					_ = a.ReadDecisions(ctx) // a push that is refused reads them again
@@ -117,20 +117,6 @@ func (a *Archiver) confirmUntil(ctx context.Context) error {
 	}
 }
 
-// mustList says whether it is time to list the archive, which was done last at the time listed.
-func (a *Archiver) mustList(listed time.Time) bool {
-	age := time.Since(listed)
-	return listed.IsZero() || age > time.Second && a.Unlisted() || age > lookAfter && a.Unheard()
-}
-
-// Unheard says whether nobody can tell this node what was shipped, because the DCS does not answer. The others may ship all the
-// same. Without a listing every file that waits here would ask for itself, once in lookAfter, one after the other, and
-// pg_wal would grow until the DCS is back.
-func (a *Archiver) Unheard() bool {
-	c := a.scope.Last()
-	return !c.NoDCS && !c.Answered && a.Term() == 0
-}
-
 // Unlisted says whether pg_wal has a timeline, or WAL older than any, that no listing reached.
 func (a *Archiver) Unlisted() bool {
 	for _, k := range a.local.names() {
@@ -141,10 +127,10 @@ func (a *Archiver) Unlisted() bool {
 	return false
 }
 
-// Follow lists what others have shipped, where nobody's marks tell (rest): each timeline from the oldest of our segments on
+// Follow lists what others have shipped, where nobody's marks tell: each timeline from the oldest of our segments on
 // that the archive is not known to have. Else each push would wait for a look of its own, and PostgreSQL asks for one file at a time.
 func (a *Archiver) Follow(ctx context.Context) error {
-	if c := a.scope.Last(); !c.NoDCS || c.Alone || c.CountsAsLeader(a.server()) {
+	if !a.unheard() {
 		return nil
 	}
 	below := a.completeBelow()
@@ -168,6 +154,15 @@ func (a *Archiver) Follow(ctx context.Context) error {
 		a.bell.ring()
 	}
 	return nil
+}
+
+// unheard says whether no marks reach this node: nobody has any (rest), or the DCS does not answer.
+func (a *Archiver) unheard() bool {
+	c := a.scope.Last()
+	if c.NoDCS {
+		return !c.Alone && !c.CountsAsLeader(a.server())
+	}
+	return !c.Answered && a.Term() == 0
 }
 
 // Confirm is one pass over the files of pg_wal.

@@ -5,32 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 )
-
-// Freeze stops every process of the node, as when its machine stands still, until Thaw. Nothing is told that time passes.
-func (n *Node) Freeze(context.Context) error {
-	for stopped := []int{}; ; { // a child may be born before its parent is stopped
-		pids := Below(n.Dir)
-		if slices.Equal(pids, stopped) {
-			return nil
-		}
-		for _, pid := range pids {
-			syscall.Kill(pid, syscall.SIGSTOP) // it may be gone
-		}
-		stopped = pids
-	}
-}
-
-// Thaw lets them go on.
-func (n *Node) Thaw(context.Context) error {
-	for _, pid := range Below(n.Dir) {
-		syscall.Kill(pid, syscall.SIGCONT)
-	}
-	return nil
-}
 
 // FreezeSidecar stops the sidecar alone, until ThawSidecar.
 func (n *Node) FreezeSidecar(context.Context) error { return n.sidecar.signal(syscall.SIGSTOP) }
