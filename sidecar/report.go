@@ -143,7 +143,7 @@ func (a *app) reportCluster(st *Status) {
 	st.Baton = BatonStatus{Holder: es.Holder, Rule: string(es.Choice.Rule), Why: es.Choice.Why}
 	if es.Holding {
 		st.Baton.Term, st.Baton.Rule, st.Baton.Since = es.Epoch, string(es.Rule), es.Since.UTC()
-	} else if es.Silent {
+	} else if es.Silent && !a.scope.lens.NoDCS {
 		st.Baton.AsOf = es.ReadAt.UTC()
 	}
 	v, ok := a.elector.View()
