@@ -171,14 +171,15 @@ func (a *Archiver) forgetGone() {
 	}
 	gone := func(n wal.Name) bool { return !here[n] }
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	maps.DeleteFunc(a.failed, func(n wal.Name, _ failure) bool { return gone(n) })
 	maps.DeleteFunc(a.waits, func(n wal.Name, _ time.Time) bool { return gone(n) })
 	maps.DeleteFunc(a.orphaned, func(n wal.Name, _ seal.Digest) bool { return gone(n) })
-	maps.DeleteFunc(a.alarms, func(_ string, al Alarm) bool {
+	over := a.endAlarms(func(al Alarm) bool {
 		n, err := wal.ParseName(al.Name, a.archive.SegmentSize())
 		return err == nil && gone(n)
 	})
+	a.mu.Unlock()
+	a.tellOver(over)
 }
 
 // List reads from the archive which names it has, of all timelines of the line and of those in

@@ -50,6 +50,17 @@ func (c Cluster) CountsAsLeader(srv Server) bool {
 // HasBaton says whether this node holds the baton by this reading. A term's context says it better.
 func (c Cluster) HasBaton() bool { return c.Holder != "" && c.Holder == c.Self }
 
+// notOurs says who has the baton instead of this node.
+func (c Cluster) notOurs() string {
+	switch {
+	case c.Answered && c.Holder == "":
+		return "nobody has the baton"
+	case c.Answered && !c.HasBaton():
+		return c.Holder + " has the baton"
+	}
+	return "another node has the baton, or nobody" // the DCS does not answer, or our term has just ended
+}
+
 // Scope is how the archiver sees the cluster. The sidecar implements it from leader.Elector.
 type Scope interface {
 	// Last gives the last reading, without any request.

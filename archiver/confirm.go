@@ -127,10 +127,10 @@ func (a *Archiver) Unlisted() bool {
 	return false
 }
 
-// Follow lists what others have shipped, where nobody's marks tell (rest): each timeline from the oldest of our segments on
+// Follow lists what others have shipped, where nobody's marks tell: each timeline from the oldest of our segments on
 // that the archive is not known to have. Else each push would wait for a look of its own, and PostgreSQL asks for one file at a time.
 func (a *Archiver) Follow(ctx context.Context) error {
-	if c := a.scope.Last(); !c.NoDCS || c.Alone || c.CountsAsLeader(a.server()) {
+	if !a.unheard() {
 		return nil
 	}
 	below := a.completeBelow()
@@ -154,6 +154,15 @@ func (a *Archiver) Follow(ctx context.Context) error {
 		a.bell.ring()
 	}
 	return nil
+}
+
+// unheard says whether no marks reach this node: nobody has any (rest), or the DCS does not answer.
+func (a *Archiver) unheard() bool {
+	c := a.scope.Last()
+	if c.NoDCS {
+		return !c.Alone && !c.CountsAsLeader(a.server())
+	}
+	return !c.Answered && a.Term() == 0
 }
 
 // Confirm is one pass over the files of pg_wal.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -245,14 +246,29 @@ func (a *Archiver) setAsideFor(key string, n wal.Name) bool {
 	return a.decisions.isApart(incarnation{path.Base(path.Dir(key)), n.Segment.Timeline})
 }
 
-// calm takes back the alarms about a file that needs nobody any more.
+// calm takes back the alarms about a file that needs nobody any more, and says so: who reads the log has been called.
 func (a *Archiver) calm(n wal.Name) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	delete(a.waits, n)
+	over := a.endAlarms(func(al Alarm) bool { return al.Name == n.String() })
+	a.mu.Unlock()
+	a.tellOver(over)
+}
+
+// endAlarms drops the alarms that are over. The caller holds mu, and tells of them when it does not any more.
+func (a *Archiver) endAlarms(isOver func(Alarm) bool) (over []Alarm) {
 	for k, al := range a.alarms {
-		if al.Name == n.String() {
+		if isOver(al) {
+			over = append(over, al)
 			delete(a.alarms, k)
 		}
+	}
+	slices.SortFunc(over, func(x, y Alarm) int { return strings.Compare(x.Name+x.Row, y.Name+y.Row) })
+	return over
+}
+
+func (a *Archiver) tellOver(alarms []Alarm) {
+	for _, al := range alarms {
+		a.log.Info("this needs nobody any more", "file", al.Name, "row", al.Row)
 	}
 }

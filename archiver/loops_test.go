@@ -615,3 +615,34 @@ func (n *testNode) archivedSegments() int {
 	archived := n.cover.archived()
 	return int(archived.Len())
 }
+
+// TestSilentDCSFillsNoDisk: a node that the DCS does not answer hears of no mark. It finds out by itself what others have
+// shipped, many files with one listing, and its pushes are answered.
+func TestSilentDCSFillsNoDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s := newWriter(), mem.New("shared")
+		w.Fill(1)
+		n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", w)
+		n1.copyFrom(w, ".ready")
+		n1.shipAll(1)
+		n2.copyFrom(w, ".ready")
+		n2.silent = true
+		ctx, cancel := context.WithCancel(t.Context())
+		done := background(t, func() error { return n2.confirmUntil(ctx) })
+		time.Sleep(2 * time.Second)
+		w.Fill(30)
+		n1.copyFrom(w, ".ready")
+		n2.copyFrom(w, ".ready")
+		n1.shipAll(1)
+		n2.calls.take()
+		time.Sleep(2 * lookAfter)
+		if st := n2.State(); !st.Misses.Empty() {
+			t.Errorf("after %v it still takes %d segments for missing", 2*lookAfter, st.Misses.Len())
+		}
+		if lists := n2.calls.take()[mem.OpList]; lists > 8 {
+			t.Errorf("%d listings in %v", lists, 2*lookAfter)
+		}
+		cancel()
+		<-done
+	})
+}

@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"bytes"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -486,5 +487,33 @@ func TestStallIsAnAlarm(t *testing.T) {
 	}
 	if got := n.Alarms(); len(got) != 0 {
 		t.Errorf("alarms of a file that is gone: %v", got)
+	}
+}
+
+// TestAlarmsEndInTheLog: who was called by a line of the log is told by another one when nobody is needed any more, once.
+func TestAlarmsEndInTheLog(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	n := newTestNode(t, mem.New("m"), "n1", w)
+	n.copyFrom(w, ".ready")
+	var log strings.Builder
+	n.log = slog.New(slog.NewTextHandler(&log, nil))
+	healed, gone := wal.SegmentName(w.Full()[0]), wal.SegmentName(w.Full()[1])
+	n.alarm("9", healed, "our copy is damaged")
+	n.alarm("9", gone, "our copy is damaged")
+	n.calm(healed)
+	n.calm(healed)
+	if err := os.Remove(filepath.Join(n.dir, gone.String())); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := n.Rescan(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, f := range []wal.Name{healed, gone} {
+		if got := strings.Count(log.String(), `msg="this needs nobody any more" file=`+f.String()+" row=9"); got != 1 {
+			t.Errorf("%v: told %d times\n%s", f, got, log.String())
+		}
 	}
 }

@@ -77,7 +77,7 @@ func mayPut(r request) permit {
 		}
 		return permit{vouch: true, why: "the DCS does not answer, and no segment of this timeline here was compared with the archive yet"}
 	case !r.cluster.NoDCS && !r.baton:
-		return refuse("another node has the baton")
+		return refuse(r.cluster.notOurs())
 	case r.speaksFor(t) || r.vouched:
 		return allow()
 	}

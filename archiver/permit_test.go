@@ -84,3 +84,15 @@ func TestMayPut(t *testing.T) {
 		}
 	}
 }
+
+// A refusal names who has the baton, and does not invent somebody.
+func TestRefusalNamesTheHolder(t *testing.T) {
+	r := request{name: wal.SegmentName(seg(1, 5)), cluster: Cluster{Answered: true, Self: "b", Leader: "a", Holder: "a", Line: wal.History{Timeline: 1}}, server: Server{State: ServerStandby}, open: true}
+	if got := mayPut(r).why; got != "a has the baton" {
+		t.Errorf("held: %q", got)
+	}
+	r.cluster.Holder = ""
+	if got := mayPut(r).why; got != "nobody has the baton" {
+		t.Errorf("free: %q", got)
+	}
+}

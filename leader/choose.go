@@ -49,9 +49,12 @@ type Choice struct {
 //
 // The present holder acts on it by ending its term, the chosen member by claiming a free
 // baton; nobody else acts on it. When each may act is the Elector's affair.
-func Choose(v View) Choice {
+func Choose(v View) Choice { return v.choose("") }
+
+// choose is Choose, but one replica is taken for one that streams, whatever it does.
+func (v View) choose(spare string) Choice {
 	able := v.able()
-	pick, why := v.byPolicy(able)
+	pick, why := v.byPolicy(able, spare)
 	if c, ok := v.errand(able, pick); ok {
 		return c
 	}
@@ -72,23 +75,34 @@ func Choose(v View) Choice {
 func (v View) able() []string {
 	var out []string
 	for _, member := range sortedKeys(v.Records) {
-		if r, ok := v.own(member); ok && r.Store && v.tag(member) != TagNever {
+		if r, ok := v.own(member); ok && r.Store && v.Tag(member) != TagNever {
 			out = append(out, member)
 		}
 	}
 	return out
 }
 
-// tag is what Patroni's member key says, and while that is gone (its Patroni is stopped)
-// what the record says.
-func (v View) tag(member string) Tag {
+// Tag is what Patroni's member key says, and while that is gone (its Patroni is stopped) what the record says. What is none of
+// the known tags counts as none.
+func (v View) Tag(member string) Tag {
 	m, ok := v.Cluster.Members[member]
 	if !ok {
 		return v.Records[member].Tag
 	}
-	text, _ := m.Tags[TagKey].(string)
-	return Tag(text)
+	return TagOf(m.Tags)
 }
+
+// TagOf finds our tag among those of a member.
+func TagOf(tags map[string]any) Tag {
+	value, ok := tags[TagKey]
+	if !ok {
+		return ""
+	}
+	return Tag(fmt.Sprint(value)) // YAML makes a truth of yes and on
+}
+
+// Known says whether a tag means something.
+func (t Tag) Known() bool { return t == TagNever || t == TagDesignated }
 
 // mayStay says whether a holder that no rule chooses keeps the baton. One whose store is
 // silent does only while nobody else's answers: giving the baton up would help nobody.
@@ -97,7 +111,7 @@ func (v View) mayStay(holder string, able []string) bool {
 		return true
 	}
 	_, ok := v.own(holder)
-	return ok && v.tag(holder) != TagNever && len(able) == 0
+	return ok && v.Tag(holder) != TagNever && len(able) == 0
 }
 
 // errand is rule 2: a holder with an errand stays until it is done; else the first segment
@@ -134,11 +148,14 @@ func earlier(a, b Ranges) bool {
 }
 
 // byPolicy is rule 3. Without a member it says why there is none.
-func (v View) byPolicy(able []string) (member, why string) {
+func (v View) byPolicy(able []string, spare string) (member, why string) {
 	leader := v.Cluster.Leader
 	policy, maxLag := v.Policy()
 	if policy == PolicyReplica {
-		if member := v.replica(able, maxLag); member != "" {
+		switch member := v.replica(able, maxLag, spare); {
+		case member == spare && member != "" && !v.streams(member, maxLag):
+			return member, "it streamed within max_lag until a moment ago"
+		case member != "":
 			return member, "it streams within max_lag"
 		}
 	}
@@ -158,7 +175,7 @@ func (v View) whyNotAble(member string) string {
 	switch {
 	case !live:
 		return "has no live sidecar"
-	case v.tag(member) == TagNever:
+	case v.Tag(member) == TagNever:
 		return "has the tag walbaton: never"
 	case !r.Readable():
 		return "has a sidecar of another version"
@@ -184,14 +201,14 @@ func (v View) Policy() (Policy, uint64) {
 
 // replica gives the streaming member that the policy "replica" wants: a designated one
 // before others, the holder among equals, then by name.
-func (v View) replica(able []string, maxLag uint64) string {
+func (v View) replica(able []string, maxLag uint64, spare string) string {
 	var all, designated []string
 	for _, member := range able {
-		if !v.streams(member, maxLag) {
+		if !v.streams(member, maxLag) && !(member == spare && v.follows(member)) {
 			continue
 		}
 		all = append(all, member)
-		if v.tag(member) == TagDesignated {
+		if v.Tag(member) == TagDesignated {
 			designated = append(designated, member)
 		}
 	}
@@ -207,12 +224,19 @@ func (v View) replica(able []string, maxLag uint64) string {
 	return ""
 }
 
+// follows says whether a member is a replica, whatever it does now.
+func (v View) follows(member string) bool {
+	m, ok := v.Cluster.Members[member]
+	return ok && member != v.Cluster.Leader && m.Role == "replica"
+}
+
 // streams says whether a member other than the leader streams and is at most maxLag bytes
 // behind it. Patroni publishes both positions once a loop. A version that cannot say
-// whether a replica streams is believed that a running one does.
+// whether a replica streams is believed that a running one does, unless its sidecar knows better: without a
+// walreceiver a standby can still keep up with the archive, as long as somebody else ships.
 func (v View) streams(member string, maxLag uint64) bool {
-	m, ok := v.Cluster.Members[member]
-	if !ok || member == v.Cluster.Leader || m.Role != "replica" {
+	m, r := v.Cluster.Members[member], v.Records[member]
+	if !v.follows(member) || r.Role != RoleReplica || r.Receiver == ReceiverNone {
 		return false
 	}
 	switch {

@@ -140,6 +140,16 @@ var choices = []struct {
 		s.nodes["members/n2"] = memberKey("n2", "replica", `,"version":"3.0.2"`)
 		return s.all(replicaPolicy)
 	}, "n2 policy"},
+	{"replica: its sidecar says that it does not stream", func(s *scope) *scope {
+		s.nodes["members/n2"] = memberKey("n2", "replica", `,"version":"3.0.2"`)
+		return s.all(replicaPolicy).change("n2", func(r *Record) { r.Receiver = ReceiverNone })
+	}, "n3 policy"},
+	{"replica: its sidecar says that it is stopped", func(s *scope) *scope {
+		return s.all(replicaPolicy).change("n2", func(r *Record) { r.Role = RoleStopped })
+	}, "n3 policy"},
+	{"replica: its sidecar says that it streams, and Patroni that it is far behind", func(s *scope) *scope {
+		return s.all(replicaPolicy).member("n2", "replica", `,"xlog_location":5`).change("n2", func(r *Record) { r.Receiver = ReceiverStreams })
+	}, "n3 policy"},
 	{"replica: since 3.0.4 silence means that it does not stream", func(s *scope) *scope {
 		s.nodes["members/n2"] = memberKey("n2", "replica", "")
 		return s.all(replicaPolicy)

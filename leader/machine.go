@@ -86,13 +86,14 @@ func (l *lane) end(now time.Time)   { l.busy, l.done = false, now }
 
 // election is what the machine has made of the readings.
 type election struct {
-	choice    Choice // the answer of Choose that has held long enough
-	candidate string // another answer that may become it
-	candSince time.Time
-	candidacy bool
-	leader    string    // the last leader that was known
-	freeSince time.Time // when the first of an unbroken row of readings with a free baton was sent
-	freeFor   time.Duration
+	choice      Choice // the answer of Choose that has held long enough
+	candidate   string // another answer that may become it
+	candSince   time.Time
+	candidacy   bool
+	behindSince time.Time // when the first of an unbroken row of readings was sent in which the chosen replica does not stream within max_lag
+	leader      string    // the last leader that was known
+	freeSince   time.Time // when the first of an unbroken row of readings with a free baton was sent
+	freeFor     time.Duration
 }
 
 // holding is our lease and the term made of it.

@@ -50,10 +50,10 @@ func (m *Machine) countFree(v View) {
 	m.freeFor = v.At.Sub(m.freeSince)
 }
 
-// settle takes a new answer of Choose at once when the leader key has changed, and otherwise
-// when a reading sent Settle after the first that gave it gives it again.
+// settle takes a new answer at once when the leader key has changed, and otherwise when a reading sent Settle after the
+// first that gave it gives it again.
 func (m *Machine) settle(now time.Time, v View) {
-	c := Choose(v)
+	c := m.patient(v)
 	moved := v.Cluster.Leader != "" && m.leader != "" && v.Cluster.Leader != m.leader
 	if v.Cluster.Leader != "" {
 		m.leader = v.Cluster.Leader
@@ -74,6 +74,25 @@ func (m *Machine) settle(now time.Time, v View) {
 	if free := m.freeSince.Add(m.o.TTL); !m.freeSince.IsZero() && free.After(now) && free.Before(m.nextRead) {
 		m.nextRead = free
 	}
+}
+
+// patient is Choose, but that a replica which was to have the baton loses it only after two of Patroni's loops for not
+// streaming within max_lag. Each walreceiver stops for a moment when the leader changes. And the leader and the replica publish
+// their positions once a loop each, at different times: until the replica's turn comes it seems to be behind by all that was
+// written since, which at a high rate is more than any max_lag.
+func (m *Machine) patient(v View) Choice {
+	c, spared := Choose(v), v.choose(m.choice.Member)
+	if c.Member == spared.Member || spared.Member != m.choice.Member {
+		m.behindSince = time.Time{}
+		return c
+	}
+	if m.behindSince.IsZero() {
+		m.behindSince = v.At
+	}
+	if v.At.Sub(m.behindSince) < 2*v.Cluster.LoopWait {
+		return spared
+	}
+	return c
 }
 
 // dropPart ends our claim to have been the last holder when somebody holds it after us.

@@ -26,6 +26,14 @@ const (
 	RoleUnknown Role = "unknown"
 )
 
+// Receiver is what the walreceiver of a sidecar's PostgreSQL is doing, in the record; "" while PostgreSQL does not say.
+type Receiver string
+
+const (
+	ReceiverStreams Receiver = "streaming"
+	ReceiverNone    Receiver = "none" // the standby gets WAL from the archive at best, which has it then
+)
+
 // Record is what one sidecar tells the others, as JSON in the DCS. Its owner fills it and
 // hands it to Elector.Announce, which sets the fields of the first block and Tried.
 //
@@ -43,11 +51,12 @@ type Record struct {
 	SystemID uint64 `json:"system_id,string"`   // of its server; 0 unknown, and then it is not eligible
 	Tag      Tag    `json:"tag,omitempty"`      // the tag "walbaton" it knows for itself; counts while Patroni's member key is gone
 
-	SegmentSize uint32 `json:"segment_size,omitempty"` // bytes
-	Role        Role   `json:"role,omitempty"`
-	Timeline    uint32 `json:"timeline,omitempty"`
-	History     []Fork `json:"history,omitempty"` // the ancestors of Timeline, oldest first, from its own server's files
-	ArchiveMode string `json:"archive_mode,omitempty"`
+	SegmentSize uint32   `json:"segment_size,omitempty"` // bytes
+	Role        Role     `json:"role,omitempty"`
+	Timeline    uint32   `json:"timeline,omitempty"`
+	History     []Fork   `json:"history,omitempty"` // the ancestors of Timeline, oldest first, from its own server's files
+	ArchiveMode string   `json:"archive_mode,omitempty"`
+	Receiver    Receiver `json:"receiver,omitempty"` // of a standby
 
 	Has    Ranges `json:"has,omitempty"`    // complete good segments in its pg_wal or keep_dir
 	Misses Ranges `json:"misses,omitempty"` // of those, what the archive lacks ("missing" in DESIGN section 3)

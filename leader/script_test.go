@@ -89,7 +89,7 @@ func replay(t *testing.T, text string) string {
 //	nodes n1 n2 n3                start sidecars, each with a good record
 //	leader n1                     Patroni's leader key; "leader -" deletes it
 //	member n1 "tags":{}           more JSON in the member key of a replica
-//	record n1 store=false has=1:2-4 misses=1:2 lacks=1:2 errand=1:2
+//	record n1 store=false receiver=none has=1:2-4 misses=1:2 lacks=1:2 errand=1:2
 //	hang|lose|unheard|fail n1 op  what becomes of such requests from now on; "heal n1" ends it
 //	slow n1 op 4s                 their answers take that long
 //	forget n1                     its record vanishes from the server
@@ -181,7 +181,7 @@ func (s *script) record(n *simNode, settings []string) error {
 	for _, setting := range settings {
 		key, value, _ := strings.Cut(setting, "=")
 		var set Ranges
-		if key != "store" {
+		if key != "store" && key != "receiver" {
 			var err error
 			if set, err = ParseRanges(value); err != nil {
 				return err
@@ -195,6 +195,8 @@ func (s *script) record(n *simNode, settings []string) error {
 		switch key {
 		case "store":
 			r.Store = value == "true"
+		case "receiver":
+			r.Receiver = Receiver(value)
 		case "has":
 			r.Has = set
 		case "misses":

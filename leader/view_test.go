@@ -78,3 +78,18 @@ func TestViewWarns(t *testing.T) {
 		t.Errorf("without Patroni: warnings %q, system %d", v.Warnings, v.SystemID())
 	}
 }
+
+// The tag is Patroni's word for a member, whatever YAML made of it, and the record's while Patroni says nothing.
+func TestTag(t *testing.T) {
+	s := newScope(t).member("n1", "replica", `,"tags":{"walbaton":"never"}`).member("n2", "replica", `,"tags":{"walbaton":true,"nofailover":true}`)
+	delete(s.nodes, "members/n3")
+	v := s.change("n3", func(r *Record) { r.Tag = TagDesignated }).view("n1")
+	for member, want := range map[string]Tag{"n1": TagNever, "n2": "true", "n3": TagDesignated, "n4": ""} {
+		if got := v.Tag(member); got != want {
+			t.Errorf("%s: %q, want %q", member, got, want)
+		}
+	}
+	if Tag("true").Known() || !TagNever.Known() || !TagDesignated.Known() {
+		t.Error("the known tags are never and designated")
+	}
+}

@@ -260,10 +260,8 @@ func (a *app) announce(ctx context.Context) error {
 
 // record is what the others are told.
 func (a *app) record() leader.Record {
-	base := leader.Record{Member: a.cfg.Name, Policy: leader.Policy(a.cfg.Policy), MaxLag: uint64(a.cfg.MaxLag), Software: version(), Address: a.web.Address()}
-	if tag, ok := a.cfg.Patroni.Tags[leader.TagKey].(string); ok {
-		base.Tag = leader.Tag(tag)
-	}
+	base := leader.Record{Member: a.cfg.Name, Policy: leader.Policy(a.cfg.Policy), MaxLag: uint64(a.cfg.MaxLag), Software: version(), Address: a.web.Address(),
+		Tag: leader.TagOf(a.cfg.Patroni.Tags)}
 	s, _ := a.current()
 	if s == nil {
 		return wiring.Record(base, a.pg.Server(), wal.History{}, nil)

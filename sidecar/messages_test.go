@@ -215,7 +215,7 @@ func TestWhyUnreadable(t *testing.T) {
 func TestExplainBeingWritten(t *testing.T) {
 	var e explanation
 	e.Name, e.Kind, e.Timeline, e.Begin, e.End = "000000010000000000000007", "segment", 1, "0/700000", "0/800000"
-	e.Place, e.Line, e.Member, e.Archive.State, e.WhyNot = "on the line", 1, "n1", "absent", "another node has the baton"
+	e.Place, e.Line, e.Member, e.Archive.State, e.WhyNot = "on the line", 1, "n1", "absent", "n2 has the baton"
 	e.Here = []archiver.Copy{{Where: "pg_wal", Status: "none", Size: 1 << 20, State: "cut", Records: "0/740698", Writing: true, Problem: "the file's pages turn zero"}}
 	e.Push = archiver.Told{Row: "8", Act: archiver.Wait, Code: 1, Why: "its records end early"}
 	e.Next = e.steps()

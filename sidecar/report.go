@@ -58,6 +58,7 @@ type BatonStatus struct {
 	Rule   string    `json:"rule,omitempty"`
 	Why    string    `json:"why,omitempty"`
 	Since  time.Time `json:"since,omitzero"` // known to the holder only
+	AsOf   time.Time `json:"as_of,omitzero"` // only when the DCS does not answer: all this was true then
 }
 
 // ArchiveStatus is the archive as this node knows it.
@@ -93,6 +94,7 @@ type MemberStatus struct {
 	Has         uint64 `json:"has"`    // good segments in its pg_wal
 	Misses      uint64 `json:"misses"` // of those, not known to be in the archive
 	Address     string `json:"address,omitempty"`
+	Tag         string `json:"tag,omitempty"` // the value of its tag "walbaton"
 }
 
 // Status looks at everything this sidecar knows, without any request.
@@ -141,6 +143,8 @@ func (a *app) reportCluster(st *Status) {
 	st.Baton = BatonStatus{Holder: es.Holder, Rule: string(es.Choice.Rule), Why: es.Choice.Why}
 	if es.Holding {
 		st.Baton.Term, st.Baton.Rule, st.Baton.Since = es.Epoch, string(es.Rule), es.Since.UTC()
+	} else if es.Silent && !a.scope.lens.NoDCS {
+		st.Baton.AsOf = es.ReadAt.UTC()
 	}
 	v, ok := a.elector.View()
 	if !ok {
@@ -193,7 +197,8 @@ func (st *Status) withoutBaton() {
 
 func memberStatus(v leader.View, name string) MemberStatus {
 	p := v.Cluster.Members[name]
-	m := MemberStatus{Name: name, Role: p.Role, State: p.State, Timeline: p.Timeline, Leader: v.Cluster.Leader == name, Baton: v.Baton.Held() && v.Baton.Holder == name}
+	m := MemberStatus{Name: name, Role: p.Role, State: p.State, Timeline: p.Timeline, Leader: v.Cluster.Leader == name,
+		Baton: v.Baton.Held() && v.Baton.Holder == name, Tag: string(v.Tag(name))}
 	r, live := v.Records[name]
 	if !live {
 		return m

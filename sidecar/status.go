@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/walbaton/walbaton/leader"
 )
 
 func newStatusCommand(w world) *cobra.Command {
@@ -114,7 +117,7 @@ func (st Status) problems() []string {
 	if st.DCS.REST && !st.DCS.Answers {
 		out = append(out, "Patroni's REST API does not answer: "+st.DCS.Error)
 	}
-	if st.Baton.Holder == "" && !st.DCS.REST && st.DCS.ReadAt.Unix() > 0 && len(st.Members) > 1 {
+	if st.Baton.Holder == "" && !st.DCS.REST && st.Baton.AsOf.IsZero() && st.DCS.ReadAt.Unix() > 0 && !st.DCS.Static {
 		out = append(out, "nobody holds the baton: "+st.Baton.Why)
 	}
 	for _, m := range st.Members {
@@ -130,10 +133,25 @@ func (st Status) problems() []string {
 
 // notes says what is in order and could be better.
 func (st Status) notes() []string {
-	out := st.noteMode()
+	out := append(st.noteTags(), st.noteMode()...)
 	if st.DCS.REST {
 		out = append(out, `with dcs.kind rest each primary ships, a standby's WAL only once it is the primary, and no history file is
   hidden from a restore. What the others' sidecars do, ask each of them: walbaton status --address HOST:PORT`)
+	}
+	return out
+}
+
+func (st Status) noteTags() (out []string) {
+	if st.DCS.REST || st.DCS.Static {
+		return nil // there is no baton
+	}
+	for _, m := range st.Members {
+		switch tag := leader.Tag(m.Tag); {
+		case tag == leader.TagNever:
+			out = append(out, fmt.Sprintf("%s has the tag walbaton: never: what only it has waits until another node has it too, and is lost with its disk", m.Name))
+		case tag != "" && !tag.Known():
+			out = append(out, fmt.Sprintf("%s has the tag walbaton: %s, which means nothing: it is %s or %s", m.Name, tag, leader.TagDesignated, leader.TagNever))
+		}
 	}
 	return out
 }
@@ -184,9 +202,10 @@ func printStatus(w io.Writer, st Status) error {
 	fmt.Fprintf(&b, "archive   %s\n          %s\n\n", st.Archive.URL, st.Archive.sentence(st.Time))
 	t := tabwriter.NewWriter(&b, 2, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "MEMBER\tROLE\tSTATE\tTL\tBATON\tSIDECAR\tSTORE\tHAS\tNOT ARCHIVED\t")
+	holds := mark(st.Baton.AsOf.IsZero(), "holds it", "held it")
 	for _, m := range st.Members {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", m.Name, role(m), m.State, number(uint64(m.Timeline), m.Timeline != 0),
-			mark(m.Baton, "holds it", ""), mark(m.Sidecar, "alive", mark(st.DCS.REST, "-", "absent")), mark(m.Store, "answers", mark(m.Sidecar, "silent", "")),
+			mark(m.Baton, holds, m.Tag), mark(m.Sidecar, "alive", mark(st.DCS.REST, "-", "absent")), mark(m.Store, "answers", mark(m.Sidecar, "silent", "")),
 			number(m.Has, m.Sidecar), number(m.Misses, m.Sidecar))
 	}
 	if err := t.Flush(); err != nil {
@@ -207,6 +226,9 @@ func printStatus(w io.Writer, st Status) error {
 }
 
 func (s BatonStatus) sentence(now time.Time) string {
+	if !s.AsOf.IsZero() {
+		return fmt.Sprintf("%s held it when the DCS answered last, %v ago", cmp.Or(s.Holder, "nobody"), now.Sub(s.AsOf).Round(time.Second))
+	}
 	if s.Holder == "" {
 		if s.Why == "" {
 			return "nobody holds it"
@@ -239,6 +261,8 @@ func (s ArchiveStatus) sentence(now time.Time) string {
 	switch {
 	case s.Waiting == 0:
 		parts = append(parts, "nothing waits here")
+	case s.Waiting == 1 && s.Oldest != "":
+		parts = append(parts, "1 segment waits here, "+s.Oldest)
 	case s.Oldest == "":
 		parts = append(parts, fmt.Sprintf("%d segments wait here", s.Waiting))
 	default:

@@ -85,6 +85,53 @@ func TestStatusProblems(t *testing.T) {
 	}
 }
 
+// While the DCS does not answer, what it said of the baton is told as of then.
+func TestStatusWithoutDCS(t *testing.T) {
+	st := twoNodes()
+	st.DCS = DCSStatus{Error: "timeout", ReadAt: st.Time.Add(-20 * time.Second)}
+	st.Baton = BatonStatus{Holder: "n1", Term: 7, Why: "it is the leader", AsOf: st.DCS.ReadAt}
+	_, out, _ := askedStatus(t, st)
+	if !strings.Contains(out, "baton     n1 held it when the DCS answered last, 20s ago\n") || !line(out, "n1", "primary", "running", "2", "held", "it", "alive", "answers", "3", "0") {
+		t.Errorf("got\n%s", out)
+	}
+	st.Baton, st.Members[0].Baton = BatonStatus{Why: "no leader is known", AsOf: st.DCS.ReadAt}, false
+	if _, out, _ = askedStatus(t, st); !strings.Contains(out, "baton     nobody held it when the DCS answered last, 20s ago\n") || strings.Contains(out, "nobody holds") {
+		t.Errorf("free then: got\n%s", out)
+	}
+}
+
+// A node that is alone in the DCS, with nobody who may ship, is a problem; a PostgreSQL without Patroni has no baton.
+func TestStatusAlone(t *testing.T) {
+	st := twoNodes()
+	st.Members, st.Baton = st.Members[:1], BatonStatus{Why: "the leader n1 has the tag walbaton: never"}
+	if code, out, _ := askedStatus(t, st); code != exitFound || !strings.Contains(out, "! nobody holds the baton: the leader n1 has the tag walbaton: never\n") {
+		t.Errorf("exit %d, got\n%s", code, out)
+	}
+	st.DCS.Static = true
+	if code, out, _ := askedStatus(t, st); code != exitOK || strings.Contains(out, "!") {
+		t.Errorf("static: exit %d, got\n%s", code, out)
+	}
+}
+
+// Tags are shown, and what they cost; one that means nothing is named.
+func TestStatusTags(t *testing.T) {
+	st := twoNodes()
+	st.Members[0].Tag, st.Members[1].Tag = "designated", "never"
+	st.Members = append(st.Members, MemberStatus{Name: "n3", Role: "replica", State: "streaming", Timeline: 2, Sidecar: true, Store: true, ArchiveMode: "always", Has: 3, Tag: "nevr"})
+	code, out, _ := askedStatus(t, st)
+	_, notes, _ := strings.Cut(out, "\n\n- ")
+	want := "n2 has the tag walbaton: never: what only it has waits until another node has it too, and is lost with its disk\n" +
+		"- n3 has the tag walbaton: nevr, which means nothing: it is designated or never\n"
+	if code != exitOK || notes != want {
+		t.Errorf("exit %d, got\n%s\nwant\n%s", code, out, want)
+	}
+	for _, row := range [][]string{{"n1", "primary", "running", "2", "holds", "it", "alive", "answers", "3", "0"}, {"n2", "replica", "streaming", "2", "never", "alive", "answers", "3", "0"}} {
+		if !line(out, row...) {
+			t.Errorf("no row %v in\n%s", row, out)
+		}
+	}
+}
+
 // golden compares with a file of testdata; UPDATE_SCRIPTS=1 writes it.
 func golden(t *testing.T, name, got string) {
 	t.Helper()

@@ -54,6 +54,7 @@ type Options struct {
 	Settings    string            // more lines of walbaton.yml
 	Dynamic     string            // more lines of Patroni's dynamic configuration, at the cluster's bootstrap
 	Tags        map[string]string // Patroni's tags by the name of the node, as YAML: "walbaton: designated"
+	DiskMB      map[string]int    // the size of the disk of a node, by its name; it is the machine's by default
 	Log         func(format string, args ...any)
 }
 
@@ -120,6 +121,7 @@ func New(ctx context.Context, o Options) (c *Cluster, err error) {
 	dir := c.Dir
 	defer func() {
 		if err != nil {
+			unmount(dir)
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
@@ -197,7 +199,11 @@ func (c *Cluster) connect(ctx context.Context) error {
 
 // Stop kills everything below Dir and removes it. It needs no context: it does not wait for anyone's consent.
 func (c *Cluster) Stop() error {
-	return Remove(c.Dir)
+	err := Remove(c.Dir)
+	if c.o.Apart && c.Nodes[0].network != nil {
+		err = errors.Join(err, ip(context.Background(), nil, []string{"link del " + bridge}))
+	}
+	return err
 }
 
 // Remove kills every process that works below a cluster's folder, also of a cluster that another program left running,
@@ -207,6 +213,7 @@ func Remove(dir string) error {
 		return fmt.Errorf("remove %s: this is not the folder of a drill", dir)
 	}
 	killBelow(dir)
+	unmount(dir)
 	return os.RemoveAll(dir)
 }
 

@@ -1,6 +1,7 @@
 // Package drill rehearses failovers on a real Patroni cluster: a DCS, three PostgreSQL nodes with Patroni, a walbaton
 // sidecar beside each, and an archive in a folder or on MinIO, all below one folder in /tmp. They talk on loopback, or,
-// with [Options].Apart, each node has a network of its own and can be cut off from the DCS, the store or another node.
+// with [Options].Apart, each node has a network of its own and can be cut off from the DCS, the store or another node. With
+// [Options].DiskMB a node's disk is a small one that can be filled.
 //
 // A drill reads like prose. It starts a [Cluster], uses verbs on it ([Cluster.StopStore], [Node.Kill],
 // [Cluster.Switchover], [Cluster.StopDCS], [Node.Reinit] …), and then asks the oracle:

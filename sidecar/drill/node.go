@@ -38,7 +38,7 @@ func (c *Cluster) newNode(no int) (*Node, error) {
 	if n.Dir, err = c.folder(n.Name); err != nil {
 		return nil, err
 	}
-	if err := n.writeConfig(); err != nil {
+	if err := errors.Join(n.mount(), n.writeConfig()); err != nil {
 		return nil, err
 	}
 	return n, nil
@@ -152,7 +152,7 @@ func (n *Node) Walbaton(ctx context.Context, verb string, args ...string) *exec.
 }
 
 // PGData is the data directory.
-func (n *Node) PGData() string { return filepath.Join(n.Dir, "pgdata") }
+func (n *Node) PGData() string { return filepath.Join(n.disk(), "pgdata") }
 
 // Socket is where the sidecar answers walbaton-wal.
 func (n *Node) Socket() string { return filepath.Join(n.Dir, "walbaton.sock") }
@@ -381,7 +381,7 @@ bootstrap:
 postgresql:
   listen: {{.Host}}:{{.PG}}
   connect_address: {{.Host}}:{{.PG}}
-  data_dir: {{.Dir}}/pgdata
+  data_dir: {{.PGData}}
   bin_dir: {{.BinDir}}
   pgpass: {{.Dir}}/pgpass
   use_unix_socket: false
@@ -419,7 +419,7 @@ func (n *Node) writeConfig() error {
 	}
 	var b strings.Builder
 	err := patroniConfig.Execute(&b, map[string]any{
-		"Scope": n.c.o.Scope, "Namespace": namespace, "Name": n.Name, "Dir": n.Dir, "BinDir": pgBin,
+		"Scope": n.c.o.Scope, "Namespace": namespace, "Name": n.Name, "Dir": n.Dir, "PGData": n.PGData(), "BinDir": pgBin,
 		"REST": n.c.port(portREST + n.no), "PG": n.port(), "Host": n.host(), "DCS": n.c.dcs.section(n), "Tags": n.c.o.Tags[n.Name],
 		"Dynamic":     strings.ReplaceAll(strings.TrimSpace(n.c.o.Dynamic), "\n", "\n    "),
 		"ArchiveMode": n.c.o.ArchiveMode, "SegmentMB": n.c.o.SegmentMB, "Failsafe": n.c.o.Failsafe,

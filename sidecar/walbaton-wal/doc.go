@@ -27,5 +27,5 @@
 // recovery so that it can be resumed; on a standby 1, and the standby streams.
 //
 // SIGTERM ends it at once by that signal, which is how PostgreSQL tells a shutdown from a
-// failure (xlogarchive.c, RestoreArchivedFile).
+// failure (xlogarchive.c, RestoreArchivedFile). SIGQUIT does the same.
 package main

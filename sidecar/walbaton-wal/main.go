@@ -2,8 +2,10 @@ package main
 
 import (
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"strconv"
+	"syscall"
 )
 
 const defaultSocket = "/run/walbaton/walbaton.sock"
@@ -30,7 +32,20 @@ Exit codes:
 `
 
 func main() {
+	quitQuietly()
 	os.Exit(run(os.Args[1:]))
+}
+
+// quitQuietly makes SIGQUIT end us like SIGTERM. PostgreSQL sends it to what its archiver and its recovery run, when it crashes or
+// stops at once. The Go runtime would write what every goroutine does into PostgreSQL's log, a hundred lines, and exit with
+// 2, which a recovery takes for the end of the WAL.
+func quitQuietly() {
+	quit := make(chan os.Signal, 1)
+	signal.Notify(quit, syscall.SIGQUIT)
+	go func() {
+		<-quit
+		syscall.Kill(os.Getpid(), syscall.SIGTERM)
+	}()
 }
 
 // run does what the words of the command line say, and gives the exit code.

@@ -92,7 +92,7 @@ func RangesOf(s archiver.Set) leader.Ranges {
 func Record(base leader.Record, srv archiver.Server, own wal.History, st *archiver.State) leader.Record {
 	r := base
 	r.Version, r.SystemID, r.SegmentSize = leader.RecordVersion, srv.SystemID, uint32(srv.SegmentSize)
-	r.Role, r.ArchiveMode = role(srv.State), srv.ArchiveMode
+	r.Role, r.ArchiveMode, r.Receiver = role(srv.State), srv.ArchiveMode, receiver(srv)
 	if own.Timeline == srv.Timeline {
 		// A timeline without its history would make a line out of nothing.
 		r.Timeline, r.History = uint32(own.Timeline), forks(own)
@@ -113,6 +113,16 @@ func Record(base leader.Record, srv archiver.Server, own wal.History, st *archiv
 		r.Holder.Alarm = st.Alarms[0].Name + ": " + st.Alarms[0].Why
 	}
 	return r
+}
+
+func receiver(srv archiver.Server) leader.Receiver {
+	switch {
+	case !srv.SQL || srv.State != archiver.ServerStandby:
+		return ""
+	case srv.Receiver.Streaming:
+		return leader.ReceiverStreams
+	}
+	return leader.ReceiverNone
 }
 
 func role(s archiver.ServerState) leader.Role {
