@@ -170,13 +170,14 @@ func (v View) whyNotAble(member string) string {
 	return "does not reach the archive"
 }
 
-// Policy gives the policy in force and its max_lag in bytes: the holder's, else the
-// leader's, else the default.
+// Policy gives the policy in force and its max_lag in bytes: that of Patroni's leader; while its
+// sidecar says nothing, the holder's; else the default. The holder's must not come first: of two
+// nodes with different policies each would send the baton to the other.
 func (v View) Policy() (Policy, uint64) {
-	if _, r, ok := v.Holder(); ok && r.Policy != "" {
+	if r, ok := v.Leader(); ok && r.Policy != "" {
 		return r.Policy, r.MaxLag
 	}
-	if r, ok := v.Leader(); ok && r.Policy != "" {
+	if _, r, ok := v.Holder(); ok && r.Policy != "" {
 		return r.Policy, r.MaxLag
 	}
 	return PolicyPrimary, 0
@@ -208,14 +209,18 @@ func (v View) replica(able []string, maxLag uint64) string {
 }
 
 // streams says whether a member other than the leader streams and is at most maxLag bytes
-// behind it. Patroni publishes both positions once a loop. A version that cannot say
-// whether a replica streams is believed that a running one does.
+// behind it. Patroni publishes both positions once a loop. Whether it streams, its sidecar knows;
+// else Patroni's word counts, and a version that cannot say it is believed that a running replica does.
 func (v View) streams(member string, maxLag uint64) bool {
 	m, ok := v.Cluster.Members[member]
 	if !ok || member == v.Cluster.Leader || m.Role != "replica" {
 		return false
 	}
+	r, _ := v.own(member)
 	switch {
+	case r.Receiver == ReceiverStreaming:
+	case r.Receiver == ReceiverIdle:
+		return false
 	case m.ReplicationState == "streaming":
 	case m.ReplicationState != "" || m.SaysReplication() || m.State != "running":
 		return false

@@ -26,6 +26,14 @@ const (
 	RoleUnknown Role = "unknown"
 )
 
+// Receiver is what the walreceiver of a sidecar's standby is doing, in the record.
+type Receiver string
+
+const (
+	ReceiverStreaming Receiver = "streaming" // now, or within the last lease time
+	ReceiverIdle      Receiver = "idle"      // for one lease time
+)
+
 // Record is what one sidecar tells the others, as JSON in the DCS. Its owner fills it and
 // hands it to Elector.Announce, which sets the fields of the first block and Tried.
 //
@@ -35,7 +43,7 @@ const (
 type Record struct {
 	Version int    `json:"version"`
 	Member  string `json:"member"`
-	Policy  Policy `json:"policy,omitempty"`  // what this sidecar is configured to; the holder's is in force
+	Policy  Policy `json:"policy,omitempty"`  // what this sidecar is configured to; the leader's is in force, see View.Policy
 	MaxLag  uint64 `json:"max_lag,omitempty"` // bytes, with Policy
 
 	Software string `json:"software,omitempty"` // version of the sidecar
@@ -48,6 +56,8 @@ type Record struct {
 	Timeline    uint32 `json:"timeline,omitempty"`
 	History     []Fork `json:"history,omitempty"` // the ancestors of Timeline, oldest first, from its own server's files
 	ArchiveMode string `json:"archive_mode,omitempty"`
+
+	Receiver Receiver `json:"receiver,omitempty"` // of a standby; "" not known, or not told by an older sidecar
 
 	Has    Ranges `json:"has,omitempty"`    // complete good segments in its pg_wal or keep_dir
 	Misses Ranges `json:"misses,omitempty"` // of those, what the archive lacks ("missing" in DESIGN section 3)

@@ -41,6 +41,7 @@ type app struct {
 	socket   *socketServer
 	restorer *archiver.Restorer
 	keeper   *keeper
+	receiver receiver // used by announce alone
 
 	mu      sync.Mutex
 	site    *site         // nil while the archive is not open
@@ -107,6 +108,7 @@ func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers 
 // blankApp is an app that nothing was opened for yet.
 func blankApp(cfg Config, log *slog.Logger) *app {
 	a := &app{cfg: cfg, log: log, registry: prometheus.NewRegistry(), waiting: "the sidecar has just started", changed: make(chan struct{})}
+	a.receiver = receiver{patience: cfg.TTL, since: time.Now()}
 	a.keeper = &keeper{dir: cfg.KeepDir, wait: cfg.StoppedWait, log: log, now: time.Now}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(), newStateCollector(a))
 	return a
@@ -264,12 +266,14 @@ func (a *app) record() leader.Record {
 	if tag, ok := a.cfg.Patroni.Tags[leader.TagKey].(string); ok {
 		base.Tag = leader.Tag(tag)
 	}
+	srv := a.pg.Server()
+	base.Receiver = a.receiver.tell(srv, time.Now())
 	s, _ := a.current()
 	if s == nil {
-		return wiring.Record(base, a.pg.Server(), wal.History{}, nil)
+		return wiring.Record(base, srv, wal.History{}, nil)
 	}
 	st := s.archiver.State()
-	return wiring.Record(base, a.pg.Server(), s.archiver.OwnHistory(), &st)
+	return wiring.Record(base, srv, s.archiver.OwnHistory(), &st)
 }
 
 // gather joins the metrics of the program with those of the present site.

@@ -37,6 +37,7 @@ func TestDrillPause(t *testing.T) {
 	s.do("it is started by hand", p.StartPostgres)
 	s.do("and is the leader again", s.promoted)
 	s.shipped()
+	s.do("all stream again", s.AllStreaming)
 	to := s.Standbys(p)[0]
 	s.do("a switchover to "+to.Name, s.switchover(to))
 	s.shipped()
