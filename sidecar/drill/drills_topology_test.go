@@ -187,9 +187,8 @@ func TestDrillNoStream(t *testing.T) {
 		s.shippedBy(n3)
 	}
 	s.look()
-	t.Log(n2.Log("sidecar"))
-	t.Log(n3.Log("sidecar"))
 	s.quiet()
+	s.calm(4)
 	s.wholeTruth()
 }
 
@@ -215,10 +214,24 @@ func TestDrillPolicyChange(t *testing.T) {
 		return until(ctx, clusterLimit, "a standby has the baton", s.standbyShips)
 	})
 	s.quiet()
-	for _, n := range s.Nodes {
-		t.Log(n.Log("sidecar"))
-	}
+	s.calm(12)
 	s.wholeTruth()
+}
+
+// calm fails the drill when the baton went from hand to hand more often than that.
+func (s *scenario) calm(terms int) {
+	s.t.Helper()
+	taken := 0
+	for _, n := range s.Nodes {
+		taken += strings.Count(n.Log("sidecar"), "took the baton")
+	}
+	if taken > terms {
+		s.t.Errorf("the baton was taken %d times, want at most %d", taken, terms)
+		for _, n := range s.Nodes {
+			s.t.Logf("sidecar of %s:\n%s", n.Name, grep(n.Log("sidecar"), "the baton"))
+		}
+	}
+	s.t.Logf("the baton was taken %d times", taken)
 }
 
 // oldRelease is the commit with which the first release of this project was proven.
@@ -267,6 +280,7 @@ func TestDrillFullVersionChange(t *testing.T) {
 		return until(ctx, clusterLimit, "a standby has the baton", s.standbyShips)
 	})
 	s.quiet()
+	s.calm(16)
 	for _, n := range s.Nodes {
 		t.Log(n.Log("sidecar"))
 	}
