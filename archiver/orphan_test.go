@@ -110,8 +110,16 @@ func TestOrphansOfAnotherIncarnation(t *testing.T) {
 		t.Fatal(err)
 	}
 	n1.shipAll(3)
-	if err := n1.AdoptOrphans(t.Context()); err != nil {
-		t.Fatal(err)
+	n2 := newTestNode(t, s, "n2", line) // has none of it: a clone, say
+	n2.write("00000002.history", line.History().Bytes(), ".done")
+	for _, n := range []*testNode{n1, n2} {
+		n.BeginTerm(4, Set{})
+		if err := n.List(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.AdoptOrphans(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	got := stored(t, n1.Archive())
 	for _, g := range onTimeline(first, 2) {
