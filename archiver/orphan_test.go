@@ -71,6 +71,42 @@ func testOrphansAfterTheOpening(t *testing.T) {
 	}
 }
 
+// TestOrphansOfAnIdleTwin: an idle server writes what another idle one of the same timeline number would write, so an orphan can fit.
+// What lies beyond the end of the line is not adopted all the same.
+func TestOrphansOfAnIdleTwin(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	n1 := newTestNode(t, s, "n1", w)
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(1)
+	twin, line := w.Fork(2), w.Fork(2)
+	twin.Fill(5)
+	line.Fill(3)
+	n3 := newTestNode(t, s, "n3", w)
+	n3.write("00000002.history", twin.History().Bytes(), ".ready")
+	n3.copyFrom(twin, ".ready")
+	for _, g := range onTimeline(twin, 2) {
+		if err := n3.orphan(t.Context(), n3.local, wal.SegmentName(g)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n1.write("00000002.history", line.History().Bytes(), ".ready")
+	n1.sees(func(c *Cluster, s *Server) { c.Line, s.Timeline = line.History(), 2 })
+	n1.copyFrom(line, ".ready")
+	n1.shipAll(2)
+	n1.BeginTerm(3, Set{})
+	if err := n1.AdoptOrphans(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := stored(t, n1.Archive())
+	for _, g := range onTimeline(twin, 2) {
+		if _, ok := got[g.String()]; ok != (g.End() <= line.Pos()) {
+			t.Errorf("the archive has %v: %v, and the line ends at %v", g, ok, line.Pos())
+		}
+	}
+}
+
 // TestOrphansOfAnotherIncarnation: a server that was promoted by hand, beside the leader, gave its timeline 2 to orphans/ and
 // rejoined. Later the cluster takes the number 2 itself. What the first timeline 2 had is not adopted: neither what lies beyond
 // the end of the line, nor what another node has and the archive lacks for now.

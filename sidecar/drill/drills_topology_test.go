@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -24,18 +25,10 @@ func TestDrillPause(t *testing.T) {
 	s.do("the primary is restarted by hand", p.RestartPostgres)
 	s.shipped()
 	s.do("kill -9 of PostgreSQL alone", p.KillPostgres)
-	s.do("Patroni gives the leader key up, and starts nothing", func(ctx context.Context) error {
-		return until(ctx, failoverLimit, "there is no leader", func(ctx context.Context) error {
-			_, body, err := get(ctx, s.Standbys(p)[0].rest()+"/cluster")
-			if err == nil && strings.Contains(string(body), `"leader"`) {
-				err = fmt.Errorf("Patroni says %s", body)
-			}
-			return err
-		})
-	})
+	s.do("Patroni gives the leader key up, and starts nothing", s.leaderIs(""))
 	s.look()
 	s.do("it is started by hand", p.StartPostgres)
-	s.do("and is the leader again", s.promoted)
+	s.do("and is the leader again", s.leaderIs(p.Name))
 	s.shipped()
 	s.do("all stream again", s.AllStreaming)
 	to := s.Standbys(p)[0]
@@ -47,6 +40,23 @@ func TestDrillPause(t *testing.T) {
 	s.do("all stream", s.AllStreaming)
 	s.do("three more segments are finished", s.finish(3))
 	s.wholeTruth()
+}
+
+// leaderIs is the verb that waits until that member has the leader key, or nobody.
+func (s *scenario) leaderIs(name string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		return until(ctx, failoverLimit, fmt.Sprintf("the leader is %q", name), func(ctx context.Context) error {
+			_, body, err := get(ctx, s.Nodes[2].rest()+"/cluster")
+			leader := ""
+			if at := regexp.MustCompile(`"name": "(\w+)", "role": "leader"`).FindSubmatch(body); at != nil {
+				leader = string(at[1])
+			}
+			if err == nil && leader != name {
+				err = fmt.Errorf("Patroni says %s", body)
+			}
+			return err
+		})
+	}
 }
 
 // shipped ends a segment, and waits until the archive has it.
