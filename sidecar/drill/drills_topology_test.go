@@ -198,7 +198,8 @@ func TestDrillNoStream(t *testing.T) {
 	}
 	s.look()
 	s.quiet()
-	s.calm(4)
+	s.calm(6)
+	s.do("n2 goes: it would wait for the end of a segment", n2.Kill)
 	s.wholeTruth()
 }
 
