@@ -127,6 +127,7 @@ func TestDrillTwoPrimariesOneTimeline(t *testing.T) {
 	s.do("Patroni goes on", s.Unpause)
 	s.do("all stream", s.AllStreaming)
 	s.do("three more segments are finished", s.finish(3))
+	s.said()
 	s.wholeTruth()
 	s.rowsOf(heir, "of the leader")
 }
@@ -326,9 +327,18 @@ func (s *scenario) look() {
 	}
 }
 
+// said logs the warnings and errors of every sidecar.
+func (s *scenario) said() {
+	s.t.Helper()
+	for _, n := range s.Nodes {
+		s.t.Logf("the sidecar of %s has warned:\n%s%s", n.Name, grep(n.Log("sidecar"), "level=WARN"), grep(n.Log("sidecar"), "level=ERROR"))
+	}
+}
+
 // quiet fails the drill when a sidecar says that something needs a person.
 func (s *scenario) quiet() {
 	s.t.Helper()
+	s.said()
 	for _, n := range s.Nodes {
 		if text := n.Log("sidecar"); strings.Contains(text, "needs a person") {
 			s.t.Errorf("the sidecar of %s cries for a person:\n%s", n.Name, grep(text, "needs a person"))

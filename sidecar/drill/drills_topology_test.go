@@ -292,13 +292,11 @@ func TestDrillFullVersionChange(t *testing.T) {
 	})
 	s.quiet()
 	s.calm(16)
-	for _, n := range s.Nodes {
-		t.Log(n.Log("sidecar"))
-	}
 	s.wholeTruth()
 }
 
-// buildRelease builds walbaton and walbaton-wal of an older commit of this repository.
+// buildRelease builds walbaton and walbaton-wal of an older commit of this repository, with the libraries of today: a drill has no
+// network to get others.
 func buildRelease(t *testing.T, commit string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -306,13 +304,18 @@ func buildRelease(t *testing.T, commit string) string {
 	if err := errors.Join(os.Mkdir(source, 0o755), os.Mkdir(bin, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	// The whole repository, from wherever in it the test runs.
-	get := exec.CommandContext(t.Context(), "sh", "-c", `cd "$(git rev-parse --show-toplevel)" && git archive "$1" | tar -x -C "$2"`, "sh", commit, source)
+	here, err := Output(exec.CommandContext(t.Context(), "git", "rev-parse", "--show-toplevel"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	here = strings.TrimSpace(here)
+	get := exec.CommandContext(t.Context(), "sh", "-c", `git archive "$1" >"$2.tar" && tar -x -C "$2" -f "$2.tar"`, "sh", commit, source)
+	get.Dir = here
 	if err := Run(get); err != nil {
 		t.Fatalf("commit %s is needed, so a clone with its history: %v", commit, err)
 	}
 	for name, pkg := range map[string]string{"walbaton": "./sidecar", "walbaton-wal": "./sidecar/walbaton-wal"} {
-		cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", filepath.Join(bin, name), pkg)
+		cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-modfile="+filepath.Join(here, "go.mod"), "-o", filepath.Join(bin, name), pkg)
 		cmd.Dir, cmd.Env = source, append(os.Environ(), "CGO_ENABLED=0")
 		if err := Run(cmd); err != nil {
 			t.Fatal(err)
