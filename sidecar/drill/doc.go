@@ -3,7 +3,8 @@
 // with [Options].Apart, each node has a network of its own and can be cut off from the DCS, the store or another node.
 //
 // A drill reads like prose. It starts a [Cluster], uses verbs on it ([Cluster.StopStore], [Node.Kill],
-// [Cluster.Switchover], [Cluster.StopDCS], [Node.Reinit] …), and then asks the oracle:
+// [Cluster.Switchover], [Cluster.StopDCS], [Node.Reinit], [Cluster.Pause], [Node.PromotePostgres] …), and then asks the
+// oracle:
 //
 //   - A [Writer] numbers rows through whichever node is the primary and remembers which were acknowledged.
 //   - [Cluster.TakeBase] takes a base backup before the first role change.
