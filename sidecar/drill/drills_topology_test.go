@@ -75,9 +75,10 @@ func (s *scenario) shipped() {
 }
 
 // Cascading: n3 streams from n2, and has the baton. It does not stream from the leader, so it opens no timeline; the leader
-// does. n2 dies and comes back.
+// does. n2 dies and comes back. With archive_mode=on no PostgreSQL of a standby asks about a segment: the sidecar finds out
+// alone what the leader has put.
 func TestDrillCascade(t *testing.T) {
-	s := begin(t, Options{Settings: "policy: replica\n", Tags: map[string]string{"n3": "replicatefrom: n2, walbaton: designated"}})
+	s := begin(t, Options{ArchiveMode: "on", Settings: "policy: replica\n", Tags: map[string]string{"n3": "replicatefrom: n2, walbaton: designated"}})
 	n1, n2, n3 := s.Nodes[0], s.Nodes[1], s.Nodes[2]
 	s.do("n3 streams from n2", s.streamsFrom(n3, n2))
 	s.do("n3 has the baton", s.holds(n3))
