@@ -70,8 +70,8 @@ type Archiver struct {
 	timeline wal.Timeline // of our server, to notice when it changes
 	orphaned map[wal.Name]seal.Digest
 	adopted  adoption
-	asked    map[wal.Timeline]time.Time // when the archive was asked whether it has something of the timeline
-	released int                        // files that have left keep_dir since it was last empty
+	asked    map[question]time.Time // when the archive was asked what every file of a timeline that waits would ask
+	released int                    // files that have left keep_dir since it was last empty
 
 	stoppingSince, stoppedSince time.Time // PostgreSQL, as pushes found it
 }
@@ -123,7 +123,7 @@ func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Option
 		o: o, archive: a, scope: scope, server: server, sealer: sealer,
 		local: newLocal(q, a.SegmentSize(), a.Identity().SystemID),
 		cover: newCoverage(), bell: newBell(), m: newMetrics(o.Metrics), log: o.Log,
-		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{}, asked: map[wal.Timeline]time.Time{},
+		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{}, asked: map[question]time.Time{},
 	}
 	if err := r.openKeep(); err != nil {
 		// Shipping goes on: only what a stopped server alone has is less safe.
@@ -238,7 +238,7 @@ func (a *Archiver) own(srv Server) wal.History {
 func (a *Archiver) permit(ctx context.Context, n wal.Name) permit {
 	r := a.request(n, a.scope.Last())
 	p := mayPut(r)
-	if !p.opens || r.cluster.Alone || !p.ok && !a.askOpen(n.Segment.Timeline) {
+	if !p.opens || r.cluster.Alone || !p.ok && !a.due(question{timeline: n.Segment.Timeline}) {
 		return p
 	}
 	// Somebody else may have opened it since we listed, or with segments that are older than all that was listed.
@@ -261,16 +261,21 @@ func (a *Archiver) permit(ctx context.Context, n wal.Name) permit {
 	return mayPut(a.request(n, c))
 }
 
-// askOpen says whether it is time to ask the archive again whether it has something of timeline t, for a node that may not
-// open it: every file of t that waits would ask.
-func (a *Archiver) askOpen(t wal.Timeline) bool {
+// question is what every file of a timeline that waits would ask the archive.
+type question struct {
+	timeline wal.Timeline
+	vouch    bool // what it has of the timeline now; else whether it has anything, for a node that may not open it
+}
+
+// due says whether it is time to ask again.
+func (a *Archiver) due(q question) bool {
 	now := a.o.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if last, ok := a.asked[t]; ok && now.Sub(last) < lookAfter {
+	if last, ok := a.asked[q]; ok && now.Sub(last) < lookAfter {
 		return false
 	}
-	a.asked[t] = now
+	a.asked[q] = now
 	return true
 }
 
@@ -327,7 +332,11 @@ func (a *Archiver) fail(n wal.Name, err error) {
 	if !ok {
 		f.since = now
 	}
-	f.wait = min(max(2*f.wait, 250*time.Millisecond), 30*time.Second)
+	longest := 30 * time.Second
+	if errors.Is(err, errNotOurs) {
+		longest = lookAfter // it may be in a moment, and to ask costs little
+	}
+	f.wait = min(max(2*f.wait, 250*time.Millisecond), longest)
 	f.next = now.Add(f.wait)
 	if f.why != err.Error() && !errors.Is(err, errNotOurs) && !errors.Is(err, errNotWhole) {
 		level := slog.LevelWarn

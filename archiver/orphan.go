@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/walbaton/walbaton/archiver/seal"
@@ -74,13 +75,42 @@ func (a *Archiver) AdoptOrphans(ctx context.Context) error {
 	if done {
 		return nil
 	}
-	prefix := a.archive.root + "/orphans/"
-	for info, err := range a.archive.store.List(ctx, prefix, "") {
+	waiting, err := a.adoptable(ctx, line)
+	if err != nil {
+		return err
+	}
+	// A run of orphans is joined to the archive's WAL at its beginning, or at its end.
+	why := map[string]error{}
+	for range 2 {
+		waiting = slices.DeleteFunc(waiting, func(o orphaned) bool {
+			why[o.key] = a.adopt(ctx, o.key, o.name, line)
+			return why[o.key] == nil
+		})
+		slices.Reverse(waiting)
+	}
+	if len(waiting) > 0 {
+		a.log.Warn("orphans are not adopted", "orphans", len(waiting), "first", waiting[0].key, "why", why[waiting[0].key])
+	}
+	a.mu.Lock()
+	a.adopted = now
+	a.mu.Unlock()
+	return ctx.Err()
+}
+
+// orphaned is a segment in orphans/.
+type orphaned struct {
+	key  string
+	name wal.Name
+}
+
+// adoptable lists the orphans that the archive lacks and that would be on the line by their names, in the order of their keys.
+func (a *Archiver) adoptable(ctx context.Context, line wal.History) (out []orphaned, err error) {
+	srv := a.server()
+	for info, err := range a.archive.store.List(ctx, a.archive.root+"/orphans/", "") {
 		if err != nil {
-			return fmt.Errorf("look for orphans: %w", err)
+			return nil, fmt.Errorf("look for orphans: %w", err)
 		}
-		base := path.Base(info.Key)
-		name, _, ok := strings.Cut(base, "-")
+		name, _, ok := strings.Cut(path.Base(info.Key), "-")
 		if !ok {
 			continue
 		}
@@ -88,23 +118,22 @@ func (a *Archiver) AdoptOrphans(ctx context.Context) error {
 		if err != nil || n.Kind != wal.KindSegment || !line.Holds(n.Segment) || a.cover.has(n) || a.archive.BelowFloor(n) || a.setAsideFor(info.Key, n) {
 			continue
 		}
+		if n.Segment.End() > srv.Flush {
+			continue // the line has not come there yet: it is of another server that took the same number
+		}
 		if p := a.permit(ctx, n); !p.ok || p.opens {
-			continue // an orphan opens no timeline: it may be of another server that took the same number
+			continue // an orphan opens no timeline, for the same reason
 		}
 		if _, err := a.local.q.Ident(n); err == nil {
 			continue // our own copy goes first
 		}
-		if err := a.adopt(ctx, info.Key, n); err != nil {
-			a.log.Warn("orphan not adopted", "key", info.Key, "why", err)
-		}
+		out = append(out, orphaned{info.Key, n})
 	}
-	a.mu.Lock()
-	a.adopted = now
-	a.mu.Unlock()
-	return nil
+	return out, nil
 }
 
-func (a *Archiver) adopt(ctx context.Context, key string, n wal.Name) error {
+// adopt puts one orphan under its name, if it fits what the archive has beside it.
+func (a *Archiver) adopt(ctx context.Context, key string, n wal.Name, line wal.History) error {
 	h, r, err := a.archive.Open(ctx, key)
 	if err != nil {
 		return err
@@ -127,6 +156,9 @@ func (a *Archiver) adopt(ctx context.Context, key string, n wal.Name) error {
 	if !c.good {
 		return fmt.Errorf("%w: %s", errBadCopy, c.why)
 	}
+	if err := a.joined(ctx, n.Segment, line, checker.Joint()); err != nil {
+		return err
+	}
 	sealed, err := packed.Seal(a.header(n, c))
 	if err != nil {
 		return err
@@ -138,6 +170,53 @@ func (a *Archiver) adopt(ctx context.Context, key string, n wal.Name) error {
 	a.cover.add(n)
 	a.log.Info("adopted from orphans", "file", n.String())
 	return nil
+}
+
+// joined is nil when a stretch of WAL that is said to be s fits a segment of the line beside it, and none contradicts. That no
+// segment contradicts is not enough for an orphan: two servers can have been promoted to one number, and the good WAL of the
+// wrong one would take the name for ever.
+func (a *Archiver) joined(ctx context.Context, s wal.Segment, line wal.History, j wal.Joint) error {
+	fits := false
+	for _, beside := range []wal.Segment{s.Prev(), s.Next()} {
+		beside = beside.On(line.TimelineAt(beside.End() - 1))
+		theirs, err := a.lineJoint(ctx, beside)
+		if err != nil {
+			return err
+		}
+		if beside.No < s.No {
+			_, err = wal.Join(theirs, j)
+		} else {
+			_, err = wal.Join(j, theirs)
+		}
+		if err != nil && !errors.Is(err, wal.ErrApart) {
+			return fmt.Errorf("it and %v do not fit: %w", beside, err)
+		}
+		fits = fits || err == nil
+	}
+	if !fits {
+		return errors.New("there is no segment beside it that would tell whether it is the line's")
+	}
+	return nil
+}
+
+// lineJoint is the joint of the archive's copy of s, else of ours if we may put it; else it is zero.
+func (a *Archiver) lineJoint(ctx context.Context, s wal.Segment) (wal.Joint, error) {
+	n := wal.SegmentName(s)
+	_, r, err := a.archive.Open(ctx, a.archive.Key(n))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if !a.permit(ctx, n).ok {
+			return wal.Joint{}, nil
+		}
+		ours, err := a.neighbour(ctx, s, true)
+		return ours.joint, err
+	case err != nil:
+		return wal.Joint{}, err
+	}
+	defer r.Close()
+	k := wal.NewChecker(s, a.local.systemID)
+	_, err = io.Copy(k, r)
+	return k.Joint(), err
 }
 
 // samePrefix says whether our copy of n and the archive's are the same bytes up to end.

@@ -1,6 +1,7 @@
 package archiver
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -66,6 +67,100 @@ func testOrphansAfterTheOpening(t *testing.T) {
 	for _, g := range own {
 		if _, ok := got[g.String()]; !ok {
 			t.Errorf("%v is not in the archive", g)
+		}
+	}
+}
+
+// TestOrphansOfAnIdleTwin: an idle server writes what another idle one of the same timeline number would write, so an orphan can fit.
+// What lies beyond the end of the line is not adopted all the same.
+func TestOrphansOfAnIdleTwin(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	n1 := newTestNode(t, s, "n1", w)
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(1)
+	twin, line := w.Fork(2), w.Fork(2)
+	twin.Fill(5)
+	line.Fill(3)
+	n3 := newTestNode(t, s, "n3", w)
+	n3.write("00000002.history", twin.History().Bytes(), ".ready")
+	n3.copyFrom(twin, ".ready")
+	for _, g := range onTimeline(twin, 2) {
+		if err := n3.orphan(t.Context(), n3.local, wal.SegmentName(g)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n1.write("00000002.history", line.History().Bytes(), ".ready")
+	n1.sees(func(c *Cluster, s *Server) { c.Line, s.Timeline = line.History(), 2 })
+	n1.copyFrom(line, ".ready")
+	n1.shipAll(2)
+	n1.BeginTerm(3, Set{})
+	if err := n1.AdoptOrphans(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := stored(t, n1.Archive())
+	for _, g := range onTimeline(twin, 2) {
+		if _, ok := got[g.String()]; ok != (g.End() <= line.Pos()) {
+			t.Errorf("the archive has %v: %v, and the line ends at %v", g, ok, line.Pos())
+		}
+	}
+}
+
+// TestOrphansOfAnotherIncarnation: a server that was promoted by hand, beside the leader, gave its timeline 2 to orphans/ and
+// rejoined. Later the cluster takes the number 2 itself. What the first timeline 2 had is not adopted: neither what lies beyond
+// the end of the line, nor what another node has and the archive lacks for now.
+func TestOrphansOfAnotherIncarnation(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	n1 := newTestNode(t, s, "n1", w)
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(1)
+
+	first := w.Clone(1).Fork(2)
+	first.Fill(9)
+	n3 := newTestNode(t, s, "n3", w)
+	n3.sees(func(_ *Cluster, s *Server) { s.State, s.Receiver = ServerStopped, Receiver{} })
+	n3.write("00000002.history", first.History().Bytes(), ".ready")
+	n3.copyFrom(first, ".ready")
+	for _, g := range onTimeline(first, 2) {
+		if err := n3.orphan(t.Context(), n3.local, wal.SegmentName(g)); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	w.Fill(1)
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(2)
+	line := w.Fork(2)
+	line.Fill(4)
+	own := onTimeline(line, 2)
+	n1.write("00000002.history", line.History().Bytes(), ".ready")
+	n1.sees(func(c *Cluster, s *Server) { c.Line, s.Timeline = line.History(), 2 })
+	n1.copyFrom(line, ".ready")
+	if err := os.Remove(filepath.Join(n1.dir, own[2].String())); err != nil { // another node has it
+		t.Fatal(err)
+	}
+	if err := n1.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	n1.shipAll(3)
+	n2 := newTestNode(t, s, "n2", line) // has none of it: a clone, say
+	n2.write("00000002.history", line.History().Bytes(), ".done")
+	for _, n := range []*testNode{n1, n2} {
+		n.BeginTerm(4, Set{})
+		if err := n.List(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.AdoptOrphans(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := stored(t, n1.Archive())
+	for _, g := range onTimeline(first, 2) {
+		if theirs, ok := got[g.String()]; ok && !bytes.Equal(theirs, line.Segment(g)) {
+			t.Errorf("the archive has %v of the first timeline 2", g)
 		}
 	}
 }

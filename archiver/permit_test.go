@@ -73,6 +73,8 @@ func TestMayPut(t *testing.T) {
 		{"the leader's own history is put by the leader", request{name: wal.HistoryName(2), cluster: leads, server: primary, own: line2}, true, true, false},
 		{"and not by a follower", request{name: wal.HistoryName(2), cluster: follows, server: streamsLeader, own: line2}, false, true, false},
 		{"a history above the leader's timeline waits", request{name: wal.HistoryName(3), cluster: follows, server: primary, own: wal.History{Timeline: 3, Forks: line2.Forks}}, false, true, false},
+		{"the leader's own history waits for its record", request{name: wal.HistoryName(2), cluster: Cluster{Answered: true, Self: "a", Leader: "a", Line: onOne}, server: primary, own: line2}, false, true, false},
+		{"and not for a line that nobody can tell", request{name: wal.HistoryName(2), cluster: Cluster{Answered: true, Self: "a", Leader: "a"}, server: primary, own: line2}, true, true, false},
 		{"a label needs no leave", request{name: wal.Name{Kind: wal.KindBackup, Segment: seg(1, 5)}, cluster: silent}, true, false, false},
 	} {
 		got := mayPut(tt.r)

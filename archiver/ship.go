@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 	"time"
 
@@ -267,16 +268,24 @@ func (a *Archiver) compare(ctx context.Context, l *local, n wal.Name, c *content
 }
 
 // vouchFor compares the newest segment that the archive has a name of, on the timeline of n and from the
-// same folder, so that we know that our timeline is the archive's.
+// same folder, so that we know that our timeline is the archive's. If no such name is known the archive is listed: the
+// timeline may have been opened after the last listing.
 func (a *Archiver) vouchFor(ctx context.Context, n wal.Name) bool {
-	l := a.local
+	l, t := a.local, n.Segment.Timeline
 	if a.isKept(n) {
 		l = a.keep
 	}
-	names := l.names()
+	names := slices.DeleteFunc(l.names(), func(k known) bool { return k.name.Kind != wal.KindSegment || k.name.Segment.Timeline != t })
+	there := func(k known) bool { return a.cover.has(k.name) }
+	if len(names) > 0 && !slices.ContainsFunc(names, there) && a.due(question{t, true}) {
+		if err := a.cover.list(ctx, a.archive, t, names[0].name.Segment.No); err != nil {
+			a.note(err)
+			return false
+		}
+	}
 	for i := len(names) - 1; i >= 0; i-- {
 		m := names[i].name
-		if m.Kind != wal.KindSegment || m.Segment.Timeline != n.Segment.Timeline || !a.cover.has(m) {
+		if !a.cover.has(m) {
 			continue
 		}
 		c, err := l.check(m)

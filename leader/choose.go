@@ -187,13 +187,14 @@ func (v View) whyNotAble(member string) string {
 	return "does not reach the archive"
 }
 
-// Policy gives the policy in force and its max_lag in bytes: the holder's, else the
-// leader's, else the default.
+// Policy gives the policy in force and its max_lag in bytes: that of Patroni's leader; while its
+// sidecar says nothing, the holder's; else the default. The holder's must not come first: of two
+// nodes with different policies each would send the baton to the other.
 func (v View) Policy() (Policy, uint64) {
-	if _, r, ok := v.Holder(); ok && r.Policy != "" {
+	if r, ok := v.Leader(); ok && r.Policy != "" {
 		return r.Policy, r.MaxLag
 	}
-	if r, ok := v.Leader(); ok && r.Policy != "" {
+	if _, r, ok := v.Holder(); ok && r.Policy != "" {
 		return r.Policy, r.MaxLag
 	}
 	return PolicyPrimary, 0

@@ -161,9 +161,47 @@ var choices = []struct {
 		delete(s.nodes, "leader")
 		return s.all(replicaPolicy).holds("n3", "", "")
 	}, "n3 holder"},
-	{"the holder's policy is in force", func(s *scope) *scope { return s.change("n3", replicaPolicy).holds("n3", "", "") }, "n3 policy"},
-	{"else the leader's", func(s *scope) *scope { return s.change("n1", replicaPolicy) }, "n2 policy"},
-	{"nobody else's", func(s *scope) *scope { return s.change("n2", replicaPolicy) }, "n1 policy"},
+	{"the leader's policy is in force", func(s *scope) *scope { return s.change("n1", replicaPolicy).holds("n1", "", "") }, "n2 policy"},
+	{"not the holder's", func(s *scope) *scope { return s.change("n3", replicaPolicy).holds("n3", "", "") }, "n1 policy"},
+	{"but while the leader's sidecar is gone", func(s *scope) *scope {
+		return s.gone("n1").change("n3", replicaPolicy).holds("n3", "", "")
+	}, "n3 policy"},
+	{"nobody else's", func(s *scope) *scope { return s.gone("n1").change("n2", replicaPolicy).holds("n3", "", "") }, "n3 holder"},
+}
+
+// While a new policy is rolled out the baton comes to rest, whoever leads, whoever has it, whoever has the new policy already,
+// and with or without the leader's sidecar.
+func TestPoliciesThatDifferComeToRest(t *testing.T) {
+	members := []string{"n1", "n2", "n3"}
+	for mask := range 8 {
+		for _, leader := range members {
+			for _, first := range members {
+				for _, dead := range []bool{false, true} {
+					holder := first
+					for moves := 0; ; moves++ {
+						s := newScope(t).member("n1", "replica", "").leads(leader)
+						for i, n := range members {
+							if mask>>i&1 != 0 {
+								s.change(n, replicaPolicy)
+							}
+						}
+						if dead {
+							s.gone(leader)
+						}
+						next := Choose(s.holds(holder, "", "").view("n1")).Member
+						if next == "" || next == holder {
+							break
+						}
+						if moves == 3 {
+							t.Errorf("policy replica at %03b of n3 n2 n1, %s leads (its sidecar is gone: %v), %s began: the baton goes on and on", mask, leader, dead, first)
+							break
+						}
+						holder = next
+					}
+				}
+			}
+		}
+	}
 }
 
 func TestChoose(t *testing.T) {

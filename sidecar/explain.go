@@ -361,6 +361,11 @@ func (e explanation) apart() []string {
 	return []string{fmt.Sprintf("if this node was promoted to the same number as another: walbaton resolve --member %s --timeline %d --reason '...'", e.Member, e.Timeline)}
 }
 
+// beside says that the file's timeline is above the leader's, and another member leads.
+func (e explanation) beside() bool {
+	return e.Leader != "" && e.Leader != e.Member && e.Line != 0 && e.Timeline > e.Line && len(e.Here) > 0
+}
+
 // steps says what to do next.
 func (e explanation) steps() []string {
 	keep := "walbaton resolve " + e.Name + " --keep-archive --reason '...'"
@@ -410,6 +415,12 @@ func (e explanation) steps() []string {
 		}
 	case p.Row == "9":
 		return []string{"if the archive's is the cluster's: " + keep}
+	case e.beside():
+		return []string{
+			"nothing, if it has just been promoted, or its leader has",
+			fmt.Sprintf("if somebody promoted it beside Patroni's leader %s: start Patroni here, which rewinds it (docs/operations.md),\nor walbaton resolve --member %s --timeline %d --reason '...'",
+				e.Leader, e.Member, e.Timeline),
+		}
 	case p.Row == "10":
 		return []string{"see that the archive can be reached: " + e.Failed}
 	}

@@ -239,6 +239,21 @@ next
 	}
 }
 
+// TestExplainBesideTheLeader: on a timeline above the leader's, somebody may have promoted this node by hand.
+func TestExplainBesideTheLeader(t *testing.T) {
+	var e explanation
+	e.Name, e.Timeline, e.Line, e.Member, e.Leader, e.Archive.State = "000000030000000000000007", 3, 2, "n3", "n2", "absent"
+	e.Here = []archiver.Copy{{Where: "pg_wal", Status: "ready", Good: true}}
+	e.Push = archiver.Told{Row: "12", Act: archiver.Wait, Code: 1, Why: "another node has to ship it"}
+	if next := strings.Join(e.steps(), "; "); !strings.Contains(next, "promoted it beside Patroni's leader n2") || !strings.Contains(next, "walbaton resolve --member n3 --timeline 3 ") {
+		t.Errorf("got %s", next)
+	}
+	e.Leader = "n3" // Patroni took the key for it, and then promoted it
+	if next := strings.Join(e.steps(), "; "); strings.Contains(next, "resolve") {
+		t.Errorf("the leader is told %s", next)
+	}
+}
+
 // docs/push.md and the page with what PostgreSQL's log shows know the same rows, and what the one quotes stands in the other.
 func TestPushPageQuotesTheLog(t *testing.T) {
 	docs, said := page(t, "docs/push.md"), page(t, "archiver/testdata/push.golden")

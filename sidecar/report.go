@@ -46,6 +46,7 @@ type DCSStatus struct {
 	Answers  bool      `json:"answers"`
 	Static   bool      `json:"static,omitempty"` // there is none: a single PostgreSQL without Patroni
 	REST     bool      `json:"rest,omitempty"`   // it is read through Patroni's REST API: there is no baton, and no other node's record
+	Paused   bool      `json:"paused,omitempty"` // Patroni is in maintenance mode
 	Error    string    `json:"error,omitempty"`
 	ReadAt   time.Time `json:"read_at,omitzero"`
 	Warnings []string  `json:"warnings,omitempty"`
@@ -82,8 +83,9 @@ type ArchiveStatus struct {
 // MemberStatus is one Patroni member and its sidecar.
 type MemberStatus struct {
 	Name        string `json:"name"`
-	Role        string `json:"role"`  // Patroni's word; "" when nobody knows it
-	State       string `json:"state"` // Patroni's word, or what the server does where there is none
+	Role        string `json:"role"`    // Patroni's word; "" when nobody knows it
+	State       string `json:"state"`   // Patroni's word, or what the server does where there is none
+	Primary     bool   `json:"primary"` // its PostgreSQL is one, as its sidecar sees it, whatever Patroni says
 	Timeline    uint32 `json:"timeline,omitempty"`
 	Leader      bool   `json:"leader"`
 	Baton       bool   `json:"baton"`
@@ -150,7 +152,7 @@ func (a *app) reportCluster(st *Status) {
 	if !ok {
 		return
 	}
-	st.DCS.Warnings = v.Warnings
+	st.DCS.Warnings, st.DCS.Paused = v.Warnings, v.Cluster.Paused
 	if st.Baton.Term == 0 {
 		st.Baton.Term = v.Baton.Epoch
 	}
@@ -204,7 +206,7 @@ func memberStatus(v leader.View, name string) MemberStatus {
 		return m
 	}
 	m.Sidecar, m.Version, m.Store, m.ArchiveMode, m.Address = true, r.Software, r.Store, r.ArchiveMode, r.Address
-	m.Has, m.Misses = r.Has.Count(), r.Misses.Count()
+	m.Has, m.Misses, m.Primary = r.Has.Count(), r.Misses.Count(), r.Role == leader.RolePrimary
 	if r.Timeline > m.Timeline {
 		m.Timeline = r.Timeline
 	}
@@ -213,7 +215,7 @@ func memberStatus(v leader.View, name string) MemberStatus {
 		case leader.RoleStopped, leader.RoleUnknown:
 			m.State = string(r.Role)
 		default:
-			m.Role = string(r.Role)
+			m.Role, m.State = string(r.Role), "no Patroni"
 		}
 	}
 	return m

@@ -227,6 +227,8 @@ func printResolved(w io.Writer, p archiver.Plan, req resolveRequest, asJSON bool
 	text := ""
 	switch {
 	case p.Already:
+	case req.Decision == archiver.Apart && p.Resolution.Via == req.Member:
+		text = "decided; PostgreSQL tries again within a minute, and is told 0\n"
 	case req.Decision == archiver.Apart:
 		text = fmt.Sprintf("decided; the sidecar of %s honours it within a minute of the next push that it would refuse\n", req.Member)
 	case req.Decision == archiver.Accept:

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -117,6 +118,7 @@ func (st Status) problems() []string {
 	if st.DCS.REST && !st.DCS.Answers {
 		out = append(out, "Patroni's REST API does not answer: "+st.DCS.Error)
 	}
+	out = append(out, st.secondPrimaries()...)
 	if st.Baton.Holder == "" && !st.DCS.REST && st.Baton.AsOf.IsZero() && st.DCS.ReadAt.Unix() > 0 && !st.DCS.Static {
 		out = append(out, "nobody holds the baton: "+st.Baton.Why)
 	}
@@ -127,6 +129,17 @@ func (st Status) problems() []string {
 	}
 	if off := st.withMode("off"); len(off) > 0 {
 		out = append(out, fmt.Sprintf("archive_mode is off at %s: PostgreSQL may remove WAL that the archive does not have\n  %s", strings.Join(off, ", "), st.howAlways()))
+	}
+	return out
+}
+
+// secondPrimaries says which members take writes beside Patroni's leader.
+func (st Status) secondPrimaries() (out []string) {
+	at := slices.IndexFunc(st.Members, func(m MemberStatus) bool { return m.Leader })
+	for _, m := range st.Members {
+		if at >= 0 && m.Primary && !m.Leader {
+			out = append(out, fmt.Sprintf("%s is a primary, and Patroni's leader is %s: what %s writes is not the cluster's. Stop PostgreSQL there, or let Patroni do it (docs/operations.md)", m.Name, st.Members[at].Name, m.Name))
+		}
 	}
 	return out
 }
@@ -197,6 +210,9 @@ func printStatus(w io.Writer, st Status) error {
 	}
 	if st.Archive.Timeline != 0 {
 		fmt.Fprintf(&b, ", timeline %d", st.Archive.Timeline)
+	}
+	if st.DCS.Paused {
+		b.WriteString(", Patroni is paused")
 	}
 	fmt.Fprintf(&b, "\nbaton     %s\n", st.Baton.sentence(st.Time))
 	fmt.Fprintf(&b, "archive   %s\n          %s\n\n", st.Archive.URL, st.Archive.sentence(st.Time))

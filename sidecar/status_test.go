@@ -59,6 +59,21 @@ archive   s3://bucket/shop/7710542482846769188
 	}
 }
 
+// Two primaries are said by every node's sidecar: the one of them that is not the leader need not have an alarm yet.
+func TestStatusTwoPrimaries(t *testing.T) {
+	st := twoNodes()
+	st.DCS.Paused = true
+	st.Members[0].Primary, st.Members[1].Primary = true, true
+	code, out, _ := askedStatus(t, st)
+	if code != exitFound || !strings.Contains(out, "! n2 is a primary, and Patroni's leader is n1: ") || strings.Count(out, "!") != 1 || !strings.Contains(out, "timeline 2, Patroni is paused\n") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+	st.Members[0].Leader = false // no leader is known: nobody can say which is which
+	if code, out, _ := askedStatus(t, st); code != exitOK {
+		t.Errorf("without a leader: exit %d\n%s", code, out)
+	}
+}
+
 // What is not in order is said, worst first, and the exit code tells.
 func TestStatusProblems(t *testing.T) {
 	st := twoNodes()
@@ -238,7 +253,7 @@ func TestStatusOfREST(t *testing.T) {
 // A Patroni that is stopped has no key: what its server does its record says.
 func TestStatusWithoutMemberKey(t *testing.T) {
 	for role, want := range map[leader.Role][2]string{
-		leader.RoleStopped: {"", "stopped"}, leader.RoleUnknown: {"", "unknown"}, leader.RolePrimary: {"primary", ""},
+		leader.RoleStopped: {"", "stopped"}, leader.RoleUnknown: {"", "unknown"}, leader.RolePrimary: {"primary", "no Patroni"},
 	} {
 		v := leader.View{Records: map[string]leader.Record{"n1": {Member: "n1", Role: role}}}
 		if m := memberStatus(v, "n1"); m.Role != want[0] || m.State != want[1] {

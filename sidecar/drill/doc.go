@@ -4,7 +4,8 @@
 // [Options].DiskMB a node's disk is a small one that can be filled.
 //
 // A drill reads like prose. It starts a [Cluster], uses verbs on it ([Cluster.StopStore], [Node.Kill],
-// [Cluster.Switchover], [Cluster.StopDCS], [Node.Reinit] …), and then asks the oracle:
+// [Cluster.Switchover], [Cluster.StopDCS], [Node.Reinit], [Cluster.Pause], [Node.PromotePostgres] …), and then asks the
+// oracle:
 //
 //   - A [Writer] numbers rows through whichever node is the primary and remembers which were acknowledged.
 //   - [Cluster.TakeBase] takes a base backup before the first role change.

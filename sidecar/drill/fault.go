@@ -105,22 +105,35 @@ func (c *Cluster) AllStreaming(ctx context.Context) error {
 	return c.Streaming(ctx, nodes-1)
 }
 
-// Streaming waits until there is a primary from which that many standbys stream.
+// Streaming waits until there is a primary from which that many standbys stream, or from one another that does.
 func (c *Cluster) Streaming(ctx context.Context, standbys int) error {
 	return until(ctx, clusterLimit, fmt.Sprintf("%d standbys stream", standbys), func(ctx context.Context) error {
 		p, err := c.Primary(ctx)
 		if err != nil {
 			return err
 		}
-		got, err := query[int](ctx, p.DSN(), "select count(*) from pg_stat_replication where state = 'streaming' and application_name ~ '^n[0-9]$'")
-		if err == nil && got != standbys {
-			err = fmt.Errorf("%d stream from %s", got, p.Name)
+		got, err := c.followers(ctx, p)
+		if err == nil && len(got) != standbys {
+			err = fmt.Errorf("from %s stream %v", p.Name, got)
 		}
 		if err != nil {
 			return err
 		}
 		return p.patroniKnows(ctx, 1+standbys)
 	})
+}
+
+// followers are the names of the nodes that stream from n, or from one another that does.
+func (c *Cluster) followers(ctx context.Context, n *Node) (names []string, err error) {
+	direct, err := query[[]string](ctx, n.DSN(), "select coalesce(array_agg(application_name), '{}') from pg_stat_replication where state = 'streaming' and application_name ~ '^n[0-9]$'")
+	for _, m := range c.Nodes {
+		if err == nil && slices.Contains(direct, m.Name) {
+			var more []string
+			more, err = c.followers(ctx, m)
+			names = append(append(names, m.Name), more...)
+		}
+	}
+	return names, err
 }
 
 // patroniKnows is nil when Patroni's view of the cluster, which runs a little behind, has that many running members.

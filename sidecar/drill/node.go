@@ -38,7 +38,7 @@ func (c *Cluster) newNode(no int) (*Node, error) {
 	if n.Dir, err = c.folder(n.Name); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(n.mount(), n.writeConfig()); err != nil {
+	if err := errors.Join(n.mount(), n.Install(filepath.Join(c.Dir, "bin")), n.writeConfig()); err != nil {
 		return nil, err
 	}
 	return n, nil
@@ -84,7 +84,7 @@ func (n *Node) StartSidecar(context.Context) error {
 	}
 	var err error
 	env := append(n.c.Store.Env(), n.c.dcs.env(n)...)
-	n.sidecar, err = n.spawn("sidecar", env, n.c.Bin("walbaton"), "sidecar", "--config", n.config())
+	n.sidecar, err = n.spawn("sidecar", env, n.bin("walbaton"), "sidecar", "--config", n.config())
 	return err
 }
 
@@ -146,7 +146,7 @@ func (n *Node) Reinit(ctx context.Context) error {
 
 // Walbaton is a walbaton command as an administrator types it on the node. The settings are all in its walbaton.yml.
 func (n *Node) Walbaton(ctx context.Context, verb string, args ...string) *exec.Cmd {
-	cmd := n.c.Command(ctx, "walbaton", append([]string{verb, "--config", n.config()}, args...)...)
+	cmd := n.c.Command(ctx, n.bin("walbaton"), append([]string{verb, "--config", n.config()}, args...)...)
 	cmd.Env = append(cmd.Env, n.c.dcs.env(n)...)
 	return n.inside(cmd)
 }
@@ -156,6 +156,9 @@ func (n *Node) PGData() string { return filepath.Join(n.disk(), "pgdata") }
 
 // Socket is where the sidecar answers walbaton-wal.
 func (n *Node) Socket() string { return filepath.Join(n.Dir, "walbaton.sock") }
+
+// bin is the path of walbaton or walbaton-wal on this node.
+func (n *Node) bin(name string) string { return filepath.Join(n.Dir, "bin", name) }
 
 func (n *Node) config() string { return filepath.Join(n.Dir, "walbaton.yml") }
 func (n *Node) port() int      { return n.c.port(portPG + n.no) }
@@ -323,7 +326,7 @@ func (n *Node) archiveCommand() string {
 	case Nothing:
 		return "/bin/true"
 	}
-	return fmt.Sprintf("%s push --socket %s %%p", n.c.Bin("walbaton-wal"), n.Socket())
+	return fmt.Sprintf("%s push --socket %s %%p", n.bin("walbaton-wal"), n.Socket())
 }
 
 // Without walbaton there is none: a former primary copies its diverged last segment under its full name into the
@@ -332,7 +335,7 @@ func (n *Node) restoreCommand() string {
 	if n.c.o.Archiver != Walbaton {
 		return ""
 	}
-	return fmt.Sprintf("%s fetch --socket %s %%f %%p", n.c.Bin("walbaton-wal"), n.Socket())
+	return fmt.Sprintf("%s fetch --socket %s %%f %%p", n.bin("walbaton-wal"), n.Socket())
 }
 
 // patroni.yml. The times are the shortest that Patroni 3.0 takes, and so is wal_keep_size: with less it takes 128 MB, and

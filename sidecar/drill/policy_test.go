@@ -40,7 +40,7 @@ func (n *Node) look(ctx context.Context) (st nodeStatus, err error) {
 	return st, json.Unmarshal(text, &st)
 }
 
-// holds is the verb that waits until the sidecars of all these nodes say that n has the baton.
+// holds is the verb that waits until the sidecars of all these nodes, or the first that answers, say that n has the baton.
 func (s *scenario) holds(n *Node, asked ...*Node) func(context.Context) error {
 	return func(ctx context.Context) error {
 		return until(ctx, clusterLimit, n.Name+" has the baton", func(ctx context.Context) error { return s.holdsNow(ctx, n, asked) })
@@ -48,6 +48,13 @@ func (s *scenario) holds(n *Node, asked ...*Node) func(context.Context) error {
 }
 
 func (s *scenario) holdsNow(ctx context.Context, n *Node, asked []*Node) error {
+	if len(asked) == 0 {
+		holder, err := s.Holder(ctx)
+		if err == nil && holder != n {
+			err = fmt.Errorf("%s has it", holder.Name)
+		}
+		return err
+	}
 	for _, a := range asked {
 		st, err := a.look(ctx)
 		if err == nil && st.Baton.Holder != n.Name {

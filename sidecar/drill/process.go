@@ -94,6 +94,22 @@ func (p *process) kill() {
 	<-p.done
 }
 
+// terminate sends SIGTERM and waits until the process has ended; after limit it kills it, and that is an error.
+func (p *process) terminate(ctx context.Context, limit time.Duration) error {
+	if err := p.signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(limit):
+		p.kill()
+		return fmt.Errorf("it still ran after %v", limit)
+	}
+}
+
 // signal sends a signal to the process and its group.
 func (p *process) signal(s syscall.Signal) error { return syscall.Kill(-p.cmd.Process.Pid, s) }
 
