@@ -176,7 +176,7 @@ func (s *api) failed(ctx context.Context, verb string, list int, err error) erro
 		}
 		return ctx.Err()
 	case apierrors.IsForbidden(err):
-		return fmt.Errorf("%s %s: a Role must allow the verb %s on %s in namespace %s: %w", verb, resource, verb, resource, s.namespace, err)
+		return fmt.Errorf("%s %s: permission denied: a Role must allow the verb %s on %s in namespace %s: %w", verb, resource, verb, resource, s.namespace, err)
 	case apierrors.IsUnauthorized(err):
 		return fmt.Errorf("%s %s: the API server does not accept our token or certificate: %w", verb, resource, err)
 	}

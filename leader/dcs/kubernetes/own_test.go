@@ -362,7 +362,7 @@ func permissions(t *testing.T, n *namespace) {
 		if verb == "create" { // only where there is none
 			n.do(t, "DELETE", n.leasePath(""), nil)
 		}
-		want := fmt.Sprintf("a Role must allow the verb %s on %s in namespace %s", verb, resource, n.name)
+		want := fmt.Sprintf("permission denied: a Role must allow the verb %s on %s in namespace %s", verb, resource, n.name)
 		var errs []error
 		for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) { // until the server knows
 			errs = everything(t, n.client(t))

@@ -27,17 +27,23 @@ func TestKubernetes(t *testing.T) {
 				}
 				t.Run("reader", func(t *testing.T) { t.Parallel(); dcstest.Reader(t, runner) })
 				t.Run("lease", func(t *testing.T) { t.Parallel(); dcstest.Lease(t, runner) })
-				for name, test := range map[string]func(*testing.T, *namespace){
+				each(t, s, m.endpoints, map[string]func(*testing.T, *namespace){
 					"a leader ages by our own clock": leaderAges, "Patroni's objects": patronisObjects, "Citus": citus,
-					"a client that starts waits": freshClient, "a Lease is tampered with": leaseTampered,
-					"renewals are quiet": renewalsAreQuiet, "a token rotates": tokenRotates, "permissions": permissions,
-					"a watch ends": watchEnds, "requests": requests,
-				} {
-					t.Run(name, func(t *testing.T) { t.Parallel(); test(t, s.namespace(t, m.endpoints)) })
-				}
+					"permissions": permissions, "a watch ends": watchEnds, "requests": requests,
+				})
 			})
 		}
+		each(t, s, true, map[string]func(*testing.T, *namespace){ // without Patroni's objects
+			"a client that starts waits": freshClient, "a Lease is tampered with": leaseTampered,
+			"renewals are quiet": renewalsAreQuiet, "a token rotates": tokenRotates,
+		})
 	})
+}
+
+func each(t *testing.T, s *server, endpoints bool, tests map[string]func(*testing.T, *namespace)) {
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) { t.Parallel(); test(t, s.namespace(t, endpoints)) })
+	}
 }
 
 // TestOutage stops and kills one API server again and again.
