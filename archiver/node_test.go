@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"maps"
 	"os"
@@ -89,6 +90,44 @@ func TestConfirmingIsOneRangedGet(t *testing.T) {
 	}
 	if got := n2.calls.take(); len(got) != 0 {
 		t.Errorf("requests for pushes of what was compared: got %v, want none", got)
+	}
+}
+
+// TestStoppedInsideASegment: a standby that was shut down has the beginning of a segment that the archive has whole. That is
+// as it should be, and no line of the log.
+func TestStoppedInsideASegment(t *testing.T) {
+	w, _, n2 := pair(t, 3)
+	var log strings.Builder
+	n2.log = slog.New(slog.NewTextHandler(&log, nil))
+	n2.sees(func(c *Cluster, s *Server) { s.State, s.SQL, s.Receiver = ServerStopped, false, Receiver{} })
+	last := w.Full()[2]
+	n2.write(last.String(), waltest.Zero(w.Segment(last), 300_000), ".ready")
+	if err := errors.Join(n2.Rescan(), n2.List(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	n2.Confirm(t.Context())
+	if log.Len() > 0 {
+		t.Errorf("it was said: %s", log.String())
+	}
+}
+
+// TestLocalTroubleIsNotTheStores: a data directory that is taken away under the sidecar says nothing about the archive.
+func TestLocalTroubleIsNotTheStores(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	n1 := newTestNode(t, mem.New("x"), "n1", w)
+	n1.copyFrom(w, ".ready")
+	n1.BeginTerm(1, Set{})
+	if err := errors.Join(n1.Rescan(), os.RemoveAll(n1.dir)); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range w.Full() {
+		if err := n1.Ship(t.Context(), wal.SegmentName(g)); err == nil {
+			t.Errorf("%v was shipped from a folder that is not there", g)
+		}
+	}
+	if ok, why := n1.StoreAnswers(); !ok {
+		t.Errorf("the store is said not to answer: %s", why)
 	}
 }
 
