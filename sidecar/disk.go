@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"log/slog"
 	"math/bits"
 	"sync"
@@ -91,13 +90,13 @@ func lasts(free uint64, perSecond float64) time.Duration {
 func lastsText(d time.Duration) string {
 	switch {
 	case d < time.Minute:
-		return fmt.Sprintf("%d seconds", int(d.Seconds()))
+		return counted(int(d.Seconds()), "second")
 	case d < 2*time.Hour:
-		return fmt.Sprintf("%d minutes", int(d.Minutes()))
+		return counted(int(d.Minutes()), "minute")
 	case d < 48*time.Hour:
-		return fmt.Sprintf("%d hours", int(d.Hours()))
+		return counted(int(d.Hours()), "hour")
 	}
-	return fmt.Sprintf("%d days", int(d.Hours())/24)
+	return counted(int(d.Hours())/24, "day")
 }
 
 // diskWarner logs as a disk fills for want of the archive: once for each step.

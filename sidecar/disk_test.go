@@ -74,3 +74,12 @@ func TestDiskWarner(t *testing.T) {
 		t.Errorf("got\n%s\nwant twice\n%s\nin\n%s", got, want, strings.Join(out.lines(), "\n"))
 	}
 }
+
+func TestLastsText(t *testing.T) {
+	for d, want := range map[time.Duration]string{time.Second: "1 second", 59 * time.Second: "59 seconds", 90 * time.Second: "1 minute",
+		119 * time.Minute: "119 minutes", 3 * time.Hour: "3 hours", 60 * time.Hour: "2 days"} {
+		if got := lastsText(d); got != want {
+			t.Errorf("%v: got %q, want %q", d, got, want)
+		}
+	}
+}
