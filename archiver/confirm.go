@@ -239,8 +239,8 @@ func (a *Archiver) confirm(ctx context.Context, n wal.Name) (absent bool) {
 	}
 	same, err := a.compare(ctx, a.local, n, content)
 	switch {
-	case err == nil && !same && content.state == wal.Cut:
-		// A standby that was stopped inside of it. Should PostgreSQL ask, row 6a or 8 answers.
+	case err == nil && !same && (content.state == wal.Cut || content.state == wal.Foreign):
+		// A standby that was stopped inside of it, or has a recycled file of that name. Should PostgreSQL ask, the table answers.
 		err = fmt.Errorf("%w: %s", errNotWhole, content.why)
 	case err == nil && !same:
 		err = errDiffers

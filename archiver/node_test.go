@@ -93,21 +93,42 @@ func TestConfirmingIsOneRangedGet(t *testing.T) {
 	}
 }
 
-// TestStoppedInsideASegment: a standby that was shut down has the beginning of a segment that the archive has whole. That is
-// as it should be, and no line of the log.
+// TestStoppedInsideASegment: a standby that was shut down has the beginning of a segment that the archive has whole, and files
+// that it recycled for what comes after. That is as it should be, and no line of the log.
 func TestStoppedInsideASegment(t *testing.T) {
 	w, _, n2 := pair(t, 3)
 	var log strings.Builder
 	n2.log = slog.New(slog.NewTextHandler(&log, nil))
 	n2.sees(func(c *Cluster, s *Server) { s.State, s.SQL, s.Receiver = ServerStopped, false, Receiver{} })
-	last := w.Full()[2]
+	first, last := w.Full()[0], w.Full()[2]
 	n2.write(last.String(), waltest.Zero(w.Segment(last), 300_000), ".ready")
+	n2.write(w.Full()[1].String(), w.Segment(first), "") // recycled, and not written yet
+	n2.write(last.Next().String(), w.Segment(first), "") // which another node's mark passed by mistake
+	n2.sees(func(c *Cluster, _ *Server) { c.Marks[1] = 90 })
 	if err := errors.Join(n2.Rescan(), n2.List(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	n2.Confirm(t.Context())
 	if log.Len() > 0 {
 		t.Errorf("it was said: %s", log.String())
+	}
+}
+
+// TestMarkEndsWithWhatIsStored: a stopped server does not say how far its WAL goes, and has files that it recycled for later. The mark does not
+// run ahead to them: the other nodes would take all below for archived, and ask for each.
+func TestMarkEndsWithWhatIsStored(t *testing.T) {
+	w, n1, _ := pair(t, 3)
+	n1.sees(func(_ *Cluster, s *Server) { s.State, s.SQL = ServerStopped, false })
+	later := w.Full()[2]
+	for range 5 {
+		later = later.Next()
+	}
+	n1.write(later.String(), w.Segment(w.Full()[0]), "")
+	if err := n1.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := n1.State().Marks[1], w.Full()[2].No+1; got != want {
+		t.Errorf("the mark is %d, want %d", got, want)
 	}
 }
 
