@@ -20,18 +20,19 @@ type past struct {
 	objects map[string]Object
 }
 
-// remember settles the cluster, whose writer is stopped, and remembers what it has and what its archive has.
+// remember ends the writer, and remembers what the cluster has and what its archive has then.
 func (s *scenario) remember() past {
 	s.t.Helper()
-	s.settle()
+	s.writer.Stop()
 	p := past{base: s.base, folder: s.base.Folder() + "/"}
 	s.do("what there is now is remembered", func(ctx context.Context) (err error) {
-		p.rows, err = Rows(ctx, s.primary().DSN())
+		p.rows, err = Rows(ctx, s.primary().DSN()) // which writes WAL: hint bits
 		if err == nil && len(p.rows) == 0 {
 			err = errNoRows
 		}
 		return err
 	})
+	s.settle()
 	return p
 }
 
