@@ -76,14 +76,14 @@ func TestDrillStandbyCluster(t *testing.T) {
 	site.do("the standby cluster of another site starts", site.Start)
 	site.do("a base backup of its standby leader is taken", site.backup)
 	s.do("three segments are finished", s.finish(3))
-	s.shippedBy(site)
+	s.archivedAt(site)
 	site.do("another node of the standby cluster becomes its leader", site.switchover(site.Nodes[1]))
 	site.do("all stream", site.AllStreaming)
 	s.do("three segments are finished", s.finish(3))
 	s.do("another node of the first cluster becomes the primary", s.switchover(s.Nodes[1]))
 	s.do("all stream", s.AllStreaming)
 	s.do("three segments are finished", s.finish(3))
-	s.shippedBy(site)
+	s.archivedAt(site)
 	site.says(site.leader(), 0, nil, "status")
 	first := s.remember()
 	s.do("the first site is lost", func(ctx context.Context) error {
@@ -115,8 +115,8 @@ func TestDrillStandbyCluster(t *testing.T) {
 	s.restorable(first)
 }
 
-// shippedBy waits until the archive of the standby cluster has all that its primary cluster, s, has written by now.
-func (s *scenario) shippedBy(site *scenario) {
+// archivedAt waits until the archive of the standby cluster has all that its primary cluster, s, has written by now.
+func (s *scenario) archivedAt(site *scenario) {
 	s.t.Helper()
 	s.do("the standby cluster has archived them for itself", func(ctx context.Context) error {
 		missing, err := s.Settle(ctx, site.base, time.Minute)
