@@ -43,16 +43,16 @@ func TestDrillDisksFill(t *testing.T) {
 	s.do("a while passes", pass(6*time.Second))
 	p := s.primary()
 	for _, n := range []*Node{p, s.Standbys(p)[0]} {
-		s.typed(n, 3, []string{"the archive does not answer", n.Name + " keeps ", "left on its disk, which last "}, "status")
+		s.exits(n, 3, []string{"the archive does not answer", n.Name + " keeps ", "left on its disk, which last "}, "status")
 		if up, free := s.metric(n, "walbaton_store_up"), s.metric(n, "walbaton_wal_disk_free_bytes"); up != 0 || free <= 0 || free > 90<<20 {
 			t.Errorf("%s: walbaton_store_up %v, walbaton_wal_disk_free_bytes %v", n.Name, up, free)
 		}
 	}
-	s.typed(p, 1, []string{"is not there"}, "list")
+	s.exits(p, 1, []string{"is not there"}, "list")
 	if waiting, err := p.WAL("ready"); err != nil || len(waiting) == 0 {
 		t.Errorf("nothing waits: %v", err)
 	} else {
-		s.typed(p, 0, []string{"does not answer", "row 11"}, "explain", waiting[0])
+		s.exits(p, 0, []string{"does not answer", "row 11"}, "explain", waiting[0])
 	}
 	s.do("the disks fill, until nobody can write any more", s.silent(15*time.Second))
 	full := 0
@@ -68,7 +68,7 @@ func TestDrillDisksFill(t *testing.T) {
 			words = append(words, "its disk is full", "delete nothing in pg_wal")
 			s.saidBy(n, "level=ERROR", "the disk of pg_wal is full")
 		}
-		s.typed(n, 3, words, "status")
+		s.exits(n, 3, words, "status")
 	}
 	if full == 0 {
 		t.Error("no disk is full: this drill proves nothing")
@@ -107,7 +107,7 @@ func TestDrillDisksFill(t *testing.T) {
 	s.do("all stream", s.AllStreaming)
 	s.do("three segments are finished", s.finish(3))
 	s.wholeTruth()
-	s.typed(s.primary(), 0, []string{"nothing waits here"}, "status")
+	s.exits(s.primary(), 0, []string{"nothing waits here"}, "status")
 }
 
 // silent is the verb that waits until the writer has had no success for so long.

@@ -77,9 +77,9 @@ func (s *scenario) newFolder(old past) {
 			s.t.Errorf("%s: walbaton_other_archives is %v, want 1", n.Name, got)
 		}
 	}
-	s.typed(s.primary(), 0, []string{s.base.systemID}, "status")
-	s.typed(s.primary(), 0, []string{s.base.systemID, old.base.systemID}, "list")
-	s.typed(s.primary(), 0, []string{old.base.systemID, "No problem was found"}, "verify", "--system-identifier", old.base.systemID)
+	s.exits(s.primary(), 0, []string{s.base.systemID}, "status")
+	s.exits(s.primary(), 0, []string{s.base.systemID, old.base.systemID}, "list")
+	s.exits(s.primary(), 0, []string{old.base.systemID, "No problem was found"}, "verify", "--system-identifier", old.base.systemID)
 }
 
 // A cluster is restored in place, to a time in the past: it keeps its folder, sees the timelines that there were, and takes the
@@ -111,9 +111,9 @@ func TestDrillRestoredInPlace(t *testing.T) {
 	s.wholeTruth()
 	old.base = old.base.Along(2)
 	s.restorable(old)
-	s.typed(s.primary(), 0, nil, "status")
-	s.typed(s.primary(), 0, nil, "list")
-	s.typed(s.primary(), 0, nil, "verify")
+	s.exits(s.primary(), 0, nil, "status")
+	s.exits(s.primary(), 0, nil, "list")
+	s.exits(s.primary(), 0, nil, "verify")
 }
 
 // line proves that the primary came by way of these timelines, and no others.

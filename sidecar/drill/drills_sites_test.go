@@ -52,8 +52,8 @@ func TestDrillClone(t *testing.T) {
 	clone.do("another node of the clone becomes its primary", clone.switchover(clone.Nodes[1]))
 	clone.do("three segments are finished", clone.finish(3))
 	clone.do("all stream", clone.AllStreaming)
-	clone.typed(clone.primary(), 0, nil, "status")
-	clone.typed(clone.primary(), 0, nil, "list")
+	clone.exits(clone.primary(), 0, nil, "status")
+	clone.exits(clone.primary(), 0, nil, "list")
 	clone.wholeTruth()
 	clone.do("the clone is restored from the base backup that it came from", func(ctx context.Context) error {
 		server, err := first.base.In(clone.Cluster).Restore(ctx, ByWalbaton, time.Time{})
@@ -84,7 +84,7 @@ func TestDrillStandbyCluster(t *testing.T) {
 	s.do("all stream", s.AllStreaming)
 	s.do("three segments are finished", s.finish(3))
 	s.archivedAt(site)
-	site.typed(site.leader(), 0, nil, "status")
+	site.exits(site.leader(), 0, nil, "status")
 	first := s.remember()
 	s.do("the first site is lost", func(ctx context.Context) error {
 		for _, n := range s.Nodes {
@@ -108,8 +108,8 @@ func TestDrillStandbyCluster(t *testing.T) {
 	site.do("another node becomes the primary", site.switchover(site.Nodes[0]))
 	site.do("three segments are finished", site.finish(3))
 	site.do("all stream", site.AllStreaming)
-	site.typed(site.leader(), 0, nil, "status")
-	site.typed(site.leader(), 0, nil, "list")
+	site.exits(site.leader(), 0, nil, "status")
+	site.exits(site.leader(), 0, nil, "list")
 	site.wholeTruth()
 	s.untouched(first)
 	s.restorable(first)

@@ -104,9 +104,9 @@ func (s *scenario) restoreFrom(b *Base, how How) *Server {
 	return server
 }
 
-// typed runs a command of walbaton on a node, shows what it wrote, and fails the drill when its exit code is another or a
+// exits runs a command of walbaton on a node, shows what it wrote, and fails the drill when its exit code is another or a
 // word is missing.
-func (s *scenario) typed(n *Node, code int, words []string, verb string, args ...string) {
+func (s *scenario) exits(n *Node, code int, words []string, verb string, args ...string) {
 	s.t.Helper()
 	cmd := n.Walbaton(s.ctx, verb, args...)
 	text, err := cmd.CombinedOutput()
