@@ -83,6 +83,7 @@ type Archive struct {
 	root   string
 	id     Identity
 	floors []Floor
+	begun  bool
 }
 
 // OpenArchive reads archive.json and the floors. fs.ErrNotExist means that the store answered and
@@ -144,6 +145,9 @@ func (a *Archive) ReadFloors(ctx context.Context) error {
 	a.floors = floors
 	return nil
 }
+
+// Begun says whether this very Archive was begun by the Prepare that returned it.
+func (a *Archive) Begun() bool { return a.begun }
 
 // Identity gives what archive.json said.
 func (a *Archive) Identity() Identity { return a.id }

@@ -338,7 +338,8 @@ func (a *Archiver) fail(n wal.Name, err error) {
 	}
 	f.wait = min(max(2*f.wait, 250*time.Millisecond), longest)
 	f.next = now.Add(f.wait)
-	if f.why != err.Error() && !errors.Is(err, errNotOurs) && !errors.Is(err, errNotWhole) {
+	quiet := errors.Is(err, errNotOurs) || errors.Is(err, errNotWhole) || errors.Is(err, fs.ErrNotExist)
+	if f.why != err.Error() && !quiet {
 		level := slog.LevelWarn
 		if a.put.failing {
 			level = slog.LevelDebug // that the archive does not answer is said already, and true of every file

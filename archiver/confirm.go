@@ -238,7 +238,11 @@ func (a *Archiver) confirm(ctx context.Context, n wal.Name) (absent bool) {
 		return false
 	}
 	same, err := a.compare(ctx, a.local, n, content)
-	if err == nil && !same {
+	switch {
+	case err == nil && !same && (content.state == wal.Cut || content.state == wal.Foreign):
+		// A standby that was stopped inside of it, or has a recycled file of that name. Should PostgreSQL ask, the table answers.
+		err = fmt.Errorf("%w: %s", errNotWhole, content.why)
+	case err == nil && !same:
 		err = errDiffers
 	}
 	if err != nil {

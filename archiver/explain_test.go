@@ -59,6 +59,26 @@ func TestExplainChangesNothing(t *testing.T) {
 }
 
 // TestResolutionKeys: a key says which decision it is, and nothing else is taken for one.
+// TestExplainInAnOutage: the holder is told that it has to ship the file, not that another node has to.
+func TestExplainInAnOutage(t *testing.T) {
+	w := newWriter()
+	w.Fill(1)
+	n1 := newTestNode(t, mem.New("x"), "n1", w)
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(1)
+	w.Fill(1)
+	n1.copyFrom(w, ".ready")
+	n1.BeginTerm(2, Set{})
+	n1.sees(func(c *Cluster, _ *Server) { c.Holder = "n1" })
+	n1.calls.fail(true)
+	if err := n1.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	if e := n1.Explain(t.Context(), wal.SegmentName(w.Full()[1])); e.Push.Row != "11" || !e.MayShip {
+		t.Errorf("push: got %+v, may ship %v, want row 11", e.Push, e.MayShip)
+	}
+}
+
 func TestResolutionKeys(t *testing.T) {
 	_, n1, _ := pair(t, 1)
 	a := n1.Archive()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -143,4 +144,11 @@ func FindArchives(ctx context.Context, src Source) ([]uint64, error) {
 		}
 		after = prefix + folder + "0" // comes after every key below folder/
 	}
+}
+
+// Others gives the system identifiers of the other archives under the same scope: of clusters that had this one's name, or
+// have it still.
+func (a *Archive) Others(ctx context.Context) ([]uint64, error) {
+	ids, err := FindArchives(ctx, Source{Store: a.store, Scope: path.Dir(a.root)})
+	return slices.DeleteFunc(ids, func(id uint64) bool { return id == a.id.SystemID }), err
 }

@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"maps"
 	"os"
@@ -89,6 +90,65 @@ func TestConfirmingIsOneRangedGet(t *testing.T) {
 	}
 	if got := n2.calls.take(); len(got) != 0 {
 		t.Errorf("requests for pushes of what was compared: got %v, want none", got)
+	}
+}
+
+// TestStoppedInsideASegment: a standby that was shut down has the beginning of a segment that the archive has whole, and files
+// that it recycled for what comes after. That is as it should be, and no line of the log.
+func TestStoppedInsideASegment(t *testing.T) {
+	w, _, n2 := pair(t, 3)
+	var log strings.Builder
+	n2.log = slog.New(slog.NewTextHandler(&log, nil))
+	n2.sees(func(c *Cluster, s *Server) { s.State, s.SQL, s.Receiver = ServerStopped, false, Receiver{} })
+	first, last := w.Full()[0], w.Full()[2]
+	n2.write(last.String(), waltest.Zero(w.Segment(last), 300_000), ".ready")
+	n2.write(w.Full()[1].String(), w.Segment(first), "") // recycled, and not written yet
+	n2.write(last.Next().String(), w.Segment(first), "") // which another node's mark passed by mistake
+	n2.sees(func(c *Cluster, _ *Server) { c.Marks[1] = 90 })
+	if err := errors.Join(n2.Rescan(), n2.List(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	n2.Confirm(t.Context())
+	if log.Len() > 0 {
+		t.Errorf("it was said: %s", log.String())
+	}
+}
+
+// TestMarkEndsWithWhatIsStored: a stopped server does not say how far its WAL goes, and has files that it recycled for later. The mark does not
+// run ahead to them: the other nodes would take all below for archived, and ask for each.
+func TestMarkEndsWithWhatIsStored(t *testing.T) {
+	w, n1, _ := pair(t, 3)
+	n1.sees(func(_ *Cluster, s *Server) { s.State, s.SQL = ServerStopped, false })
+	later := w.Full()[2]
+	for range 5 {
+		later = later.Next()
+	}
+	n1.write(later.String(), w.Segment(w.Full()[0]), "")
+	if err := n1.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := n1.State().Marks[1], w.Full()[2].No+1; got != want {
+		t.Errorf("the mark is %d, want %d", got, want)
+	}
+}
+
+// TestLocalTroubleIsNotTheStores: a data directory that is taken away under the sidecar says nothing about the archive.
+func TestLocalTroubleIsNotTheStores(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	n1 := newTestNode(t, mem.New("x"), "n1", w)
+	n1.copyFrom(w, ".ready")
+	n1.BeginTerm(1, Set{})
+	if err := errors.Join(n1.Rescan(), os.RemoveAll(n1.dir)); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range w.Full() {
+		if err := n1.Ship(t.Context(), wal.SegmentName(g)); err == nil {
+			t.Errorf("%v was shipped from a folder that is not there", g)
+		}
+	}
+	if ok, why := n1.StoreAnswers(); !ok {
+		t.Errorf("the store is said not to answer: %s", why)
 	}
 }
 

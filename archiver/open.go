@@ -42,14 +42,21 @@ func Prepare(ctx context.Context, s store.Store, id Identity, srv Server, q *que
 		return nil, err
 	}
 	id.SystemID, id.SegmentSize, id.Created = srv.SystemID, srv.SegmentSize, time.Now().UTC().Truncate(time.Second)
-	if err := CreateArchive(ctx, s, id); err != nil && !errors.Is(err, fs.ErrExist) {
+	err = CreateArchive(ctx, s, id)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
-	return OpenArchive(ctx, s, id.Scope, srv.SystemID)
+	begun := err == nil
+	if a, err = OpenArchive(ctx, s, id.Scope, srv.SystemID); err == nil {
+		a.begun = begun
+	}
+	return a, err
 }
 
 // firstFloor is where the archive begins: with the oldest segment that PostgreSQL still wants
-// archived, or else with the one that it is writing.
+// archived, or else with the one that it is writing. In a standby cluster it begins with the oldest before those without which
+// pg_wal has a gap: a base backup of a standby begins at its last restartpoint, not at a checkpoint of its own, and
+// the WAL from there on came with its clone, as .done.
 func firstFloor(q *queue.Queue, srv Server) (Floor, error) {
 	own := wal.History{Timeline: srv.Timeline}
 	if srv.Timeline > 1 {
@@ -67,6 +74,21 @@ func firstFloor(q *queue.Queue, srv Server) (Floor, error) {
 	for _, f := range files {
 		if f.Name.Kind == wal.KindSegment && f.Status == queue.Ready && !f.Gone && own.Holds(f.Name.Segment) && f.Name.Segment.No < first.No {
 			first = f.Name.Segment
+		}
+	}
+	if srv.State == ServerStandby {
+		here := map[wal.Segment]bool{}
+		for _, f := range files {
+			if f.Name.Kind == wal.KindSegment && !f.Gone && own.Holds(f.Name.Segment) {
+				here[f.Name.Segment] = true
+			}
+		}
+		for first.No > 1 {
+			before := first.Prev().On(own.TimelineAt(first.Start() - 1))
+			if !here[before] {
+				break
+			}
+			first = before
 		}
 	}
 	fl := Floor{Timeline: first.Timeline, LSN: first.Start()}

@@ -145,6 +145,7 @@ func (c *Call) gather(ctx context.Context, f *Facts) (*content, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.Permit = mayPut(a.request(c.n, last)).ok
 	if err := c.ask(ctx, f, read, shipped); err != nil {
 		if !errors.Is(err, errBusy) {
 			c.silent = err
@@ -155,7 +156,7 @@ func (c *Call) gather(ctx context.Context, f *Facts) (*content, error) {
 	if f.Place == OnBranch || f.Archive == Different {
 		c.freshen(ctx, f)
 	}
-	f.Permit = mayPut(a.request(c.n, last)).ok
+	f.Permit = mayPut(a.request(c.n, last)).ok // what was found may have vouched for it
 	return read, nil
 }
 

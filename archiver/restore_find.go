@@ -70,7 +70,11 @@ func (f *finder) exact(ctx context.Context) error {
 // incarnation wrote would lead the standby away from its leader.
 func (f *finder) history(ctx context.Context) error {
 	t := f.w.name.Segment.Timeline
-	for _, a := range f.archives {
+	archives, err := f.with(ctx, t)
+	if err != nil {
+		return err
+	}
+	for _, a := range archives {
 		b, err := f.readHistory(ctx, a, t)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -112,12 +116,15 @@ func names(archives []*Archive) string {
 }
 
 // take writes n from the first archive that has it; fs.ErrNotExist when all answered and none has. An archive
-// that cannot be asked is not passed over: the next one may have another file of that name, a clone's
-// origin on a timeline of its own. A damaged copy is replaced by the next archive's only if that has the same digest.
+// that cannot be asked is not passed over: what it has goes before the next one's. A damaged copy is replaced by the next archive's only if that has the same digest.
 func (f *finder) take(ctx context.Context, n wal.Name) error {
 	var broken error
 	var digest seal.Digest
-	for _, a := range f.archives {
+	archives, err := f.with(ctx, n.Segment.Timeline)
+	if err != nil {
+		return err
+	}
+	for _, a := range archives {
 		h, err := f.takeFrom(ctx, a, a.Key(n), n, func(h seal.Header) bool { return broken == nil || h.Digest == digest })
 		switch {
 		case err == nil:

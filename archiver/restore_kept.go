@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/walbaton/walbaton/archiver/durable"
@@ -31,7 +32,14 @@ func (r *Restorer) KeepHistories(ctx context.Context) error {
 				return fmt.Errorf("keep histories: %w", err)
 			}
 			t := o.Name.Segment.Timeline
-			if seen[t] || r.isKept(w.systemID, t) {
+			if seen[t] || (a != w.own || len(r.o.Others) == 0) && r.isKept(w.systemID, t) {
+				continue
+			}
+			ours, err := f.with(ctx, t)
+			if err != nil {
+				return fmt.Errorf("keep histories: %w", err)
+			}
+			if !slices.Contains(ours, a) {
 				continue
 			}
 			seen[t] = true
@@ -51,9 +59,13 @@ func (r *Restorer) Keeps(systemID uint64, t wal.Timeline) bool {
 // keptDir is the folder of one cluster: two that follow one another in a place never mix.
 func keptDir(systemID uint64) string { return strconv.FormatUint(systemID, 10) }
 
-// keep writes a history into the folder. The archive's answer does not wait on that working.
-func (r *Restorer) keep(systemID uint64, t wal.Timeline, b []byte) {
-	if r.o.Kept == "" || r.isKept(systemID, t) {
+// keep writes a history into the folder. The archive's answer does not wait on that working. What the own archive has goes
+// before what another one had: at the time nobody knew that it is a twin's.
+func (r *Restorer) keep(systemID uint64, t wal.Timeline, b []byte, own bool) {
+	if r.o.Kept == "" || !own && r.isKept(systemID, t) {
+		return
+	}
+	if was, err := os.ReadFile(filepath.Join(r.o.Kept, keptDir(systemID), wal.HistoryName(t).String())); err == nil && bytes.Equal(was, b) {
 		return
 	}
 	if err := r.keepFile(filepath.Join(keptDir(systemID), wal.HistoryName(t).String()), b); err != nil {

@@ -52,7 +52,11 @@ func leftError(s wal.Segment, line wal.History) error {
 // missing here, and it is not the end.
 func (f *finder) noHole(ctx context.Context) error {
 	s := f.w.name.Segment
-	for _, a := range f.archives {
+	archives, err := f.with(ctx, s.Timeline)
+	if err != nil {
+		return err
+	}
+	for _, a := range archives {
 		for o, err := range a.List(ctx, s.Timeline, s.No+1) {
 			if err != nil {
 				return err
@@ -88,7 +92,11 @@ func (f *finder) notPastFork(ctx context.Context) error {
 		return nil
 	}
 	theirs := s.On(parent.Timeline)
-	for _, a := range f.archives {
+	archives, err := f.with(ctx, parent.Timeline)
+	if err != nil {
+		return err
+	}
+	for _, a := range archives {
 		_, err := a.store.Head(ctx, a.Key(wal.SegmentName(theirs)))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -147,23 +155,21 @@ func (r *Restorer) hidden(ctx context.Context, t wal.Timeline) string {
 	return fmt.Sprintf("%s leads on timeline %d, so timeline %d is not this cluster's", l.Name, l.Timeline, t)
 }
 
-// lookHistory finds a history for a decision: it never changes, so it is read once.
+// lookHistory finds a history for a decision.
 func (f *finder) lookHistory(ctx context.Context, t wal.Timeline) (wal.History, error) {
-	for _, a := range f.archives {
-		f.r.mu.Lock()
-		h, ok := f.r.histories[historyKey{a, t}]
-		f.r.mu.Unlock()
-		if ok {
-			return h, nil
-		}
-		if _, err := f.readHistory(ctx, a, t); errors.Is(err, fs.ErrNotExist) {
+	archives, err := f.with(ctx, t)
+	if err != nil {
+		return wal.History{}, err
+	}
+	for _, a := range archives {
+		h, b, err := f.rawHistory(ctx, a, t)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
-		} else if err != nil {
-			return wal.History{}, err
 		}
-		f.r.mu.Lock()
-		defer f.r.mu.Unlock()
-		return f.r.histories[historyKey{a, t}], nil
+		if b != nil {
+			f.r.keep(f.w.systemID, t, b, a == f.w.own)
+		}
+		return h, err
 	}
 	return wal.History{}, fs.ErrNotExist
 }
@@ -177,8 +183,28 @@ func (f *finder) readHistory(ctx context.Context, a *Archive, t wal.Timeline) ([
 	f.r.mu.Lock()
 	f.r.histories[historyKey{a, t}] = h
 	f.r.mu.Unlock()
-	f.r.keep(f.w.systemID, t, b)
+	f.r.keep(f.w.systemID, t, b, a == f.w.own)
 	return b, nil
+}
+
+// rawHistory is what one archive has of a history, whether it is ours or a twin's. It never changes, so it is read once; the
+// bytes come with the first reading alone.
+func (f *finder) rawHistory(ctx context.Context, a *Archive, t wal.Timeline) (wal.History, []byte, error) {
+	k := historyKey{a, t}
+	f.r.mu.Lock()
+	h, ok := f.r.histories[k]
+	f.r.mu.Unlock()
+	if ok {
+		return h, nil, nil
+	}
+	h, b, err := a.checkedHistory(ctx, t)
+	if err != nil {
+		return wal.History{}, nil, spoiled(err)
+	}
+	f.r.mu.Lock()
+	defer f.r.mu.Unlock()
+	f.r.histories[k] = h
+	return h, b, nil
 }
 
 // checkedHistory reads a history that is what its name says, and parses.

@@ -194,9 +194,6 @@ func (a *Archiver) Ship(ctx context.Context, n wal.Name) error {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, fs.ErrNotExist):
 		return err
-	case errors.Is(err, errBadCopy), errors.Is(err, errDiffers), errors.Is(err, errRecycled):
-	default:
-		a.note(err)
 	}
 	a.fail(n, err)
 	a.bell.ring()
@@ -238,6 +235,7 @@ func (a *Archiver) putFile(ctx context.Context, l *local, n wal.Name) error {
 		return err
 	}
 	if err != nil {
+		a.note(err)
 		return err
 	}
 	a.log.Debug("shipped", "file", n.String(), "bytes", sealed.Size())

@@ -70,7 +70,10 @@ func (a *Archiver) State() State {
 		s.Marks[p.Timeline] = p.Last + 1 // spans ascend, the last one stays
 	}
 	for t, no := range pending {
-		s.Marks[t] = no
+		// What waits may lie far above what was shipped: a segment that was made for later, as long as nobody has read it.
+		if m, ok := s.Marks[t]; !ok || no < m {
+			s.Marks[t] = no
+		}
 	}
 	s.Frontier, s.FrontierFrom = a.frontier(line, archived)
 	a.mu.Lock()

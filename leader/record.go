@@ -63,6 +63,10 @@ type Record struct {
 	Store  bool   `json:"store"`            // its store answers: the last put succeeded or still moves bytes
 	Tried  Ranges `json:"tried,omitempty"`  // what it took the baton for under rule 2 a short while ago
 
+	// Free is what is left on the disk of pg_wal, in bytes, for administrators: rounded down, and only while the store does
+	// not answer or it is little; 0 otherwise.
+	Free uint64 `json:"free,omitempty"`
+
 	Holder *Holder `json:"holder,omitempty"` // only of the holder, and of the last one while the baton is free
 }
 

@@ -125,14 +125,18 @@ func (v View) Line() (ancestors []Fork, timeline uint32, ok bool) {
 // written some time after a promotion, so it counts only if it reaches the timeline before.
 func (v View) patroniHistory(timeline uint32) ([]Fork, bool) {
 	var forks []Fork
-	for _, h := range v.Cluster.History {
-		if h.Timeline < timeline {
-			forks = append(forks, Fork{h.Timeline, h.LSN})
-		}
-	}
 	var last uint32
-	if len(forks) > 0 {
-		last = forks[len(forks)-1].Timeline
+	for _, h := range v.Cluster.History {
+		if h.Timeline >= timeline {
+			continue
+		}
+		last = h.Timeline
+		f := Fork{h.Timeline, h.LSN}
+		// After a recovery to a time before the newest timeline began PostgreSQL names that one as the parent all the same.
+		for n := len(forks); n > 0 && f.End < forks[n-1].End; n-- {
+			f.Timeline, forks = forks[n-1].Timeline, forks[:n-1]
+		}
+		forks = append(forks, f)
 	}
 	return forks, last == timeline-1
 }

@@ -36,6 +36,9 @@ func TestLine(t *testing.T) {
 		{"a history beyond the timeline is cut", func(s *scope) *scope {
 			return history(s.gone("n1").member("n1", "primary", `,"timeline":2`), `[[1,10,"x"],[2,20,"y"]]`)
 		}, "[{1 10}] 2 true"},
+		{"a recovery went back behind the beginning of timeline 2", func(s *scope) *scope {
+			return history(s.gone("n1").member("n1", "primary", `,"timeline":4`), `[[1,20,"x"],[2,10,"y"],[3,30,"z"]]`)
+		}, "[{1 10} {3 30}] 4 true"},
 		{"the record is behind the member key", func(s *scope) *scope {
 			return history(s.member("n1", "primary", `,"timeline":2`), `[[1,10,"x"]]`)
 		}, "[{1 10}] 2 true"},

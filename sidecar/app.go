@@ -41,6 +41,7 @@ type app struct {
 	socket   *socketServer
 	restorer *archiver.Restorer
 	keeper   *keeper
+	pace     pace // of WAL
 
 	mu      sync.Mutex
 	site    *site         // nil while the archive is not open
@@ -234,7 +235,9 @@ func (a *app) whileShips(ctx context.Context, cancel func()) (wait func()) {
 
 // announce keeps our record true, looking at most five times a second.
 func (a *app) announce(ctx context.Context) error {
+	warner := diskWarner{log: a.log}
 	for {
+		a.lookAtDisk(&warner)
 		changed, elected := a.wait(), a.elector.Changed()
 		var moved <-chan struct{}
 		if s, _ := a.current(); s != nil {
@@ -263,11 +266,29 @@ func (a *app) record() leader.Record {
 	base := leader.Record{Member: a.cfg.Name, Policy: leader.Policy(a.cfg.Policy), MaxLag: uint64(a.cfg.MaxLag), Software: version(), Address: a.web.Address(),
 		Tag: leader.TagOf(a.cfg.Patroni.Tags)}
 	s, _ := a.current()
+	if free, err := diskFree(a.pgWAL()); err == nil {
+		if srv := a.pg.Server(); s == nil || !s.answers() || free < tight*uint64(srv.SegmentSize) {
+			base.Free = roundFree(free)
+		}
+	}
 	if s == nil {
 		return wiring.Record(base, a.pg.Server(), wal.History{}, nil)
 	}
 	st := s.archiver.State()
 	return wiring.Record(base, a.pg.Server(), s.archiver.OwnHistory(), &st)
+}
+
+// lookAtDisk keeps the pace of WAL, and warns when the disk fills.
+func (a *app) lookAtDisk(w *diskWarner) {
+	srv := a.pg.Server()
+	a.pace.note(time.Now(), srv.Flush)
+	s, _ := a.current()
+	free, err := diskFree(a.pgWAL())
+	if s == nil || err != nil {
+		return
+	}
+	st := s.archiver.State()
+	w.look(!st.StoreAnswers, st.Misses.Len(), srv.SegmentSize, free, a.pace.perSecond())
 }
 
 // gather joins the metrics of the program with those of the present site.

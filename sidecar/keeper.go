@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -75,13 +76,33 @@ func (k *keeper) setAside(pgWAL, file string, srv archiver.Server, c archiver.Cl
 		return err
 	}
 	defer q.Close()
-	if err := os.MkdirAll(k.dir, 0o700); err != nil {
+	dir := keepDir(k.dir, srv.SystemID)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make keep_dir: %w", err)
 	}
-	if err := archiver.SetAside(q, k.dir, n, c.LeaderHas.Has); err != nil {
+	if err := archiver.SetAside(q, dir, n, c.LeaderHas.Has); err != nil {
 		return err
 	}
 	k.log.Debug("set aside in keep_dir", "file", n.String(), "keep_dir", k.dir)
 	k.noted(n)
 	return nil
+}
+
+// strangers warns of what another cluster in the same place has left: nobody ships that any more.
+func (k *keeper) strangers(systemID uint64) {
+	dirs, _ := os.ReadDir(k.dir) // none, before anything was set aside
+	for _, d := range dirs {
+		id, err := strconv.ParseUint(d.Name(), 10, 64)
+		if err != nil || id == systemID {
+			continue
+		}
+		if files, err := os.ReadDir(filepath.Join(k.dir, d.Name())); err == nil && len(files) > 0 {
+			k.log.Warn("keep_dir has files of another cluster that were never shipped; its archive may lack them", "system_identifier", id, "files", len(files), "folder", filepath.Join(k.dir, d.Name()))
+		}
+	}
+}
+
+// keepDir is the part of keep_dir for one cluster: another one in the same place has files of the same names.
+func keepDir(dir string, systemID uint64) string {
+	return filepath.Join(dir, strconv.FormatUint(systemID, 10))
 }

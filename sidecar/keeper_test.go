@@ -57,20 +57,30 @@ func TestKeeperSetsAside(t *testing.T) {
 	var out logBuffer
 	k := &keeper{dir: keep, log: newLogger(&out, slog.LevelInfo), now: time.Now}
 	for _, name := range []string{leaders, ours, ours, other} { // a second time is no error
-		if err := k.setAside(pgWAL, filepath.Join(pgWAL, name), archiver.Server{SegmentSize: size}, c); err != nil {
+		if err := k.setAside(pgWAL, filepath.Join(pgWAL, name), archiver.Server{SystemID: 7, SegmentSize: size}, c); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if b, err := os.ReadFile(filepath.Join(keep, ours)); err != nil || string(b) != ours {
+	if b, err := os.ReadFile(filepath.Join(keep, "7", ours)); err != nil || string(b) != ours {
 		t.Errorf("%s in keep_dir: %q, %v", ours, b, err)
 	}
-	if _, err := os.Stat(filepath.Join(keep, leaders)); !os.IsNotExist(err) {
+	if _, err := os.Stat(filepath.Join(keep, "7", leaders)); !os.IsNotExist(err) {
 		t.Errorf("%s is in keep_dir although the leader has it: %v", leaders, err)
 	}
+	// Another cluster in the same place has files of the same names.
+	writeFile(t, pgWAL, ours, "the new cluster's")
+	if err := k.setAside(pgWAL, filepath.Join(pgWAL, ours), archiver.Server{SystemID: 8, SegmentSize: size}, archiver.Cluster{}); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(keep, "8", ours)); err != nil || string(b) != "the new cluster's" {
+		t.Errorf("%s of the new cluster in keep_dir: %q, %v", ours, b, err)
+	}
+	k.strangers(8)
 	k.over()
 	k.over()
 	want := []string{
 		`level=WARN msg="PostgreSQL is stopped: what is not known to be stored is set aside in keep_dir" first=000000010000000000000008 keep_dir=` + keep,
+		`level=WARN msg="keep_dir has files of another cluster that were never shipped; its archive may lack them" system_identifier=7 files=2 folder=` + keep + "/7",
 		`level=INFO msg="files were set aside in keep_dir while PostgreSQL was stopped" files=2 keep_dir=` + keep,
 	}
 	if got := out.lines(); !slices.Equal(got, want) {

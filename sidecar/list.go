@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -18,6 +19,7 @@ type listing struct {
 	Archive   string                  `json:"archive"`
 	SystemID  uint64                  `json:"system_identifier,string"`
 	Timelines []archiver.TimelineSpan `json:"timelines"`
+	Others    []string                `json:"other_system_identifiers"` // archives of other clusters under the same scope
 }
 
 func newListCommand(w world) *cobra.Command {
@@ -51,7 +53,14 @@ Exit code 0: it worked. 1: the archive does not answer.`,
 		if err != nil {
 			return withHint(err, "see that the archive can be reached, and try again")
 		}
-		l := listing{a.String(), a.Identity().SystemID, spans}
+		others, err := a.Others(c.Context())
+		if err != nil {
+			return withHint(err, "see that the archive can be reached, and try again")
+		}
+		l := listing{Archive: a.String(), SystemID: a.Identity().SystemID, Timelines: spans, Others: []string{}}
+		for _, id := range others {
+			l.Others = append(l.Others, strconv.FormatUint(id, 10))
+		}
 		if asJSON {
 			e := json.NewEncoder(w.stdout)
 			e.SetIndent("", "  ")
@@ -80,6 +89,9 @@ func printListing(w io.Writer, l listing) error {
 	}
 	if len(l.Timelines) == 0 {
 		b.WriteString("nothing yet\n")
+	}
+	if len(l.Others) > 0 {
+		fmt.Fprintf(&b, "\nOther clusters have had this scope: %s\n(walbaton list --system-identifier N shows what is there of one)\n", strings.Join(l.Others, ", "))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -9,10 +9,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/walbaton/walbaton/archiver"
 	"github.com/walbaton/walbaton/archiver/queue"
 	storemem "github.com/walbaton/walbaton/archiver/store/mem"
 	"github.com/walbaton/walbaton/archiver/wal"
 	"github.com/walbaton/walbaton/archiver/wal/waltest"
+	"github.com/walbaton/walbaton/leader"
 	dcsmem "github.com/walbaton/walbaton/leader/dcs/mem"
 )
 
@@ -391,5 +393,84 @@ func TestKeeperWhileTheArchiveIsAway(t *testing.T) {
 			}
 		}
 		again.stop()
+	})
+}
+
+// TestAnotherClusterBefore: who begins an archive under a scope that has another cluster's says so once, and all show it.
+func TestAnotherClusterBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, w := newTestCluster(t), newTestWriter(2)
+		old := archiver.Identity{Scope: "shop", SystemID: 77, SegmentSize: 1 << 20}
+		if err := archiver.CreateArchive(t.Context(), c.store, old); err != nil {
+			t.Fatal(err)
+		}
+		c.patroni("n1", 1, "n1", "n2")
+		n1, n2 := c.newSidecar("n1"), c.newSidecar("n2")
+		n1.primary(w)
+		n2.standby(w, "n1")
+		said := func(n *sidecar) (count int) {
+			for _, l := range n.log.lines() {
+				if strings.Contains(l, "level=WARN") && strings.Contains(l, "another cluster") && strings.Contains(l, "others=77") {
+					count++
+				}
+			}
+			return count
+		}
+		for _, n := range []*sidecar{n1, n2} {
+			n.start()
+			n.until(10*time.Second, "the archive is open", func() bool { s, _ := n.current(); return s != nil })
+			if got := n.metric("walbaton_other_archives"); got != 1 {
+				t.Errorf("%s: walbaton_other_archives is %v, want 1", n.cfg.Name, got)
+			}
+		}
+		if said(n1) != 1 || said(n2) != 0 {
+			t.Errorf("n1, which began the archive, warned %d times and n2 %d times, want 1 and 0", said(n1), said(n2))
+		}
+		n1.stop()
+		n2.stop()
+	})
+}
+
+// TestDiskIsTold: while the archive is away the others learn what is left on this node's disk, and everybody's status says how
+// much it keeps. In an idle cluster the record does not move.
+func TestDiskIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, w := newTestCluster(t), newTestWriter(2)
+		c.patroni("n1", 1, "n1", "n2")
+		n1, n2 := c.newSidecar("n1"), c.newSidecar("n2")
+		n1.primary(w)
+		n2.standby(w, "n1")
+		n1.start()
+		n2.start()
+		free := func() uint64 {
+			r, err := leader.ParseRecord(c.reading().Records["n1"].Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r.Free
+		}
+		last := w.Full()[1].String()
+		n1.until(20*time.Second, "all is in the archive", func() bool { return c.archived(last) && n1.Status().Archive.Waiting == 0 })
+		time.Sleep(2 * time.Second)
+		if got := free(); got != 0 {
+			t.Errorf("in order: the record says that %d bytes are free", got)
+		}
+		c.spoils(storemem.Fault{Drop: true})
+		w.Fill(3)
+		n1.primary(w)
+		n1.until(2*time.Minute, "the record says what is free", func() bool { return free() != 0 })
+		told := func() string {
+			for _, p := range n2.Status().problems() {
+				if strings.HasPrefix(p, "n1 keeps 3 segments (3.0 MB)") {
+					return p
+				}
+			}
+			return ""
+		}
+		n2.until(time.Minute, "the other node's status tells of it", func() bool { return told() != "" })
+		c.heal()
+		n1.until(2*time.Minute, "it is over", func() bool { return free() == 0 && told() == "" })
+		n1.stop()
+		n2.stop()
 	})
 }

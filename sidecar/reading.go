@@ -94,12 +94,17 @@ func onlyArchive(ctx context.Context, src archiver.Source) (uint64, error) {
 	case len(ids) == 0:
 		return 0, withHint(fmt.Errorf("open %s: there is no archive", src), noArchiveHint)
 	}
+	return 0, withHint(withCode(exitUsage, fmt.Errorf("open %s: it has archives of %d clusters: %s", src, len(ids), identifiers(ids))),
+		"choose one with --system-identifier")
+}
+
+// identifiers writes system identifiers as a list.
+func identifiers(ids []uint64) string {
 	words := make([]string, len(ids))
 	for i, id := range ids {
 		words[i] = strconv.FormatUint(id, 10)
 	}
-	return 0, withHint(withCode(exitUsage, fmt.Errorf("open %s: it has archives of %d clusters: %s", src, len(ids), strings.Join(words, ", "))),
-		"choose one with --system-identifier")
+	return strings.Join(words, ", ")
 }
 
 // controlOf reads pg_control of a data directory; "" has none.
@@ -133,7 +138,7 @@ func counted(n int, noun string) string {
 	switch {
 	case n == 1:
 		return "1 " + noun
-	case strings.HasSuffix(noun, "y"):
+	case strings.HasSuffix(noun, "y") && !strings.HasSuffix(noun, "day"):
 		return fmt.Sprintf("%d %sies", n, strings.TrimSuffix(noun, "y"))
 	}
 	return fmt.Sprintf("%d %ss", n, noun)

@@ -39,6 +39,8 @@ type PostgresStatus struct {
 	Timeline    uint32 `json:"timeline,omitempty"`
 	Flush       string `json:"flush_lsn,omitempty"`
 	ArchiveMode string `json:"archive_mode,omitempty"`
+	Pace        uint64 `json:"wal_bytes_per_second,omitempty"` // mean of the last minutes
+	Free        uint64 `json:"wal_disk_free_bytes,omitempty"`
 }
 
 // DCSStatus is how this sidecar reaches the DCS.
@@ -95,6 +97,9 @@ type MemberStatus struct {
 	ArchiveMode string `json:"archive_mode,omitempty"`
 	Has         uint64 `json:"has"`    // good segments in its pg_wal
 	Misses      uint64 `json:"misses"` // of those, not known to be in the archive
+	Keeps       uint64 `json:"misses_bytes"`
+	Free        uint64 `json:"wal_disk_free_bytes,omitempty"` // roughly; only while its store is silent, or when it is little
+	Full        bool   `json:"wal_disk_full,omitempty"`       // not even one more segment fits
 	Address     string `json:"address,omitempty"`
 	Tag         string `json:"tag,omitempty"` // the value of its tag "walbaton"
 }
@@ -110,6 +115,8 @@ func (a *app) Status() Status {
 	if srv.Flush != 0 {
 		st.Postgres.Flush = srv.Flush.String()
 	}
+	st.Postgres.Pace = uint64(a.pace.perSecond())
+	st.Postgres.Free, _ = diskFree(a.pgWAL()) // 0 where there is none
 	if err := a.ready(); err != nil {
 		st.Ready, st.Why = false, err.Error()
 	}
@@ -207,6 +214,7 @@ func memberStatus(v leader.View, name string) MemberStatus {
 	}
 	m.Sidecar, m.Version, m.Store, m.ArchiveMode, m.Address = true, r.Software, r.Store, r.ArchiveMode, r.Address
 	m.Has, m.Misses, m.Primary = r.Has.Count(), r.Misses.Count(), r.Role == leader.RolePrimary
+	m.Keeps, m.Free, m.Full = m.Misses*uint64(r.SegmentSize), r.Free, r.Free != 0 && r.Free < uint64(r.SegmentSize)
 	if r.Timeline > m.Timeline {
 		m.Timeline = r.Timeline
 	}
@@ -225,7 +233,7 @@ func memberStatus(v leader.View, name string) MemberStatus {
 type stateCollector struct {
 	a *app
 
-	open, storeUp, missing, lacks, kept, alarms, frontier, lastTaken, timeline *prometheus.Desc
+	open, others, free, storeUp, missing, lacks, kept, alarms, frontier, lastTaken, timeline *prometheus.Desc
 }
 
 func newStateCollector(a *app) *stateCollector {
@@ -233,6 +241,8 @@ func newStateCollector(a *app) *stateCollector {
 	return &stateCollector{
 		a:         a,
 		open:      d("archive_open", "1 when the archive is open: proven, identified, ready to take files."),
+		others:    d("other_archives", "Archives of other system identifiers under this scope: of clusters that had its name."),
+		free:      d("wal_disk_free_bytes", "Bytes that PostgreSQL may still write to the disk of pg_wal."),
 		storeUp:   d("store_up", "1 when the last put succeeded, or the store answered since."),
 		missing:   d("missing_segments", "Segments of the line in this pg_wal that the archive is not known to have."),
 		lacks:     d("lacking_segments", "Segments that the archive lacks and only other nodes have; known to the holder of the baton."),
@@ -246,7 +256,7 @@ func newStateCollector(a *app) *stateCollector {
 
 // Describe implements prometheus.Collector.
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.open, c.storeUp, c.missing, c.lacks, c.kept, c.alarms, c.frontier, c.lastTaken, c.timeline} {
+	for _, d := range []*prometheus.Desc{c.open, c.others, c.free, c.storeUp, c.missing, c.lacks, c.kept, c.alarms, c.frontier, c.lastTaken, c.timeline} {
 		ch <- d
 	}
 }
@@ -264,8 +274,14 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.open, yes(s != nil))
 	var line wal.Timeline
 	var st archiver.State
+	others := 0
 	if s != nil {
+		others = len(s.others)
 		st, line = s.archiver.State(), c.a.scope.Last().Line.Timeline
+	}
+	gauge(c.others, float64(others))
+	if free, err := diskFree(c.a.pgWAL()); err == nil {
+		gauge(c.free, float64(free))
 	}
 	gauge(c.storeUp, yes(st.StoreAnswers))
 	gauge(c.missing, float64(st.Misses.Len()))

@@ -21,6 +21,7 @@ import (
 type site struct {
 	archiver *archiver.Archiver
 	registry *prometheus.Registry
+	others   []uint64        // system identifiers of other clusters that the scope has archives of
 	ctx      context.Context // ends with the site
 }
 
@@ -29,6 +30,12 @@ func (s *site) bound(ctx context.Context) (context.Context, context.CancelFunc) 
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(s.ctx, cancel)
 	return ctx, func() { stop(); cancel() }
+}
+
+// answers says whether the archive took the last put.
+func (s *site) answers() bool {
+	ok, _ := s.archiver.StoreAnswers()
+	return ok
 }
 
 // tendSites opens the archive and works on it, again and again: a data directory may not be there
@@ -90,10 +97,13 @@ func (a *app) tendSite(ctx context.Context, proven *bool) error {
 		return err
 	}
 	s := &site{registry: prometheus.NewRegistry()}
+	if s.others, err = a.otherArchives(ctx, opened); err != nil {
+		return err
+	}
 	s.archiver, err = archiver.New(opened, q, a.scope, a.pg.Server, archiver.Options{
 		Member: a.cfg.Name, Workers: a.cfg.Workers, Codec: seal.Codec(a.cfg.Archive.Codec),
 		Limits:       archiver.Limits{PushWait: a.cfg.PushWait, ShutdownWait: a.cfg.ShutdownWait, StoppedWait: a.cfg.StoppedWait},
-		StallTimeout: a.cfg.StallTimeout, Grace: leader.UploadGrace, KeepDir: a.cfg.KeepDir, Aside: a.keeper.noted, Log: a.log, Metrics: s.registry, Watch: a.watch,
+		StallTimeout: a.cfg.StallTimeout, Grace: leader.UploadGrace, KeepDir: keepDir(a.cfg.KeepDir, srv.SystemID), Aside: a.keeper.noted, Log: a.log, Metrics: s.registry, Watch: a.watch,
 	})
 	if err != nil {
 		return err
@@ -106,6 +116,7 @@ func (a *app) tendSite(ctx context.Context, proven *bool) error {
 	a.site, a.waiting = s, ""
 	a.ring()
 	a.mu.Unlock()
+	a.keeper.strangers(srv.SystemID)
 	a.log.Info("the archive is open", "archive", opened.String(), "floor", opened.Identity().Floor.LSN.String())
 	guard := make(chan error, 1)
 	go func() {
@@ -118,6 +129,17 @@ func (a *app) tendSite(ctx context.Context, proven *bool) error {
 		return other
 	}
 	return err
+}
+
+// otherArchives finds what else is under our scope: another cluster had this name, or has it still. They never touch each
+// other's folders, and who begins one beside another says so.
+func (a *app) otherArchives(ctx context.Context, opened *archiver.Archive) ([]uint64, error) {
+	others, err := opened.Others(ctx)
+	if err == nil && opened.Begun() && len(others) > 0 {
+		a.log.Warn("this scope has the archive of another cluster already: this one begins a folder of its own beside it, which is right after pg_upgrade, "+
+			"or when the cluster was built anew; otherwise two clusters have the same scope", "archive", opened.String(), "others", identifiers(others))
+	}
+	return others, err
 }
 
 // steady leaves out the random part of a probe's key, so that the same trouble reads the same at every try and is

@@ -115,6 +115,11 @@ func (st Status) problems() []string {
 	if !st.Ready {
 		out = append(out, st.Why)
 	}
+	for _, m := range st.Members {
+		if p := m.disk(st.Postgres.Pace); p != "" {
+			out = append(out, p)
+		}
+	}
 	if st.DCS.REST && !st.DCS.Answers {
 		out = append(out, "Patroni's REST API does not answer: "+st.DCS.Error)
 	}
@@ -142,6 +147,24 @@ func (st Status) secondPrimaries() (out []string) {
 		}
 	}
 	return out
+}
+
+// disk says what becomes of a disk that fills with WAL for want of the archive, at a pace in bytes a second.
+func (m MemberStatus) disk(pace uint64) string {
+	keeps := fmt.Sprintf("%s keeps %s (%s) that the archive is not known to have", m.Name, counted(int(m.Misses), "segment"), sizeText(int64(m.Keeps)))
+	switch {
+	case m.Full && m.Misses > 0:
+		return keeps + ", and its disk is full: PostgreSQL stops there\n  bring the archive back, or make the disk larger; delete nothing in pg_wal"
+	case m.Full:
+		return fmt.Sprintf("the disk of %s is full: PostgreSQL stops there", m.Name)
+	case m.Free == 0 || m.Store || m.Misses == 0:
+		return ""
+	}
+	keeps += fmt.Sprintf("; about %s are left on its disk", sizeText(int64(m.Free)))
+	if left := lasts(m.Free, float64(pace)); left > 0 {
+		keeps += fmt.Sprintf(", which last %s at the present %s of WAL a second", lastsText(left), sizeText(int64(pace)))
+	}
+	return keeps
 }
 
 // notes says what is in order and could be better.

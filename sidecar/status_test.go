@@ -288,3 +288,35 @@ func TestHelp(t *testing.T) {
 		}
 	}
 }
+
+// TestStatusOfDisks: while the archive is away, status says which disk lasts how long.
+func TestStatusOfDisks(t *testing.T) {
+	const gb = 1 << 30
+	for name, tc := range map[string]struct {
+		m    MemberStatus
+		pace uint64
+		want string // "" is nothing
+	}{
+		"in order":             {MemberStatus{Store: true, Free: 5 * gb}, 1, ""},
+		"a backlog that moves": {MemberStatus{Store: true, Misses: 40, Keeps: 640 << 20}, 1, ""},
+		"silent":               {MemberStatus{Misses: 40, Keeps: 640 << 20, Free: 2 * gb}, 1 << 20, "n1 keeps 40 segments (640 MB) that the archive is not known to have; about 2.0 GB are left on its disk, which last 34 minutes at the present 1.0 MB of WAL a second"},
+		"silent, and idle":     {MemberStatus{Misses: 1, Keeps: 16 << 20, Free: 2 * gb}, 0, "n1 keeps 1 segment (16.0 MB) that the archive is not known to have; about 2.0 GB are left on its disk"},
+		"full of WAL":          {MemberStatus{Misses: 40, Keeps: 640 << 20, Free: 1, Full: true}, 0, "n1 keeps 40 segments (640 MB) that the archive is not known to have, and its disk is full: PostgreSQL stops there\n  bring the archive back, or make the disk larger; delete nothing in pg_wal"},
+		"full of else":         {MemberStatus{Store: true, Free: 1, Full: true}, 0, "the disk of n1 is full: PostgreSQL stops there"},
+	} {
+		tc.m.Name = "n1"
+		st := twoNodes()
+		st.Members[0].Free, st.Members[0].Store, st.Members[0].Misses, st.Members[0].Keeps, st.Members[0].Full = tc.m.Free, tc.m.Store, tc.m.Misses, tc.m.Keeps, tc.m.Full
+		st.Postgres.Pace = tc.pace
+		code, out, _ := askedStatus(t, st)
+		if tc.want == "" {
+			if code != exitOK || strings.Contains(out, "!") {
+				t.Errorf("%s: exit %d\n%s", name, code, out)
+			}
+			continue
+		}
+		if code != exitFound || !strings.Contains(out, "! "+tc.want+"\n") {
+			t.Errorf("%s: exit %d, want %q in\n%s", name, code, tc.want, out)
+		}
+	}
+}

@@ -258,6 +258,22 @@ func (s *sidecar) readyz() string {
 	return strings.TrimSpace(string(b))
 }
 
+// metric is the value of a metric without labels.
+func (s *sidecar) metric(name string) float64 {
+	s.t.Helper()
+	families, err := s.gather()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	s.t.Fatalf("no metric %s", name)
+	return 0
+}
+
 // until waits until something holds, and says how long that took.
 func (s *sidecar) until(limit time.Duration, what string, holds func() bool) time.Duration {
 	s.t.Helper()

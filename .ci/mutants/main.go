@@ -219,7 +219,7 @@ func (r *run) try(ctx context.Context, m mutant) (by string, err error) {
 			err = errors.Join(err, fmt.Errorf("take back: %w\n%s", e, out))
 		}
 	}()
-	if out, err := r.command(ctx, "go", append([]string{"build"}, m.packages...)...).CombinedOutput(); err != nil {
+	if out, err := r.command(ctx, "go", append([]string{"build", "-o", os.DevNull}, m.packages...)...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("it does not build:\n%s", out)
 	}
 	if r.check {

@@ -17,6 +17,10 @@ type Fork struct {
 }
 
 // History is the line that leads to a timeline. The first timeline of a cluster has no forks and no file.
+//
+// A recovery to a time before the newest timeline began ends on an older one, and yet PostgreSQL writes the newest as the new
+// one's parent (StartupXLOG gives writeTimeLineHistory the recovery target's timeline): forks that go back. By
+// tliOfPointInHistory such a parent has no byte of the line, and it is left out here.
 type History struct {
 	Timeline Timeline
 	Forks    []Fork // the ancestors, oldest first; their ends never go back
@@ -26,7 +30,8 @@ type History struct {
 const maxHistory = 4 << 20
 
 // ParseHistory reads <t>.history by the rules of timeline.c: blank lines and comments mean nothing,
-// ancestors grow and are lower than t. It also refuses forks that go back, which no server writes.
+// ancestors grow and are lower than t. An ancestor of which the line has nothing, since a later fork goes back behind its
+// beginning, is left out.
 func ParseHistory(t Timeline, r io.Reader) (History, error) {
 	h, err := parseHistory(t, r)
 	if err != nil {
@@ -46,7 +51,7 @@ func parseHistory(t Timeline, r io.Reader) (History, error) {
 	case t == 0:
 		return h, errors.New("there is no timeline 0")
 	}
-	no := 0
+	no, last := 0, Timeline(0)
 	for line := range strings.Lines(string(b)) {
 		no++
 		line = strings.TrimLeft(strings.TrimRight(line, "\r\n"), spaces)
@@ -60,10 +65,13 @@ func parseHistory(t Timeline, r io.Reader) (History, error) {
 		if f.Timeline >= t {
 			return h, fmt.Errorf("line %d: timeline %d is no ancestor of %d", no, f.Timeline, t)
 		}
-		if n := len(h.Forks); n > 0 {
-			if last := h.Forks[n-1]; f.Timeline <= last.Timeline || f.End < last.End {
-				return h, fmt.Errorf("line %d: timeline %d up to %v comes after timeline %d up to %v", no, f.Timeline, f.End, last.Timeline, last.End)
-			}
+		if f.Timeline <= last {
+			return h, fmt.Errorf("line %d: timeline %d comes after timeline %d", no, f.Timeline, last)
+		}
+		last = f.Timeline
+		for n := len(h.Forks); n > 0 && f.End < h.Forks[n-1].End; n-- {
+			f.Timeline = h.Forks[n-1].Timeline // the line left this one there already
+			h.Forks = h.Forks[:n-1]
 		}
 		h.Forks = append(h.Forks, f)
 	}

@@ -42,9 +42,10 @@ const (
 // Options of a cluster; the zero value is walbaton, a folder, archive_mode=always and segments of 1 MB.
 type Options struct {
 	Archiver    Archiver
-	DCS         DCS    // "" is $WALBATON_DRILL_DCS, or etcd
-	Apart       bool   // each node in a network namespace of its own, so that it can be cut off; on Kubernetes always
-	Scope       string // Patroni's, "drill" by default
+	DCS         DCS      // "" is $WALBATON_DRILL_DCS, or etcd
+	Apart       bool     // each node in a network namespace of its own, so that it can be cut off; on Kubernetes always
+	Scope       string   // Patroni's, "drill" by default
+	Beside      *Cluster // share the DCS and the archive of that cluster, in a scope of one's own; stop this one first
 	Place       Place
 	ArchiveMode string            // "always" or "on"
 	SegmentMB   int               // wal_segment_size
@@ -58,17 +59,18 @@ type Options struct {
 	Log         func(format string, args ...any)
 }
 
-// Cluster is three nodes n1, n2, n3, an etcd and an archive. Everything it starts has its working directory below Dir:
+// Cluster is three nodes n1, n2, n3 (m1, m2, m3 beside another cluster), a DCS and an archive. Everything it starts has its working directory below Dir:
 // that is how it is found again, whoever its parent is by now.
 type Cluster struct {
 	Dir   string
 	Nodes []*Node
 	Store Store
 
-	o    Options
-	base int // first of the 100 ports that the cluster uses
-	cred *syscall.Credential
-	dcs  dcsServer
+	o        Options
+	restored int // servers restored so far
+	base     int // first of the 100 ports that the cluster uses
+	cred     *syscall.Credential
+	dcs      dcsServer
 }
 
 // New prepares the folder of a cluster, and builds walbaton, without starting anything. Stop removes the folder.
@@ -87,6 +89,12 @@ func New(ctx context.Context, o Options) (c *Cluster, err error) {
 	}
 	if o.DCS == "" {
 		o.DCS = DCS(cmp.Or(os.Getenv("WALBATON_DRILL_DCS"), string(Etcd)))
+	}
+	if o.Beside != nil {
+		o.DCS, o.Place, o.Binaries = o.Beside.o.DCS, o.Beside.o.Place, cmp.Or(o.Binaries, o.Beside.Bin(""))
+		if o.Scope == o.Beside.o.Scope || o.Apart || o.Beside.o.Apart {
+			return nil, errors.New("a cluster beside another one: it needs another scope, and neither can be apart")
+		}
 	}
 	if o.DCS == Kubernetes {
 		o.Apart = true // its Endpoints refuse addresses of loopback
@@ -131,18 +139,7 @@ func New(ctx context.Context, o Options) (c *Cluster, err error) {
 	if err := c.binaries(ctx); err != nil {
 		return nil, err
 	}
-	switch o.Place {
-	case Files:
-		c.Store, err = newFolder(c)
-	case MinIO:
-		c.Store, err = newMinIO(c)
-	default:
-		err = fmt.Errorf("archive in %q: no such place", o.Place)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if c.dcs, err = c.newDCS(); err != nil {
+	if err := c.servers(); err != nil {
 		return nil, err
 	}
 	for i := 1; i <= nodes; i++ {
@@ -155,26 +152,56 @@ func New(ctx context.Context, o Options) (c *Cluster, err error) {
 	return c, nil
 }
 
+// servers makes the archive and the DCS, or takes those of the cluster beside.
+func (c *Cluster) servers() (err error) {
+	if c.o.Beside != nil {
+		c.Store, c.dcs = c.o.Beside.Store, c.o.Beside.dcs
+		return nil
+	}
+	switch c.o.Place {
+	case Files:
+		c.Store, err = newFolder(c)
+	case MinIO:
+		c.Store, err = newMinIO(c)
+	default:
+		err = fmt.Errorf("archive in %q: no such place", c.o.Place)
+	}
+	if err != nil {
+		return err
+	}
+	c.dcs, err = c.newDCS()
+	return err
+}
+
 // Start starts the archive, the DCS and the nodes, n1 first, and returns when two standbys stream from a primary.
 func (c *Cluster) Start(ctx context.Context) error {
-	if err := c.connect(ctx); err != nil {
-		return err
+	if c.o.Beside == nil {
+		if err := errors.Join(c.connect(ctx), c.Store.start(ctx)); err != nil {
+			return err
+		}
+		if err := c.StartDCS(ctx); err != nil {
+			return err
+		}
 	}
-	if err := c.Store.start(ctx); err != nil {
-		return err
+	for _, n := range c.Nodes {
+		if err := n.StartSidecar(ctx); err != nil {
+			return err
+		}
 	}
-	if err := c.StartDCS(ctx); err != nil {
-		return err
-	}
+	return c.StartPatroni(ctx)
+}
+
+// StartPatroni starts Patroni of all nodes, n1 first, and returns when two standbys stream from n1.
+func (c *Cluster) StartPatroni(ctx context.Context) error {
 	first, rest := c.Nodes[0], c.Nodes[1:]
-	if err := first.Start(ctx); err != nil {
+	if err := first.StartPatroni(ctx); err != nil {
 		return err
 	}
-	if err := until(ctx, 60*time.Second, first.Name+" is the primary", first.writable); err != nil {
+	if err := until(ctx, 60*time.Second, first.Name+" leads", first.leads); err != nil {
 		return err
 	}
 	for _, n := range rest {
-		if err := n.Start(ctx); err != nil {
+		if err := n.StartPatroni(ctx); err != nil {
 			return err
 		}
 	}

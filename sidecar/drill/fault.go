@@ -57,6 +57,23 @@ func (c *Cluster) Primary(ctx context.Context) (primary *Node, err error) {
 	return primary, err
 }
 
+// Leader waits until there is a primary that takes writes or, in a standby cluster, a standby leader.
+func (c *Cluster) Leader(ctx context.Context) (leader *Node, err error) {
+	err = until(ctx, failoverLimit, "there is a leader", func(ctx context.Context) error {
+		var all error
+		for _, n := range c.Nodes {
+			err := n.leads(ctx)
+			if err == nil {
+				leader = n
+				return nil
+			}
+			all = errors.Join(all, err)
+		}
+		return all
+	})
+	return leader, err
+}
+
 // Promoted waits until another node than the old primary takes writes, also while the old one still does.
 func (c *Cluster) Promoted(ctx context.Context, old *Node) error {
 	return until(ctx, failoverLimit, "another node takes writes", func(ctx context.Context) error {
@@ -77,14 +94,31 @@ func (c *Cluster) Standbys(of *Node) []*Node {
 	return slices.DeleteFunc(slices.Clone(c.Nodes), func(n *Node) bool { return n == of })
 }
 
-// Switchover asks Patroni to make another node the primary, and returns when that node takes writes.
+// Switchover asks Patroni to make another node the leader, and returns when that node takes writes, or is the standby leader.
 func (c *Cluster) Switchover(ctx context.Context, to *Node) error {
-	from, err := c.Primary(ctx)
+	from, err := c.Leader(ctx)
 	if err != nil {
 		return err
 	}
 	body := fmt.Sprintf(`{"leader": %q, "candidate": %q}`, from.Name, to.Name)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, from.rest()+"/switchover", bytes.NewBufferString(body))
+	if err := from.ask(ctx, http.MethodPost, "/switchover", body); err != nil {
+		return fmt.Errorf("switchover from %s to %s: %w", from.Name, to.Name, err)
+	}
+	return until(ctx, failoverLimit, to.Name+" leads", to.leads)
+}
+
+// Configure changes the cluster's dynamic configuration: JSON, in which null takes a setting away.
+func (c *Cluster) Configure(ctx context.Context, change string) error {
+	leader, err := c.Leader(ctx)
+	if err != nil {
+		return err
+	}
+	return leader.ask(ctx, http.MethodPatch, "/config", change)
+}
+
+// ask sends a request to the node's Patroni; another answer than 200 is an error.
+func (n *Node) ask(ctx context.Context, method, path, body string) error {
+	req, err := http.NewRequestWithContext(ctx, method, n.rest()+path, bytes.NewBufferString(body))
 	if err != nil {
 		return err
 	}
@@ -95,9 +129,9 @@ func (c *Cluster) Switchover(ctx context.Context, to *Node) error {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		answer, _ := io.ReadAll(resp.Body)
-		return fmt.Errorf("switchover from %s to %s: %s: %s", from.Name, to.Name, resp.Status, answer)
+		return fmt.Errorf("%s: %s", resp.Status, answer)
 	}
-	return until(ctx, failoverLimit, to.Name+" takes writes", to.writable)
+	return nil
 }
 
 // AllStreaming waits until every node but the primary streams from it.
@@ -105,10 +139,11 @@ func (c *Cluster) AllStreaming(ctx context.Context) error {
 	return c.Streaming(ctx, nodes-1)
 }
 
-// Streaming waits until there is a primary from which that many standbys stream, or from one another that does.
+// Streaming waits until there is a primary, or a standby leader, from which that many standbys stream, or from one another that
+// does.
 func (c *Cluster) Streaming(ctx context.Context, standbys int) error {
 	return until(ctx, clusterLimit, fmt.Sprintf("%d standbys stream", standbys), func(ctx context.Context) error {
-		p, err := c.Primary(ctx)
+		p, err := c.Leader(ctx)
 		if err != nil {
 			return err
 		}
@@ -125,7 +160,7 @@ func (c *Cluster) Streaming(ctx context.Context, standbys int) error {
 
 // followers are the names of the nodes that stream from n, or from one another that does.
 func (c *Cluster) followers(ctx context.Context, n *Node) (names []string, err error) {
-	direct, err := query[[]string](ctx, n.DSN(), "select coalesce(array_agg(application_name), '{}') from pg_stat_replication where state = 'streaming' and application_name ~ '^n[0-9]$'")
+	direct, err := query[[]string](ctx, n.DSN(), "select coalesce(array_agg(application_name), '{}') from pg_stat_replication where state = 'streaming' and application_name = any($1)", c.names())
 	for _, m := range c.Nodes {
 		if err == nil && slices.Contains(direct, m.Name) {
 			var more []string
@@ -134,6 +169,14 @@ func (c *Cluster) followers(ctx context.Context, n *Node) (names []string, err e
 		}
 	}
 	return names, err
+}
+
+// names are those of the nodes: Patroni connects its standbys with them.
+func (c *Cluster) names() (all []string) {
+	for _, n := range c.Nodes {
+		all = append(all, n.Name)
+	}
+	return all
 }
 
 // patroniKnows is nil when Patroni's view of the cluster, which runs a little behind, has that many running members.

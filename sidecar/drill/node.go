@@ -30,10 +30,14 @@ type Node struct {
 	patroni, sidecar *process
 	network          *process // keeps its network namespace, when the cluster's nodes are apart
 	cuts             []rule
+	bootstrap        string // more lines of Patroni's section bootstrap: how the first node of a cluster begins
 }
 
 func (c *Cluster) newNode(no int) (*Node, error) {
 	n := &Node{Name: fmt.Sprintf("n%d", no), c: c, no: no}
+	if c.o.Beside != nil {
+		n.Name = fmt.Sprintf("m%d", no) // two clusters may stream from one another
+	}
 	var err error
 	if n.Dir, err = c.folder(n.Name); err != nil {
 		return nil, err
@@ -216,6 +220,16 @@ func (n *Node) writable(ctx context.Context) error {
 	return nil
 }
 
+// leads is nil when Patroni says that the node has the leader key, and PostgreSQL is what a leader's has to be: it takes
+// writes, or it is in recovery in a standby cluster.
+func (n *Node) leads(ctx context.Context) error {
+	if code, _, err := get(ctx, n.rest()+"/standby-leader"); err == nil && code == http.StatusOK {
+		_, err = query[bool](ctx, n.DSN(), "select pg_is_in_recovery()")
+		return err
+	}
+	return n.writable(ctx)
+}
+
 // Status is what the sidecar's /status.json says.
 func (n *Node) Status(ctx context.Context) (json.RawMessage, error) {
 	code, body, err := get(ctx, "http://"+n.listen()+"/status.json")
@@ -354,6 +368,9 @@ restapi:
 tags: { {{.Tags}} }
 
 bootstrap:
+{{- with .Bootstrap}}
+  {{.}}
+{{- end}}
   dcs:
     ttl: 8
     loop_wait: 1
@@ -424,7 +441,7 @@ func (n *Node) writeConfig() error {
 	err := patroniConfig.Execute(&b, map[string]any{
 		"Scope": n.c.o.Scope, "Namespace": namespace, "Name": n.Name, "Dir": n.Dir, "PGData": n.PGData(), "BinDir": pgBin,
 		"REST": n.c.port(portREST + n.no), "PG": n.port(), "Host": n.host(), "DCS": n.c.dcs.section(n), "Tags": n.c.o.Tags[n.Name],
-		"Dynamic":     strings.ReplaceAll(strings.TrimSpace(n.c.o.Dynamic), "\n", "\n    "),
+		"Bootstrap": n.bootstrap, "Dynamic": strings.ReplaceAll(strings.TrimSpace(n.c.o.Dynamic), "\n", "\n    "),
 		"ArchiveMode": n.c.o.ArchiveMode, "SegmentMB": n.c.o.SegmentMB, "Failsafe": n.c.o.Failsafe,
 		"Archive": n.archiveCommand(), "Restore": n.restoreCommand(), "Parameters": n.c.o.Parameters,
 	})

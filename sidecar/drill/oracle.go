@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,12 +18,29 @@ type Base struct {
 	dir      string
 	first    uint64 // the segment in which it starts
 	systemID string
-	restored int // servers restored from it
+	timeline string // that a recovery follows, "" for the newest
 }
 
-// TakeBase takes a base backup of the primary. Without WAL in it, pg_basebackup returns when what it needs is archived.
+// Along is the same backup for a recovery that follows a timeline to its end, whatever else grew from it since.
+func (b *Base) Along(timeline int) *Base {
+	other := *b
+	other.timeline = fmt.Sprint(timeline)
+	return &other
+}
+
+// In is the same backup for a recovery on a node of another cluster: with that one's configuration and archive.
+func (b *Base) In(c *Cluster) *Base {
+	other := *b
+	other.c = c
+	return &other
+}
+
+// Folder is where the archive of the server is, seen from the archive's root.
+func (b *Base) Folder() string { return filepath.Join(b.c.o.Scope, b.systemID) }
+
+// TakeBase takes a base backup of the primary, or of a standby leader. Without WAL in it, pg_basebackup returns when what it needs is archived.
 func (c *Cluster) TakeBase(ctx context.Context) (*Base, error) {
-	p, err := c.Primary(ctx)
+	p, err := c.Leader(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +122,7 @@ func (b *Base) key(name string) string {
 	if strings.HasSuffix(name, ".history") {
 		folder = "history"
 	}
-	return filepath.Join(b.c.o.Scope, b.systemID, folder, name)
+	return filepath.Join(b.Folder(), folder, name)
 }
 
 // How a recovery gets its WAL.
@@ -132,16 +150,19 @@ func (s *Server) Stop() error {
 	return os.RemoveAll(s.Dir)
 }
 
-// Restore recovers a new server from the backup along the newest timeline, to its end, or to a time when target is not
+// Restore recovers a new server from the backup along the newest timeline, or that of [Base.Along], to its end, or to a time when target is not
 // zero, and returns when it has left recovery.
 func (b *Base) Restore(ctx context.Context, how How, target time.Time) (*Server, error) {
-	b.restored++
-	dir, err := b.c.folder(fmt.Sprintf("restored%d", b.restored))
+	b.c.restored++
+	dir, err := b.c.folder(fmt.Sprintf("restored%d", b.c.restored))
 	if err != nil {
 		return nil, err
 	}
 	data := filepath.Join(dir, "pgdata")
 	if err := Run(b.c.command(ctx, dir, nil, "cp", "-a", "--reflink=auto", b.dir, data)); err != nil {
+		return nil, err
+	}
+	if err := os.RemoveAll(filepath.Join(data, "standby.signal")); err != nil { // in a backup of a standby
 		return nil, err
 	}
 	signal := filepath.Join(data, "recovery.signal")
@@ -152,15 +173,15 @@ func (b *Base) Restore(ctx context.Context, how How, target time.Time) (*Server,
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Dir: dir, port: b.c.port(portRestored + b.restored)}
+	s := &Server{Dir: dir, port: b.c.port(portRestored + b.c.restored)}
 	// The settings in the backup are those of the node that it was taken from.
 	settings := map[string]string{
 		"port": fmt.Sprint(s.port), "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
 		"archive_mode": "off", "logging_collector": "off", "primary_conninfo": "", "primary_slot_name": "",
-		"restore_command": command, "recovery_target_timeline": "latest",
+		"restore_command": command, "recovery_target_timeline": cmp.Or(b.timeline, "latest"),
 	}
 	if !target.IsZero() {
-		settings["recovery_target_time"] = target.UTC().Format("2006-01-02 15:04:05.999999+00")
+		settings["recovery_target_time"] = target.UTC().Format(recoveryTime)
 		settings["recovery_target_action"] = "promote"
 	}
 	argv := []string{"postgres", "-D", data}
@@ -204,7 +225,7 @@ case $1 in
 esac
 [ -f "$from" ] || exit 1
 zstd -dqf "$from" -o "$2" || exit 200
-`, filepath.Join(archive, b.c.o.Scope, b.systemID))
+`, filepath.Join(archive, b.Folder()))
 	if b.c.o.Archiver == Copy {
 		text = fmt.Sprintf("#!/bin/sh\n[ -f %[1]s/\"$1\" ] || exit 1\ncp %[1]s/\"$1\" \"$2\" || exit 200\n", archive)
 	}

@@ -28,11 +28,25 @@ type scenario struct {
 // begin starts a cluster with a writer of about 2 MB a second.
 func begin(t *testing.T, o Options) *scenario {
 	t.Helper()
-	return beginFor(t, o, 8*time.Minute, 2<<20)
+	return beginFor(t, o, drillLimit, drillRate)
 }
+
+const (
+	drillLimit = 8 * time.Minute
+	drillRate  = 2 << 20
+)
 
 // beginFor is begin, for a drill that may take another time and writes another number of bytes a second.
 func beginFor(t *testing.T, o Options, limit time.Duration, rate int) *scenario {
+	t.Helper()
+	s := prepare(t, o, limit)
+	s.do("three nodes start", s.Start)
+	s.populate(rate)
+	return s
+}
+
+// prepare makes a cluster, and starts nothing.
+func prepare(t *testing.T, o Options, limit time.Duration) *scenario {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
@@ -41,7 +55,6 @@ func beginFor(t *testing.T, o Options, limit time.Duration, rate int) *scenario 
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &scenario{Cluster: c, t: t, ctx: ctx}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(c.Logs(25))
@@ -55,20 +68,27 @@ func beginFor(t *testing.T, o Options, limit time.Duration, rate int) *scenario 
 			t.Error(err)
 		}
 	})
-	s.do("three nodes start", c.Start)
+	return &scenario{Cluster: c, t: t, ctx: ctx}
+}
+
+// populate gives the primary of a new cluster a writer and takes the first base backup.
+func (s *scenario) populate(rate int) {
+	s.t.Helper()
 	s.do("a writer writes", func(ctx context.Context) (err error) {
-		s.writer, err = c.Write(ctx, rate)
+		s.writer, err = s.Write(ctx, rate)
 		return err
 	})
-	t.Cleanup(s.writer.Stop)
-	s.do("a base backup is taken, before any role changes", func(ctx context.Context) (err error) {
-		s.base, err = c.TakeBase(ctx)
-		return err
-	})
-	if o.Archiver != Copy { // cp overwrites, and writes in place
+	s.t.Cleanup(s.writer.Stop)
+	s.do("a base backup is taken, before any role changes", s.backup)
+	if s.o.Archiver != Copy && s.inventory == nil { // cp overwrites, and writes in place
 		s.watch()
 	}
-	return s
+}
+
+// backup is the verb that takes the base backup which recoveries begin with from now on.
+func (s *scenario) backup(ctx context.Context) (err error) {
+	s.base, err = s.TakeBase(ctx)
+	return err
 }
 
 // do is one step of a drill: what happens, in words, and the verb that makes it happen.
@@ -136,11 +156,7 @@ func (s *scenario) watch() {
 // have every row which a node has: one without walbaton, one with it. Then `walbaton verify` must find nothing.
 func (s *scenario) wholeTruth() {
 	s.t.Helper()
-	s.writer.Stop()
-	missing, err := s.Settle(s.ctx, s.base, 2*time.Minute)
-	if err != nil || len(missing) > 0 {
-		s.t.Fatalf("the archive lacks %d files: %v, %v", len(missing), missing, err)
-	}
+	s.settle()
 	if err := s.watching(); err != nil {
 		s.t.Error(err)
 	}
@@ -154,15 +170,20 @@ func (s *scenario) wholeTruth() {
 	s.lost()
 }
 
+// settle ends the writer, and waits until the archive is whole.
+func (s *scenario) settle() {
+	s.t.Helper()
+	s.writer.Stop()
+	missing, err := s.Settle(s.ctx, s.base, 2*time.Minute)
+	if err != nil || len(missing) > 0 {
+		s.t.Fatalf("the archive lacks %d files: %v, %v", len(missing), missing, err)
+	}
+}
+
 // restore recovers a server from the base backup to the end of the archive.
 func (s *scenario) restore(how How) *Server {
 	s.t.Helper()
-	var server *Server
-	s.do("a new server is restored "+string(how), func(ctx context.Context) (err error) {
-		server, err = s.base.Restore(ctx, how, time.Time{})
-		return err
-	})
-	return server
+	return s.restoreFrom(s.base, how)
 }
 
 func (s *scenario) verify(ctx context.Context) error { return Run(s.Nodes[0].Walbaton(ctx, "verify")) }

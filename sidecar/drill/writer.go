@@ -51,10 +51,19 @@ func (c *Cluster) Write(ctx context.Context, bytesPerSecond int) (*Writer, error
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	w := &Writer{c: c, perSec: bytesPerSecond, cancel: cancel, done: make(chan struct{}), next: 1, acked: map[int64]Ack{}}
-	go w.run(ctx)
+	w := &Writer{c: c, perSec: bytesPerSecond, acked: map[int64]Ack{}}
+	if w.next, err = query[int64](ctx, p.DSN(), "select coalesce(max(id), 0) + 1 from ledger"); err != nil {
+		return nil, err
+	}
+	w.Resume(ctx)
 	return w, nil
+}
+
+// Resume lets a writer that was stopped go on, with numbers that it has not used.
+func (w *Writer) Resume(ctx context.Context) {
+	ctx, w.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	w.done = make(chan struct{})
+	go w.run(ctx)
 }
 
 // Stop ends the writer, and waits for its last transaction.

@@ -17,8 +17,9 @@ type Lens struct {
 	NoDCS bool // static, rest: a running primary counts as the leader
 	Alone bool // static
 
-	mu   sync.Mutex
-	line wal.History
+	mu       sync.Mutex
+	line     wal.History
+	systemID uint64 // of the cluster that it is the line of
 }
 
 // Cluster translates a view. answered says that the DCS answered it.
@@ -46,6 +47,9 @@ func (l *Lens) Cluster(v leader.View, answered bool) archiver.Cluster {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if id := v.SystemID(); id != 0 && id != l.systemID {
+		l.line, l.systemID = wal.History{}, id // another cluster took the scope: what the old one knew says nothing of it
+	}
 	if forks, timeline, ok := v.Line(); ok {
 		l.line = history(timeline, forks)
 	}
