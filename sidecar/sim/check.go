@@ -5,14 +5,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/walbaton/walbaton/archiver"
-	"github.com/walbaton/walbaton/archiver/seal"
 	"github.com/walbaton/walbaton/archiver/wal"
 	"github.com/walbaton/walbaton/leader"
 )
@@ -158,24 +156,24 @@ func (k *checker) rewound(s, source *server) {
 
 // acknowledged is P1.
 func (k *checker) acknowledged(n *node, name wal.Name, r archiver.Reply) {
-	b, err := os.ReadFile(n.pg.path(name.String()))
+	had, err := k.c.content(n.pg.path(name.String()))
 	if err != nil {
 		return // it went while the answer was on its way
 	}
 	if name.Kind != wal.KindHistory && k.c.truth.belowFloor(name.Segment) {
 		return
 	}
-	d := seal.DigestOf(b)
 	o, ok := k.c.truth.object(name)
-	if ok && o.digest == d {
+	if ok && o.digest == had.digest {
 		return // what a fault did to an object later, its header does not say: that is for verify to find
 	}
 	for key, x := range k.c.truth.objects {
-		if strings.HasPrefix(key, root+"/orphans/") && strings.Contains(key, "/"+name.String()+"-") && x.digest == d {
+		if strings.HasPrefix(key, root+"/orphans/") && strings.Contains(key, "/"+name.String()+"-") && x.digest == had.digest {
 			return
 		}
 	}
 	if name.Kind == wal.KindSegment {
+		b := padded(had.plain)
 		rep, err := wal.Check(bytes.NewReader(b), name.Segment, systemID)
 		must(err)
 		if ok && o.good && rep.State != wal.Complete {
@@ -184,7 +182,7 @@ func (k *checker) acknowledged(n *node, name wal.Name, r archiver.Reply) {
 				return // 6a
 			}
 		}
-		if ok && o.good && rep.State == wal.Complete && !k.wrote(name.Segment, b) {
+		if ok && o.good && rep.State == wal.Complete && !k.wrote(name.Segment, had.plain) {
 			return // 6a: damaged where only the segment before it tells, in the half of a record that began there
 		}
 		if r.Row == "5" && k.forkKept(name.Segment, rep.End) {
@@ -195,9 +193,9 @@ func (k *checker) acknowledged(n *node, name wal.Name, r archiver.Reply) {
 }
 
 // wrote says whether a server wrote this.
-func (k *checker) wrote(g wal.Segment, b []byte) bool {
+func (k *checker) wrote(g wal.Segment, plain []byte) bool {
 	return slices.ContainsFunc(k.c.streams, func(s *stream) bool {
-		return s.tli == g.Timeline && g.End() <= s.w.Pos() && bytes.Equal(trim(b), trim(s.image(g)))
+		return s.tli == g.Timeline && g.End() <= s.w.Pos() && bytes.Equal(plain, s.image(g))
 	})
 }
 
@@ -241,10 +239,10 @@ func (k *checker) survey() map[ownedKey][]string {
 			if n.Kind != wal.KindSegment {
 				continue
 			}
-			b, err := os.ReadFile(s.path(n.String()))
+			has, err := k.c.content(s.path(n.String()))
 			must(err)
 			for own := s.stream; own != nil; own = own.parent {
-				if own.tli == n.Segment.Timeline && n.Segment.End() <= own.w.Pos() && bytes.Equal(trim(b), own.image(n.Segment)) {
+				if own.tli == n.Segment.Timeline && n.Segment.End() <= own.w.Pos() && bytes.Equal(has.plain, own.image(n.Segment)) {
 					protected := s.mode == "always" && !there(s.status(n.String(), ".done"))
 					out[ownedKey{own, n.Segment}] = append(out[ownedKey{own, n.Segment}], fmt.Sprint(name, " ", protected))
 				}

@@ -43,11 +43,15 @@ type cluster struct {
 	healed bool
 	stamp  int64 // of the last write: every content has an mtime of its own
 
+	contents map[int64]*content // by mtime
+	scratch  scratch
+
 	leaderKey    string
 	leaderUntil  time.Time
 	lastChange   time.Time
 	lastRevision string
 	anyClient    dcs.DCS
+	parsed       leader.View // the last reading that somebody made sense of
 	slowStore    bool
 	streams      []*stream // all that were ever written
 	switchover   string    // the candidate, while one is asked for
@@ -70,7 +74,7 @@ type patroni struct {
 
 func newCluster(seed uint64, dir string, tally *Tally) *cluster {
 	c := &cluster{world: newWorld(seed), seed: seed, dir: dir, nodes: map[string]*node{}, srv: map[string]*server{},
-		written: map[string]string{}, patronis: map[string]*patroni{}, tally: tally}
+		written: map[string]string{}, patronis: map[string]*patroni{}, tally: tally, contents: map[int64]*content{}}
 	clock := func() time.Time { return c.now }
 	c.dcs, c.store = dcsmem.New(clock), mem.New("sim")
 	c.anyClient = c.dcs.Client()

@@ -39,6 +39,7 @@ type node struct {
 	m        *leader.Machine
 	client   dcs.DCS
 	lens     *wiring.Lens
+	last     *archiver.Cluster // what lens makes of the machine's view, while that stays
 	wakes    int
 	watching bool
 	since    dcs.Reading
@@ -79,7 +80,7 @@ func (n *node) start() {
 	o := leader.Options{Self: n.name, TTL: batonTTL, Every: batonEvery, Margin: batonMargin, Settle: settle, Policy: n.policy, MaxLag: 64 << 20}
 	m, err := leader.NewMachine(o)
 	must(err)
-	n.host, n.m, n.lens = newHost(n.world), m, &wiring.Lens{}
+	n.host, n.m, n.lens, n.last = newHost(n.world), m, &wiring.Lens{}, nil
 	n.watching, n.failed, n.answered, n.begun, n.term, n.site, n.srv = false, false, time.Time{}, n.now, nil, nil, archiver.Server{State: archiver.ServerUnknown}
 	n.say(n.name, "sidecar starts")
 	n.host.spawn(n.pollServer)
@@ -457,11 +458,18 @@ type scope struct{ n *node }
 
 // Last gives the last reading.
 func (s scope) Last() archiver.Cluster {
-	v, ok := s.n.m.View()
+	n := s.n
+	v, ok := n.m.View()
 	if !ok {
-		return archiver.Cluster{Self: s.n.name, Answered: !s.n.silent()}
+		return archiver.Cluster{Self: n.name, Answered: !n.silent()}
 	}
-	return s.n.lens.Cluster(v, !s.n.silent())
+	if n.last == nil {
+		c := n.lens.Cluster(v, true)
+		n.last = &c
+	}
+	c := *n.last
+	c.Answered = !n.silent()
+	return c
 }
 
 // Read makes a linearizable reading for this call.
@@ -475,7 +483,8 @@ func (s scope) Read(ctx context.Context) (archiver.Cluster, error) {
 		c.Answered = false
 		return c, err
 	}
-	return n.lens.Cluster(leader.NewView(n.name, r, sent), true), nil
+	n.last = nil // a lens remembers the line that it saw last
+	return n.lens.Cluster(n.view(r, sent), true), nil
 }
 
 // silent is leader.Status.Silent.

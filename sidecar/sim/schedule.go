@@ -105,7 +105,7 @@ func (c *cluster) putForeign(n wal.Name, plain []byte) {
 	data, err := io.ReadAll(sealed)
 	must(err)
 	must(c.store.Put(c.bg(), key(n), archiver.Bytes(data)))
-	c.truth.objects[key(n)] = open(data)
+	c.truth.objects[key(n)] = c.truth.open(data)
 	c.say("", "somebody put %v", n)
 }
 

@@ -107,13 +107,14 @@ func (s *stream) image(g wal.Segment) []byte {
 	end := min(s.w.Pos(), g.End())
 	im, ok := s.images[g]
 	if !ok || im.upTo < end {
-		im = image{trim(s.w.Segment(g)), end}
+		file := s.w.Peek(g) // nil where this timeline has no such segment
+		im = image{trim(file[:min(len(file), int(end-min(end, g.Start())))]), end}
 		s.images[g] = im
 	}
 	return im.bytes
 }
 
-// trim cuts the zeros off, a page at a time.
+// trim cuts the zeros off the end, a page at a time.
 func trim(b []byte) []byte {
 	const page = 8192
 	n := len(b)
@@ -123,7 +124,12 @@ func trim(b []byte) []byte {
 	for n > 0 && b[n-1] == 0 {
 		n--
 	}
-	return slices.Clone(b[:n])
+	return b[:n:n]
+}
+
+// padded is a segment's file again.
+func padded(b []byte) []byte {
+	return append(slices.Clone(b), make([]byte, int(segmentSize)-len(b))...)
 }
 
 func allZero(b []byte) bool { return bytes.Equal(b, zeros[:len(b)]) }

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,7 +74,7 @@ func (t *truth) put(n *node, key string, data []byte) error {
 		t.c.say(n.name, "begins the archive at %v", t.floors[0].LSN)
 		return nil
 	}
-	o := open(data)
+	o := t.open(data)
 	o.from = n.name
 	t.objects[key] = o
 	t.c.say(n.name, "stored %s", strings.TrimPrefix(key, root+"/"))
@@ -85,20 +85,21 @@ func (t *truth) put(n *node, key string, data []byte) error {
 }
 
 // open reads an object as everybody could.
-func open(data []byte) object {
+func (t *truth) open(data []byte) object {
 	h, r, err := seal.Open(bytes.NewReader(data))
 	if err != nil {
 		return object{}
 	}
 	defer r.Close()
-	plain, err := io.ReadAll(r)
+	plain, err := t.c.scratch.read(r)
 	if err != nil {
 		return object{}
 	}
-	o := object{digest: h.Digest, plain: trim(plain)}
+	o := object{digest: h.Digest, plain: slices.Clone(trim(plain))}
 	if g, err := wal.ParseName(h.Name, segmentSize); err == nil && g.Kind == wal.KindSegment {
-		rep, err := wal.Check(bytes.NewReader(plain), g.Segment, systemID)
-		o.good = err == nil && rep.State == wal.Complete
+		check := wal.NewChecker(g.Segment, systemID)
+		check.Write(plain)
+		o.good = check.Report().State == wal.Complete
 	}
 	return o
 }
@@ -110,7 +111,7 @@ func (t *truth) arrived(n *node, key string, o object) {
 		t.c.check.fail("P3", "%s put %s, which is not good", n.name, key)
 	}
 	for _, own := range t.c.streams {
-		if own.tli != name.Segment.Timeline || name.Segment.End() > own.w.Pos() || !bytes.Equal(o.plain, trim(own.image(name.Segment))) {
+		if own.tli != name.Segment.Timeline || name.Segment.End() > own.w.Pos() || !bytes.Equal(o.plain, own.image(name.Segment)) {
 			continue
 		}
 		if t.opened[own.tli] == nil {
@@ -137,7 +138,7 @@ func (t *truth) history(tl wal.Timeline) bool {
 func (t *truth) holds(s *stream, g wal.Segment) bool {
 	own := s.owns(g)
 	o, ok := t.object(wal.SegmentName(g))
-	return ok && own != nil && o.good && bytes.Equal(o.plain, trim(own.image(g)))
+	return ok && own != nil && o.good && bytes.Equal(o.plain, own.image(g))
 }
 
 func (t *truth) belowFloor(g wal.Segment) bool {
