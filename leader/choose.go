@@ -170,13 +170,16 @@ func (v View) whyNotAble(member string) string {
 	return "does not reach the archive"
 }
 
-// Policy gives the policy in force and its max_lag in bytes: the holder's, else the
-// leader's, else the default.
+// Policy gives the policy in force and its max_lag in bytes: the leader's, else the
+// holder's, else the default.
+//
+// Were it the holder's first, then during a rolling change the baton would go to and fro: a leader
+// with "replica" sends it to a replica, and one with "primary" sends it back.
 func (v View) Policy() (Policy, uint64) {
-	if _, r, ok := v.Holder(); ok && r.Policy != "" {
+	if r, ok := v.Leader(); ok && r.Policy != "" {
 		return r.Policy, r.MaxLag
 	}
-	if r, ok := v.Leader(); ok && r.Policy != "" {
+	if _, r, ok := v.Holder(); ok && r.Policy != "" {
 		return r.Policy, r.MaxLag
 	}
 	return PolicyPrimary, 0

@@ -151,8 +151,14 @@ var choices = []struct {
 		delete(s.nodes, "leader")
 		return s.all(replicaPolicy).holds("n3", "", "")
 	}, "n3 holder"},
-	{"the holder's policy is in force", func(s *scope) *scope { return s.change("n3", replicaPolicy).holds("n3", "", "") }, "n3 policy"},
-	{"else the leader's", func(s *scope) *scope { return s.change("n1", replicaPolicy) }, "n2 policy"},
+	{"the leader's policy is in force", func(s *scope) *scope { return s.change("n1", replicaPolicy) }, "n2 policy"},
+	{"also when a holder with another one would send the baton back", func(s *scope) *scope {
+		return s.change("n1", replicaPolicy).holds("n2", "", "")
+	}, "n2 policy"},
+	{"and the other way round", func(s *scope) *scope { return s.change("n3", replicaPolicy).holds("n3", "", "") }, "n1 policy"},
+	{"without the leader's sidecar it is the holder's", func(s *scope) *scope {
+		return s.gone("n1").change("n3", replicaPolicy).holds("n3", "", "")
+	}, "n3 policy"},
 	{"nobody else's", func(s *scope) *scope { return s.change("n2", replicaPolicy) }, "n1 policy"},
 }
 

@@ -35,7 +35,7 @@ const (
 type Record struct {
 	Version int    `json:"version"`
 	Member  string `json:"member"`
-	Policy  Policy `json:"policy,omitempty"`  // what this sidecar is configured to; the holder's is in force
+	Policy  Policy `json:"policy,omitempty"`  // what this sidecar is configured to; the leader's is in force
 	MaxLag  uint64 `json:"max_lag,omitempty"` // bytes, with Policy
 
 	Software string `json:"software,omitempty"` // version of the sidecar
