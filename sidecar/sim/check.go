@@ -20,26 +20,29 @@ import (
 //   - P1 when a push answers 0: what the archive, orphans/ and the floors hold at that moment.
 //   - P2 and P3 when an object arrives.
 //   - P4 after every event: at most one term lives; and when a segment is sent: by whom.
+//   - Peace at the end: when nothing happens any more the baton stays where it is.
 //   - P5 at the end. Owed is, above the floor and on the line of the leader at the end:
-//     (a) what a surviving disk has as a whole good segment when the last fault has ended, and, where it was not
-//     protected by then (a status other than .ready, or archive_mode=on), still has at the very end;
+//     (a) what a surviving disk has as a whole good segment when the last fault has ended, unless Patroni clones it anew
+//     after that, and, where it was not protected by then (a status other than .ready, or archive_mode=on), still has at the very end;
 //     (b) with archive_mode=always, also every segment that any server ever completed, by writing or by
 //     streaming, unless every server that did lost it to a wiped data directory, to a rewind while its sidecar
 //     was down, or to a rewind while the leader that was believed to have it lost it later.
+//     What only members with the tag "never" have is not owed (DESIGN section 6, rule 1).
 //     Owed segments must be in the archive with the right bytes, in the end, with no human step. Where a server was
 //     promoted to a number that the archive already has of another server's timeline, because it could not ask the archive, no
 //     segment of that number is owed: the first whose leader opened it keeps it (P2, row 6c), and a person has to act.
 //     Nor is a segment that lies in a keep_dir while the archive has none of its timeline: two servers may have had that
 //     number, nothing can be compared, and the copy stays where it is.
 type checker struct {
-	c         *cluster
-	errs      []string
-	had       map[string]map[ownedKey]bool // by member: (b)
-	epoch     uint64
-	healedAt  time.Time
-	rewinding bool
-	lines     []*stream // that Patroni's leaders were on
-	spoiled   map[wal.Name]bool
+	c        *cluster
+	errs     []string
+	had      map[string]map[ownedKey]bool // by member: (b)
+	epoch    uint64
+	healedAt time.Time
+	restless int                          // terms that began when nothing happened any more
+	atHeal   map[ownedKey]map[string]bool // (a)
+	lines    []*stream                    // that Patroni's leaders were on
+	spoiled  map[wal.Name]bool
 }
 
 type ownedKey struct {
@@ -87,6 +90,11 @@ func (k *checker) term(n *node, epoch uint64) {
 		k.fail("P4", "%s begins term %d after term %d", n.name, epoch, k.epoch)
 	}
 	k.epoch = epoch
+	if k.c.quiet() && k.c.now.After(k.c.check.healedAt.Add(50*time.Second)) {
+		if k.restless++; k.restless == 6 {
+			k.fail("peace", "nothing happens, and the baton goes to and fro")
+		}
+	}
 }
 
 // raced is how long a leader that looked whether a timeline is open may not know that it has been: the answer can be stale.
@@ -137,8 +145,16 @@ func (k *checker) removed(s *server, n wal.Name) {
 	}
 }
 
-// lost is called when the data directory goes.
-func (k *checker) lost(s *server) { delete(k.had, s.name) }
+// lost is called when the data directory goes. A clone that Patroni decided on may wipe it after the last fault, too.
+func (k *checker) lost(s *server) {
+	delete(k.had, s.name)
+	for _, who := range k.atHeal {
+		delete(who, s.name)
+	}
+}
+
+// mayShip says whether a member's WAL is owed: one that the administrator tagged "never" gets no baton to ship it with.
+func (k *checker) mayShip(name string) bool { return k.c.nodes[name].tag != leader.TagNever }
 
 // rewound is called when pg_rewind is about to delete what only this server has.
 func (k *checker) rewound(s, source *server) {
@@ -227,9 +243,10 @@ func (k *checker) leads() {
 	}
 }
 
-// survey gives what the disks have as whole good segments: with "protected", what nothing but an error of ours can remove.
-func (k *checker) survey() map[ownedKey][]string {
-	out := map[ownedKey][]string{}
+// survey gives what the disks have as whole good segments, and for each member whether it is protected: nothing but an
+// error of ours can remove it.
+func (k *checker) survey() map[ownedKey]map[string]bool {
+	out := map[ownedKey]map[string]bool{}
 	for _, name := range k.c.names {
 		s := k.c.srv[name]
 		if s.gone || s.stream == nil {
@@ -243,8 +260,11 @@ func (k *checker) survey() map[ownedKey][]string {
 			must(err)
 			for own := s.stream; own != nil; own = own.parent {
 				if own.tli == n.Segment.Timeline && n.Segment.End() <= own.w.Pos() && bytes.Equal(has.plain, own.image(n.Segment)) {
-					protected := s.mode == "always" && !there(s.status(n.String(), ".done"))
-					out[ownedKey{own, n.Segment}] = append(out[ownedKey{own, n.Segment}], fmt.Sprint(name, " ", protected))
+					o := ownedKey{own, n.Segment}
+					if out[o] == nil {
+						out[o] = map[string]bool{}
+					}
+					out[o][name] = s.mode == "always" && !there(s.status(n.String(), ".done"))
 				}
 			}
 		}
@@ -253,7 +273,7 @@ func (k *checker) survey() map[ownedKey][]string {
 }
 
 // missing gives what is owed and not in the archive.
-func (k *checker) missing(atHeal map[ownedKey][]string) []string {
+func (k *checker) missing() []string {
 	line := k.c.srv[k.c.leaderKey]
 	if line == nil || line.stream == nil {
 		if !slices.ContainsFunc(k.c.names, func(name string) bool { return !k.c.srv[name].gone }) {
@@ -264,14 +284,20 @@ func (k *checker) missing(atHeal map[ownedKey][]string) []string {
 	h := line.stream.history()
 	owed := map[ownedKey]string{}
 	now := k.survey()
-	for o, who := range atHeal {
-		if strings.Contains(strings.Join(who, ","), "true") || len(now[o]) > 0 {
-			owed[o] = strings.Join(who, ",")
+	for o, who := range k.atHeal {
+		for _, name := range k.c.names {
+			protected, surveyed := who[name]
+			if _, still := now[o][name]; surveyed && (protected || still) && k.mayShip(name) {
+				owed[o] += fmt.Sprintf(" on %s, protected %v", name, protected)
+			}
 		}
 	}
 	if k.c.mode == "always" {
 		for _, name := range k.c.names {
 			for o := range k.had[name] {
+				if !k.mayShip(name) {
+					continue
+				}
 				owed[o] += " completed by " + name
 			}
 		}

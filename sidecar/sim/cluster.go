@@ -34,7 +34,8 @@ type cluster struct {
 	truth  *truth
 	check  *checker
 	tally  *Tally
-	policy leader.Policy
+	policy leader.Policy // of the nodes that nobody changed
+	maxLag uint64
 	mode   string
 	slots  bool // the primary keeps WAL for its standbys
 	lagged bool // a lagging standby may be elected
@@ -87,6 +88,7 @@ func newCluster(seed uint64, dir string, tally *Tally) *cluster {
 	if c.chance(0.4) {
 		c.mode = "on"
 	}
+	c.maxLag = pick(c.world, []uint64{64 << 20, 8 << 20, 2 << 20})
 	c.slots, c.rate = c.chance(0.6), c.between(400*time.Millisecond, 3*time.Second)
 	n := pick(c.world, []int{2, 3, 3, 3, 4})
 	c.say("", "seed %d: %d nodes, archive_mode=%s, policy %s, slots %v", seed, n, c.mode, c.policy, c.slots)
@@ -101,6 +103,7 @@ func newCluster(seed uint64, dir string, tally *Tally) *cluster {
 		c.nodes[name] = newNode(c, name, s)
 		c.patronis[name] = &patroni{c: c, name: name}
 	}
+	c.drawRoles()
 	c.bootstrap()
 	c.after = c.check.step
 	return c
@@ -257,8 +260,11 @@ func (p *patroni) member() string {
 		m["state"], m["role"] = "running", "primary"
 	case archiver.ServerStandby:
 		m["state"] = "running"
-		if s.streaming {
+		switch {
+		case s.streaming:
 			m["replication_state"] = "streaming"
+		case s.nostream:
+			m["replication_state"] = "in archive recovery"
 		}
 	case archiver.ServerStarting:
 		m["state"] = "starting"
@@ -267,6 +273,9 @@ func (p *patroni) member() string {
 	}
 	if s.state == archiver.ServerPrimary || s.state == archiver.ServerStandby {
 		m["timeline"], m["xlog_location"] = s.stream.tli, uint64(s.flush)
+	}
+	if tag := p.c.nodes[p.name].tag; tag != "" {
+		m["tags"] = map[string]any{leader.TagKey: tag}
 	}
 	b, err := json.Marshal(m)
 	must(err)
@@ -440,7 +449,7 @@ func (p *patroni) followLeader(t *proc, l *server) {
 		c.say(p.name, "patroni demotes: %s leads", l.name)
 		s.crash()
 	case archiver.ServerStandby:
-		s.up = l
+		s.up = s.upstream(l)
 		if p.diverged(l) || !s.stuck.IsZero() && c.now.Sub(s.stuck) > 15*time.Second {
 			s.stop(t, nil)
 		}
@@ -473,7 +482,7 @@ func (p *patroni) rejoin(t *proc, l *server) {
 		c.count("single-user recovery")
 	}
 	switch {
-	case reclone || p.diverged(l) && c.chance(0.15) && !c.check.rewinding:
+	case reclone || p.diverged(l) && c.chance(0.15):
 		if !s.clone(t, l) {
 			return
 		}

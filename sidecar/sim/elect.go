@@ -78,6 +78,7 @@ func (n *node) do(a leader.Action) {
 	case leader.OpBegin:
 		n.say(n.name, "term %d begins by rule %s: %s", a.Term.Epoch, a.Term.Choice.Rule, a.Term.Choice.Why)
 		n.count("rule " + string(a.Term.Choice.Rule))
+		n.began(a.Term)
 		n.check.term(n, a.Term.Epoch)
 		if n.policy == leader.PolicyReplica && n.leaderKey != n.name && len(n.streams) == 1 {
 			n.fault("timeline 1 under the policy replica")
@@ -88,6 +89,7 @@ func (n *node) do(a leader.Action) {
 	case leader.OpEnd:
 		n.say(n.name, "term %d ends: %v", n.epoch, a.Cause)
 		n.ended(a.Cause)
+		n.fellBehind(a.Cause)
 		n.term.end(a.Cause)
 	case leader.OpWatch:
 		n.watch1(a.Since)

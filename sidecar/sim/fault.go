@@ -47,6 +47,8 @@ func troubles() []trouble {
 		{"ready again", 4, (*cluster).readyAgain},
 		{"base backup", 5, (*cluster).baseBackup},
 		{"replication stands still", 4, (*cluster).replicationHeld},
+		{"rolling change of the policy", 4, (*cluster).rollingChange},
+		{"tags change", 5, (*cluster).changeTags},
 	}
 }
 
@@ -91,7 +93,7 @@ func (c *cluster) primary() *server {
 func (c *cluster) standby() *server {
 	var all []*server
 	for _, name := range c.names {
-		if s := c.srv[name]; s.state == archiver.ServerStandby && s.stream != nil {
+		if s := c.srv[name]; s.state == archiver.ServerStandby && s.stream != nil && !s.nostream {
 			all = append(all, s)
 		}
 	}
@@ -462,7 +464,8 @@ func occurrences() []string {
 	for _, f := range []string{"dcs drop", "dcs hang", "dcs lost reply", "dcs late write", "dcs stale read", "dcs slow", "store drop", "store hang",
 		"store lost reply", "store late write", "store stale read", "store slow", "failover to a lagging node", "double promotion to one number", "clone all done",
 		"two holes, nobody owns the first", "both nodes rewound", "slow store at the rewind", "timeline 1 under the policy replica", "status file lost",
-		"bit rot", "archive damaged", "expire"} {
+		"bit rot", "archive damaged", "expire", "mixed policies", "a designated replica takes the baton", "the holder falls behind max_lag",
+		"streams from a standby", "reads the archive only", "a timeline followed from the archive alone"} {
 		out = append(out, "fault: "+f)
 	}
 	return append(out, "rewind", "clone", "single-user recovery", "switchover", "shipped without the DCS", "opened a timeline without the baton")

@@ -32,6 +32,11 @@ type node struct {
 	pg   *server
 	keep string // keep_dir
 
+	policy leader.Policy // what its configuration says; read at the start of the sidecar
+	maxLag uint64
+	tag    leader.Tag // in patroni.yml
+	ownTag leader.Tag // as the sidecar read it at its start
+
 	cut, noDCS, noStore bool // its network, by faults
 	staleList           bool // the listing under way is an old one
 
@@ -67,7 +72,7 @@ type site struct {
 }
 
 func newNode(c *cluster, name string, s *server) *node {
-	return &node{cluster: c, name: name, pg: s, keep: filepath.Join(c.dir, name, "keep"), client: c.dcs.Client(), host: &host{w: c.world, dead: true}}
+	return &node{cluster: c, name: name, policy: c.policy, maxLag: c.maxLag, pg: s, keep: filepath.Join(c.dir, name, "keep"), client: c.dcs.Client(), host: &host{w: c.world, dead: true}}
 }
 
 func (n *node) alive() bool { return !n.host.dead }
@@ -77,10 +82,11 @@ func (n *node) start() {
 	if n.alive() {
 		return
 	}
-	o := leader.Options{Self: n.name, TTL: batonTTL, Every: batonEvery, Margin: batonMargin, Settle: settle, Policy: n.policy, MaxLag: 64 << 20}
+	o := leader.Options{Self: n.name, TTL: batonTTL, Every: batonEvery, Margin: batonMargin, Settle: settle, Policy: n.policy, MaxLag: n.maxLag}
 	m, err := leader.NewMachine(o)
 	must(err)
 	n.host, n.m, n.lens, n.last = newHost(n.world), m, &wiring.Lens{}, nil
+	n.ownTag = n.tag
 	n.watching, n.failed, n.answered, n.begun, n.term, n.site, n.srv = false, false, time.Time{}, n.now, nil, nil, archiver.Server{State: archiver.ServerUnknown}
 	n.say(n.name, "sidecar starts")
 	n.host.spawn(n.pollServer)
@@ -320,7 +326,7 @@ func (n *node) announce(p *proc) {
 }
 
 func (n *node) record() leader.Record {
-	base := leader.Record{Member: n.name, Policy: n.policy, MaxLag: 64 << 20}
+	base := leader.Record{Member: n.name, Policy: n.policy, MaxLag: n.maxLag, Tag: n.ownTag}
 	if n.site == nil {
 		return wiring.Record(base, n.srv, wal.History{}, nil)
 	}

@@ -80,15 +80,15 @@ func (c *cluster) heal() {
 
 // settle leaves the cluster in peace until everything owed is in the archive.
 func (c *cluster) settle() {
-	owed := c.check.survey()
+	c.check.atHeal = c.check.survey()
 	limit := c.now.Add(patient)
 	for c.now.Before(limit) {
 		c.run(c.now.Add(10*time.Second), nil)
-		if c.now.Sub(c.check.healedAt) >= calm && len(c.check.missing(owed)) == 0 {
+		if c.now.Sub(c.check.healedAt) >= calm && len(c.check.missing()) == 0 {
 			return
 		}
 	}
-	for _, m := range c.check.missing(owed) {
+	for _, m := range c.check.missing() {
 		c.check.fail("P5", "%s is not in the archive", m)
 	}
 }

@@ -33,6 +33,8 @@ type server struct {
 	streaming bool
 	held      bool // replication stands still, by a fault
 	stuck     time.Time
+	cascade   string // Patroni's tag replicatefrom
+	nostream  bool   // Patroni's tag nostream
 
 	host   *host // of the postmaster; a new one at each start
 	arch   *proc // its archiver
@@ -167,6 +169,10 @@ func (s *server) restart() {
 // follow receives WAL from the server upstream, if it has it.
 func (s *server) follow() {
 	s.streaming = false
+	if s.nostream && s.state == archiver.ServerStandby && !s.held {
+		s.restoreNext()
+		return
+	}
 	if s.state != archiver.ServerStandby || s.up == nil || s.held || !s.c.connected(s, s.up) {
 		return
 	}
