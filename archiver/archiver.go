@@ -74,6 +74,7 @@ type Archiver struct {
 	released int                        // files that have left keep_dir since it was last empty
 
 	stoppingSince, stoppedSince time.Time // PostgreSQL, as pushes found it
+	floorsRead                  time.Time // when the archive was last asked for new floors
 }
 
 // failure is why a file was not shipped the last time, and when to try again.
@@ -124,6 +125,7 @@ func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Option
 		local: newLocal(q, a.SegmentSize(), a.Identity().SystemID),
 		cover: newCoverage(), bell: newBell(), m: newMetrics(o.Metrics), log: o.Log,
 		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{}, asked: map[wal.Timeline]time.Time{},
+		floorsRead: o.Now(), // a was opened just now
 	}
 	if err := r.openKeep(); err != nil {
 		// Shipping goes on: only what a stopped server alone has is less safe.
@@ -377,9 +379,10 @@ func Reason(s store.Store, err error) string {
 	return err.Error()
 }
 
-// note keeps the health of the store: an error that is an answer of the store is none.
+// note keeps the health of the store: an error that is an answer of the store is none. One object that cannot be used
+// is such an answer: else its reader would give the baton away again and again.
 func (a *Archiver) note(err error) {
-	if err == nil || errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, context.Canceled) {
+	if err == nil || errors.Is(err, fs.ErrExist) || unusable(err) || errors.Is(err, context.Canceled) {
 		return
 	}
 	a.mu.Lock()
