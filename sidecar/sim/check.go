@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/seal"
 	"github.com/walbaton/walbaton/archiver/wal"
 	"github.com/walbaton/walbaton/leader"
 )
@@ -21,6 +22,8 @@ import (
 //   - P2 and P3 when an object arrives.
 //   - P4 after every event: at most one term lives; and when a segment is sent: by whom.
 //   - Peace at the end: when nothing happens any more the baton stays where it is.
+//   - No push waits for ever: in the end nothing is .ready where an archiver runs, or an alarm tells a person. Where an
+//     administrator looks after the alarms nothing is left at all.
 //   - P5 at the end. Owed is, above the floor and on the line of the leader at the end:
 //     (a) what a surviving disk has as a whole good segment when the last fault has ended, unless Patroni clones it anew
 //     after that, and, where it was not protected by then (a status other than .ready, or archive_mode=on), still has at the very end;
@@ -43,6 +46,7 @@ type checker struct {
 	atHeal   map[ownedKey]map[string]bool // (a)
 	lines    []*stream                    // that Patroni's leaders were on
 	spoiled  map[wal.Name]bool
+	accepted map[seal.Digest]bool // by an administrator
 }
 
 type ownedKey struct {
@@ -51,7 +55,7 @@ type ownedKey struct {
 }
 
 func newChecker(c *cluster) *checker {
-	return &checker{c: c, had: map[string]map[ownedKey]bool{}, spoiled: map[wal.Name]bool{}}
+	return &checker{c: c, had: map[string]map[ownedKey]bool{}, spoiled: map[wal.Name]bool{}, accepted: map[seal.Digest]bool{}}
 }
 
 func (k *checker) fail(promise, format string, args ...any) {
@@ -206,6 +210,29 @@ func (k *checker) acknowledged(n *node, name wal.Name, r archiver.Reply) {
 		}
 	}
 	k.fail("P1", "%s answered 0 for %v by row %s, and it is nowhere", n.name, name, r.Row)
+}
+
+// accept notes that an administrator wants a copy in the archive that is not good: nothing better can get there any more.
+func (k *checker) accept(n wal.Name, d seal.Digest) {
+	k.accepted[d] = true
+	k.spoiled[n] = true
+}
+
+// stuck gives what PostgreSQL still waits for where nothing happens any more, nobody is asked for help, or nobody is there to be asked.
+func (k *checker) stuck() []string {
+	var out []string
+	for _, name := range k.c.names {
+		s, n := k.c.srv[name], k.c.nodes[name]
+		if s.arch == nil || s.arch.over || n.site == nil || !k.mayShip(name) {
+			continue
+		}
+		ready := s.readyFiles()
+		if len(ready) == 0 || !k.c.admin && len(n.site.a.Alarms()) > 0 {
+			continue
+		}
+		out = append(out, fmt.Sprintf("%s waits for %v, and %d more; alarms %v", name, ready[0], len(ready)-1, n.site.a.Alarms()))
+	}
+	return out
 }
 
 // wrote says whether a server wrote this.

@@ -38,6 +38,7 @@ type cluster struct {
 	maxLag uint64
 	mode   string
 	slots  bool // the primary keeps WAL for its standbys
+	admin  bool // somebody looks at the alarms
 	lagged bool // a lagging standby may be elected
 	prefer string
 	rate   time.Duration // between two writes of the primary
@@ -130,6 +131,9 @@ func (c *cluster) bootstrap() {
 	}
 	c.in(0, c.workload)
 	c.in(0, c.replicate)
+	if c.admin {
+		c.in(0, c.lookAfter)
+	}
 }
 
 // putKey writes one of Patroni's keys.

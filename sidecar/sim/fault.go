@@ -465,7 +465,7 @@ func occurrences() []string {
 		"store lost reply", "store late write", "store stale read", "store slow", "failover to a lagging node", "double promotion to one number", "clone all done",
 		"two holes, nobody owns the first", "both nodes rewound", "slow store at the rewind", "timeline 1 under the policy replica", "status file lost",
 		"bit rot", "archive damaged", "expire", "mixed policies", "a designated replica takes the baton", "the holder falls behind max_lag",
-		"streams from a standby", "reads the archive only", "a timeline followed from the archive alone"} {
+		"streams from a standby", "reads the archive only", "resolve keep-archive", "resolve accept", "resolve apart", "a timeline followed from the archive alone"} {
 		out = append(out, "fault: "+f)
 	}
 	return append(out, "rewind", "clone", "single-user recovery", "switchover", "shipped without the DCS", "opened a timeline without the baton")

@@ -228,6 +228,9 @@ func (n *node) confirm(p *proc, s *site) error {
 		}
 		if ok, _ := a.StoreAnswers(); ok && (!listed || a.Unlisted()) {
 			if err := a.List(ctx); err == nil {
+				if !listed {
+					_ = a.ReadDecisions(ctx)
+				}
 				listed = true
 			}
 		}
@@ -374,6 +377,7 @@ func (n *node) leadSite(p *proc, s *site, b *bound, t leader.Term) {
 		}
 		_ = p.wait(b.ctx, time.Second)
 	}
+	_ = a.ReadDecisions(b.ctx)
 	n.shipUntil(p, s, b, s.b, func() []wal.Name {
 		if err := a.AdoptOrphans(b.ctx); err != nil && b.ctx.Err() == nil {
 			n.say(n.name, "orphans: %s", n.clean(err))

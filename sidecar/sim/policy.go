@@ -22,6 +22,7 @@ func (c *cluster) drawRoles() {
 			c.nodes[name].tag = leader.TagNever
 		}
 	}
+	c.admin = c.chance(0.5)
 	if len(c.names) < 3 {
 		return
 	}

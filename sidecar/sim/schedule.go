@@ -84,12 +84,15 @@ func (c *cluster) settle() {
 	limit := c.now.Add(patient)
 	for c.now.Before(limit) {
 		c.run(c.now.Add(10*time.Second), nil)
-		if c.now.Sub(c.check.healedAt) >= calm && len(c.check.missing()) == 0 {
+		if c.now.Sub(c.check.healedAt) >= calm && len(c.check.missing()) == 0 && len(c.check.stuck()) == 0 {
 			return
 		}
 	}
 	for _, m := range c.check.missing() {
 		c.check.fail("P5", "%s is not in the archive", m)
+	}
+	for _, m := range c.check.stuck() {
+		c.check.fail("stuck", "%s", m)
 	}
 }
 
