@@ -60,8 +60,9 @@ type Archiver struct {
 
 	mu       sync.Mutex
 	busy     map[wal.Name]bool
-	failed   map[wal.Name]failure   // files that could not be shipped, and why
-	waits    map[wal.Name]time.Time // cut segments that no timeline switch explains yet, since when
+	failed   map[wal.Name]failure     // files that could not be shipped, and why
+	waits    map[wal.Name]time.Time   // cut segments that no timeline switch explains yet, since when
+	differ   map[wal.Name]seal.Digest // whole segments of ours that are others than the archive's (row 6c)
 	alarms   map[string]Alarm
 	put      putState
 	term     uint64 // 0 outside a term
@@ -124,7 +125,7 @@ func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Option
 		o: o, archive: a, scope: scope, server: server, sealer: sealer,
 		local: newLocal(q, a.SegmentSize(), a.Identity().SystemID),
 		cover: newCoverage(), bell: newBell(), m: newMetrics(o.Metrics), log: o.Log,
-		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{}, asked: map[wal.Timeline]time.Time{},
+		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, differ: map[wal.Name]seal.Digest{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{}, asked: map[wal.Timeline]time.Time{},
 		floorsRead: o.Now(), // a was opened just now
 	}
 	if err := r.openKeep(); err != nil {
@@ -176,6 +177,7 @@ func (a *Archiver) forgetGone() {
 	defer a.mu.Unlock()
 	maps.DeleteFunc(a.failed, func(n wal.Name, _ failure) bool { return gone(n) })
 	maps.DeleteFunc(a.waits, func(n wal.Name, _ time.Time) bool { return gone(n) })
+	maps.DeleteFunc(a.differ, func(n wal.Name, _ seal.Digest) bool { return gone(n) })
 	maps.DeleteFunc(a.orphaned, func(n wal.Name, _ seal.Digest) bool { return gone(n) })
 	maps.DeleteFunc(a.alarms, func(_ string, al Alarm) bool {
 		n, err := wal.ParseName(al.Name, a.archive.SegmentSize())
@@ -284,11 +286,11 @@ func (a *Archiver) isKept(n wal.Name) bool {
 func (a *Archiver) request(n wal.Name, c Cluster) request {
 	srv := a.server()
 	kept := a.isKept(n)
-	open, vouched := a.cover.open(n), a.cover.isVouched(vouch{n.Segment.Timeline, kept})
+	open, vouched, parted := a.cover.open(n), a.cover.isVouched(vouch{n.Segment.Timeline, kept}), !kept && a.parted(n)
 	c.Line = a.line(c)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return request{name: n, cluster: c, server: srv, own: a.own(srv), baton: a.term != 0, kept: kept, open: open, vouched: vouched}
+	return request{name: n, cluster: c, server: srv, own: a.own(srv), baton: a.term != 0, kept: kept, open: open, vouched: vouched, parted: parted}
 }
 
 // line is the line as this node knows it: the leader's, or without a DCS our own primary's.

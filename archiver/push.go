@@ -223,6 +223,9 @@ func (c *Call) ask(ctx context.Context, f *Facts, read *content, shipped bool) e
 			if c.contrast, err = a.contrast(ctx, c.n, read); err != nil {
 				return err
 			}
+			if c.contrast == BothWhole {
+				a.parts(c.n, read)
+			}
 		}
 		c.found = Different
 	}

@@ -181,7 +181,12 @@ func (a *Archiver) Ship(ctx context.Context, n wal.Name) error {
 		defer a.opening.Unlock()
 		p = a.permit(ctx, n)
 	}
-	if !p.ok {
+	if p.ok {
+		if err := a.follows(ctx, n); err != nil {
+			a.fail(n, err)
+			return err
+		}
+	} else {
 		err := fmt.Errorf("%w: %s", errNotOurs, p.why)
 		a.fail(n, err)
 		return err
