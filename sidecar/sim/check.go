@@ -41,6 +41,7 @@ type checker struct {
 	errs     []string
 	had      map[string]map[ownedKey]bool // by member: (b)
 	epoch    uint64
+	twoSince time.Time // when a second primary of one timeline was last started
 	healedAt time.Time
 	restless int                          // terms that began when nothing happened any more
 	atHeal   map[ownedKey]map[string]bool // (a)
@@ -115,6 +116,10 @@ func (k *checker) sends(n *node, object string) {
 	began := k.c.truth.objects[key(wal.HistoryName(t))].from == n.name
 	if k.c.truth.opened[t] == nil && !began && k.c.now.Sub(n.spoke) > 10*time.Second {
 		k.fail("P4", "%s opens timeline %d, and is not the leader's", n.name, t)
+	}
+	if l := k.c.srv[k.c.leaderKey]; n.pg.state == archiver.ServerPrimary && l != nil && l != n.pg && l.state == archiver.ServerPrimary && l.stream != n.pg.stream &&
+		l.stream.tli == t && n.pg.stream.tli == t && k.c.now.Sub(k.twoSince) > 15*time.Second {
+		k.fail("P4", "%s sends %s, and is the second primary of its timeline", n.name, object)
 	}
 	grace := leader.UploadGrace + 500*time.Millisecond
 	if n.term != nil && n.term.ctx.Err() == nil || k.c.now.Sub(n.inTerm) <= grace || k.c.now.Sub(n.resumed) <= grace {
@@ -337,7 +342,7 @@ func (k *checker) missing() []string {
 			continue
 		}
 		who, ok := owed[ownedKey{own, s}]
-		if first := k.c.truth.opened[s.Timeline]; first != nil && first != own {
+		if k.c.truth.opened[s.Timeline] != nil && !slices.Contains(k.c.truth.writers[s.Timeline], own) {
 			continue
 		}
 		if k.c.truth.opened[s.Timeline] == nil && k.aside(s) {

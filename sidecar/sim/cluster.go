@@ -39,6 +39,7 @@ type cluster struct {
 	mode   string
 	slots  bool // the primary keeps WAL for its standbys
 	admin  bool // somebody looks at the alarms
+	paused bool // Patroni's maintenance mode
 	lagged bool // a lagging standby may be elected
 	prefer string
 	rate   time.Duration // between two writes of the primary
@@ -94,7 +95,7 @@ func newCluster(seed uint64, dir string, tally *Tally) *cluster {
 	n := pick(c.world, []int{2, 3, 3, 3, 4})
 	c.say("", "seed %d: %d nodes, archive_mode=%s, policy %s, slots %v", seed, n, c.mode, c.policy, c.slots)
 	c.dcs.Put("initialize", fmt.Sprint(uint64(systemID)))
-	c.dcs.Put("config", `{"ttl":10,"loop_wait":2,"retry_timeout":5}`)
+	c.configure()
 	for i := range n {
 		name := fmt.Sprintf("n%d", i+1)
 		c.names = append(c.names, name)
@@ -114,7 +115,7 @@ func newCluster(seed uint64, dir string, tally *Tally) *cluster {
 func (c *cluster) bootstrap() {
 	first := c.srv["n1"]
 	first.initdb()
-	first.stream = newStream(waltest.New(systemID, segmentSize), "n1", nil)
+	first.stream = newStream(waltest.New(systemID, segmentSize), 0, "n1", nil)
 	c.streams = append(c.streams, first.stream)
 	first.flush = first.stream.begin
 	first.from = first.flush
@@ -302,6 +303,10 @@ func (p *patroni) loop(t *proc) {
 	if p.fenced {
 		return
 	}
+	if c.paused {
+		p.loopInPause()
+		return
+	}
 	if !c.dcsUp(p.name) {
 		if s.state == archiver.ServerPrimary && c.now.Sub(p.since) > 5*time.Second {
 			c.say(p.name, "patroni demotes: the DCS does not answer")
@@ -486,7 +491,7 @@ func (p *patroni) rejoin(t *proc, l *server) {
 		c.count("single-user recovery")
 	}
 	switch {
-	case reclone || p.diverged(l) && c.chance(0.15):
+	case reclone || p.diverged(l) && (c.chance(0.15) || l.stream.tli == s.stream.tli): // pg_rewind sees nothing to do on one timeline
 		if !s.clone(t, l) {
 			return
 		}

@@ -49,6 +49,7 @@ func troubles() []trouble {
 		{"replication stands still", 4, (*cluster).replicationHeld},
 		{"rolling change of the policy", 4, (*cluster).rollingChange},
 		{"tags change", 5, (*cluster).changeTags},
+		{"pause", 8, (*cluster).pausePatroni},
 	}
 }
 
@@ -465,7 +466,8 @@ func occurrences() []string {
 		"store lost reply", "store late write", "store stale read", "store slow", "failover to a lagging node", "double promotion to one number", "clone all done",
 		"two holes, nobody owns the first", "both nodes rewound", "slow store at the rewind", "timeline 1 under the policy replica", "status file lost",
 		"bit rot", "archive damaged", "expire", "mixed policies", "a designated replica takes the baton", "the holder falls behind max_lag",
-		"streams from a standby", "reads the archive only", "resolve keep-archive", "resolve accept", "resolve apart", "a timeline followed from the archive alone"} {
+		"streams from a standby", "reads the archive only", "resolve keep-archive", "resolve accept", "resolve apart",
+		"the primary dies in a pause", "started by hand", "promoted by hand", "promoted by hand beside the primary", "two primaries on one timeline", "the only primary of a timeline is its second", "a timeline followed from the archive alone"} {
 		out = append(out, "fault: "+f)
 	}
 	return append(out, "rewind", "clone", "single-user recovery", "switchover", "shipped without the DCS", "opened a timeline without the baton")

@@ -115,7 +115,7 @@ func (s *server) restoreNext() {
 	line := s.stream
 	for _, x := range s.c.streams {
 		left, ok := x.descends(s.stream)
-		if ok && left >= s.flush && x.tli > line.tli && s.c.truth.opened[x.tli] == x && s.c.truth.history(x.tli) {
+		if ok && left >= s.flush && x.tli > line.tli && slices.Contains(s.c.truth.writers[x.tli], x) && s.c.truth.history(x.tli) {
 			line = x
 		}
 	}

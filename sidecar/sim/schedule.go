@@ -63,6 +63,8 @@ func (c *cluster) heal() {
 	c.say("", "all faults end")
 	c.healed, c.check.healedAt = true, c.now
 	c.storeDown, c.dcsDown, c.slowStore, c.lagged, c.prefer, c.switchover = false, false, false, false, "", ""
+	c.paused = false
+	c.configure()
 	for _, name := range c.names {
 		n, s, p := c.nodes[name], c.srv[name], c.patronis[name]
 		n.cut, n.noDCS, n.noStore, s.held, p.fenced = false, false, false, false, false
