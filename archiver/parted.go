@@ -49,7 +49,7 @@ func (a *Archiver) parts(n wal.Name, c *content) {
 // follows compares the segment before n, when the archive has one of its name and ours was never held against it: what the
 // archive gets is to go on with what it has.
 func (a *Archiver) follows(ctx context.Context, n wal.Name) error {
-	if n.Kind != wal.KindSegment || n.Segment.No == 0 || a.source(n) != a.local {
+	if n.Kind != wal.KindSegment || n.Segment.No == 0 || a.source(n) != a.local || !mayPut(a.request(n, a.scope.Last())).ok {
 		return nil
 	}
 	m := wal.SegmentName(n.Segment.Prev())

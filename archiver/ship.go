@@ -169,6 +169,10 @@ func (a *Archiver) Ship(ctx context.Context, n wal.Name) error {
 	if a.cover.has(n) {
 		return nil // another loop was faster: it chose the same file before this one was in the archive
 	}
+	if err := a.follows(ctx, n); err != nil {
+		a.fail(n, err)
+		return err
+	}
 	p := a.permit(ctx, n)
 	if p.vouch && a.vouchFor(ctx, n) {
 		p = a.permit(ctx, n)
@@ -181,12 +185,7 @@ func (a *Archiver) Ship(ctx context.Context, n wal.Name) error {
 		defer a.opening.Unlock()
 		p = a.permit(ctx, n)
 	}
-	if p.ok {
-		if err := a.follows(ctx, n); err != nil {
-			a.fail(n, err)
-			return err
-		}
-	} else {
+	if !p.ok {
 		err := fmt.Errorf("%w: %s", errNotOurs, p.why)
 		a.fail(n, err)
 		return err
