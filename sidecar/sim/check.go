@@ -267,7 +267,7 @@ func (k *checker) forkKept(g wal.Segment, end wal.LSN) bool {
 // leads notes the lines of the leaders.
 func (k *checker) leads() {
 	s := k.c.srv[k.c.leaderKey]
-	if s == nil || s.stream == nil || s.state != archiver.ServerPrimary {
+	if s == nil || s.stream == nil || !k.c.leads(s) {
 		return
 	}
 	if len(k.lines) == 0 || k.lines[len(k.lines)-1] != s.stream {

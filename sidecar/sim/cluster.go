@@ -37,10 +37,11 @@ type cluster struct {
 	policy leader.Policy // of the nodes that nobody changed
 	maxLag uint64
 	mode   string
-	slots  bool // the primary keeps WAL for its standbys
-	admin  bool // somebody looks at the alarms
-	paused bool // Patroni's maintenance mode
-	lagged bool // a lagging standby may be elected
+	slots  bool    // the primary keeps WAL for its standbys
+	admin  bool    // somebody looks at the alarms
+	paused bool    // Patroni's maintenance mode
+	far    *server // the primary of another site, which this standby cluster follows; nil in other clusters
+	lagged bool    // a lagging standby may be elected
 	prefer string
 	rate   time.Duration // between two writes of the primary
 	healed bool
@@ -125,7 +126,11 @@ func (c *cluster) bootstrap() {
 	}
 	c.leaderKey, c.leaderUntil = "n1", c.now.Add(patroniTTL)
 	c.putKey("leader", "n1")
-	first.start(true, nil)
+	if c.chance(0.12) {
+		c.moveAway(first)
+	} else {
+		first.start(true, nil)
+	}
 	for _, name := range c.names {
 		c.startPatroni(name)
 		c.nodes[name].start()
@@ -170,6 +175,9 @@ func (c *cluster) workload() {
 			c.writeSome(s)
 		}
 	}
+	if c.far != nil && !c.quiet() {
+		c.writeSome(c.far)
+	}
 	c.in(c.between(c.rate/2, c.rate*3/2), c.workload)
 }
 
@@ -200,7 +208,19 @@ func (c *cluster) replicate() {
 }
 
 // connected says whether two servers reach each other.
-func (c *cluster) connected(a, b *server) bool { return !c.nodes[a.name].cut && !c.nodes[b.name].cut }
+func (c *cluster) connected(a, b *server) bool { return !c.cutOff(a) && !c.cutOff(b) }
+
+func (c *cluster) cutOff(s *server) bool {
+	if n := c.nodes[s.name]; n != nil {
+		return n.cut
+	}
+	return s != c.far || s.held
+}
+
+// leads says whether a server is what the others follow: a primary, or the leader of a standby cluster.
+func (c *cluster) leads(s *server) bool {
+	return s.state == archiver.ServerPrimary || c.far != nil && s.state == archiver.ServerStandby && c.leaderKey == s.name
+}
 
 func (c *cluster) dcsUp(name string) bool {
 	return !c.dcsDown && !c.nodes[name].cut && !c.nodes[name].noDCS
@@ -279,6 +299,9 @@ func (p *patroni) member() string {
 	if s.state == archiver.ServerPrimary || s.state == archiver.ServerStandby {
 		m["timeline"], m["xlog_location"] = s.stream.tli, uint64(s.flush)
 	}
+	if p.c.far != nil && p.c.leads(s) {
+		m["role"] = "standby_leader"
+	}
 	if tag := p.c.nodes[p.name].tag; tag != "" {
 		m["tags"] = map[string]any{leader.TagKey: tag}
 	}
@@ -337,18 +360,27 @@ func (p *patroni) lead(t *proc) {
 			p.handOver(t, c.srv[to])
 		}
 	case archiver.ServerStandby:
+		if c.far != nil {
+			p.leadStandby(t)
+			return
+		}
 		t.sleep(c.between(40*time.Millisecond, 350*time.Millisecond))
 		if c.leaderKey == p.name && s.state == archiver.ServerStandby {
 			s.promote()
 			p.keepKeys()
 		}
 	case archiver.ServerStopped:
-		if s.gone {
+		switch {
+		case c.far != nil && (s.gone || p.diverged(c.far)):
+			s.cloneFar(t)
+		case c.far != nil:
+			s.start(false, c.far)
+		case s.gone:
 			c.leaderKey = ""
 			c.deleteKey("leader")
-			return
+		default:
+			s.start(s.stream.owner == p.name, nil)
 		}
-		s.start(s.stream.owner == p.name, nil)
 	}
 }
 
@@ -428,7 +460,7 @@ func (p *patroni) race() {
 	c.say(p.name, "takes the leader key")
 	c.putKey("leader", p.name)
 	c.in(c.between(40*time.Millisecond, 350*time.Millisecond), func() {
-		if c.leaderKey == p.name && s.state == archiver.ServerStandby {
+		if c.leaderKey == p.name && s.state == archiver.ServerStandby && c.far == nil {
 			s.promote()
 			p.keepKeys()
 		}
@@ -469,7 +501,7 @@ func (p *patroni) followLeader(t *proc, l *server) {
 
 func (p *patroni) diverged(l *server) bool {
 	s := p.c.srv[p.name]
-	if l.stream == nil || l.state != archiver.ServerPrimary || s.stream == nil {
+	if l.stream == nil || !p.c.leads(l) || s.stream == nil {
 		return false
 	}
 	left, ok := l.stream.descends(s.stream)
@@ -479,7 +511,7 @@ func (p *patroni) diverged(l *server) bool {
 // rejoin starts a stopped server as a standby of the leader, after a recovery, a rewind or a clone where that is needed.
 func (p *patroni) rejoin(t *proc, l *server) {
 	c, s := p.c, p.c.srv[p.name]
-	if l.state != archiver.ServerPrimary {
+	if !c.leads(l) {
 		if !s.gone && !s.crashed && s.stream != nil {
 			s.start(false, l)
 		}
@@ -491,7 +523,7 @@ func (p *patroni) rejoin(t *proc, l *server) {
 		c.count("single-user recovery")
 	}
 	switch {
-	case reclone || p.diverged(l) && (c.chance(0.15) || l.stream.tli == s.stream.tli): // pg_rewind sees nothing to do on one timeline
+	case reclone || p.diverged(l) && (c.chance(0.15) || c.far != nil || l.stream.tli == s.stream.tli): // pg_rewind sees nothing to do on one timeline
 		if !s.clone(t, l) {
 			return
 		}

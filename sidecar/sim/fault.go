@@ -85,8 +85,8 @@ func (c *cluster) holder() *node {
 }
 
 func (c *cluster) primary() *server {
-	if s := c.srv[c.leaderKey]; s != nil && s.state == archiver.ServerPrimary {
-		return s
+	if s := c.srv[c.leaderKey]; s != nil && s.stream != nil && c.leads(s) {
+		return s // of a standby cluster, the standby leader
 	}
 	return nil
 }
@@ -440,7 +440,7 @@ func (c *cluster) readyAgain() {
 // baseBackup makes a .backup file on the primary.
 func (c *cluster) baseBackup() {
 	s := c.primary()
-	if s == nil {
+	if s == nil || c.far != nil {
 		return
 	}
 	g := segmentSize.At(s.stream.tli, s.flush)
@@ -467,7 +467,8 @@ func occurrences() []string {
 		"two holes, nobody owns the first", "both nodes rewound", "slow store at the rewind", "timeline 1 under the policy replica", "status file lost",
 		"bit rot", "archive damaged", "expire", "mixed policies", "a designated replica takes the baton", "the holder falls behind max_lag",
 		"streams from a standby", "reads the archive only", "resolve keep-archive", "resolve accept", "resolve apart",
-		"the primary dies in a pause", "started by hand", "promoted by hand", "promoted by hand beside the primary", "two primaries on one timeline", "the only primary of a timeline is its second", "a timeline followed from the archive alone"} {
+		"the primary dies in a pause", "started by hand", "promoted by hand", "promoted by hand beside the primary", "two primaries on one timeline", "the only primary of a timeline is its second",
+		"standby cluster", "failover in the other site", "failover in the other site to a lagging server", "standby cluster promoted", "the standby leader follows a timeline", "a timeline followed from the archive alone"} {
 		out = append(out, "fault: "+f)
 	}
 	return append(out, "rewind", "clone", "single-user recovery", "switchover", "shipped without the DCS", "opened a timeline without the baton")

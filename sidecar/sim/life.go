@@ -207,13 +207,13 @@ func (s *server) copyFile(source *server, n wal.Name) {
 
 // clone is a base backup of the source: its WAL since the last checkpoint arrives as .done.
 func (s *server) clone(p *proc, source *server) bool {
-	if source.state != archiver.ServerPrimary || !s.c.connected(s, source) {
+	if !s.c.leads(source) || !s.c.connected(s, source) {
 		return false
 	}
 	s.c.check.lost(s)
 	s.wipe()
 	p.sleep(s.w.between(time.Second, 4*time.Second))
-	if source.state != archiver.ServerPrimary || !s.c.connected(s, source) {
+	if !s.c.leads(source) || !s.c.connected(s, source) {
 		return false
 	}
 	s.initdb()

@@ -10,16 +10,19 @@ import (
 
 // configure writes Patroni's dynamic configuration.
 func (c *cluster) configure() {
-	pause := ""
+	more := ""
 	if c.paused {
-		pause = `,"pause":true`
+		more = `,"pause":true`
 	}
-	c.putKey("config", `{"ttl":10,"loop_wait":2,"retry_timeout":5`+pause+`}`)
+	if c.far != nil {
+		more = `,"standby_cluster":{"host":"far","port":5432}`
+	}
+	c.putKey("config", `{"ttl":10,"loop_wait":2,"retry_timeout":5`+more+`}`)
 }
 
 // pausePatroni begins a pause, in which the primary may die, and administrators start and promote servers.
 func (c *cluster) pausePatroni() {
-	if c.paused {
+	if c.paused || c.far != nil {
 		return
 	}
 	c.paused = true

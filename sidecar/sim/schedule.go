@@ -52,6 +52,11 @@ func Run(seed uint64, dir string, tally *Tally) Result {
 			}
 		}
 	}
+	if c.far != nil {
+		for range 1 + c.rng.IntN(3) {
+			c.in(c.between(10*time.Second, end), c.otherSite)
+		}
+	}
 	c.run(c.start.Add(end), nil)
 	c.heal()
 	c.settle()
@@ -64,6 +69,9 @@ func (c *cluster) heal() {
 	c.healed, c.check.healedAt = true, c.now
 	c.storeDown, c.dcsDown, c.slowStore, c.lagged, c.prefer, c.switchover = false, false, false, false, "", ""
 	c.paused = false
+	if c.far != nil {
+		c.far.held = false
+	}
 	c.configure()
 	for _, name := range c.names {
 		n, s, p := c.nodes[name], c.srv[name], c.patronis[name]
