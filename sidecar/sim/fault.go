@@ -118,9 +118,21 @@ func (c *cluster) sidecarCrash() {
 }
 
 func (c *cluster) sidecarStop() {
-	n := c.victim()
+	c.victim().restart(5*time.Second, 30*time.Second)
+}
+
+// restart stops the sidecar, and starts it some time after it has stopped: also after the healing, which cannot start what still stops.
+func (n *node) restart(lo, hi time.Duration) {
 	n.stop()
-	c.in(c.between(5*time.Second, 30*time.Second), n.start) // also after the healing, which cannot start what still stops
+	var look func()
+	look = func() {
+		if n.alive() {
+			n.in(time.Second, look)
+			return
+		}
+		n.in(n.between(lo, hi), n.start)
+	}
+	look()
 }
 
 // workReturns ends the work of a term, as an error that nobody foresaw would: the baton goes back.

@@ -56,8 +56,7 @@ func (c *cluster) rollingChange() {
 		if len(names) > 0 {
 			c.fault("mixed policies")
 		}
-		n.stop()
-		c.in(c.between(3*time.Second, 8*time.Second), n.start) // which the healing cannot do while it still stops
+		n.restart(time.Second, 3*time.Second)
 		c.in(c.between(5*time.Second, 25*time.Second), next)
 	}
 	next()
