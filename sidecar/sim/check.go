@@ -225,6 +225,13 @@ func (k *checker) accept(n wal.Name, d seal.Digest) {
 
 // stuck gives what PostgreSQL still waits for where nothing happens any more, nobody is asked for help, or nobody is there to be asked.
 func (k *checker) stuck() []string {
+	asked := slices.ContainsFunc(k.c.names, func(name string) bool {
+		n := k.c.nodes[name]
+		return n.site != nil && len(n.site.a.Alarms()) > 0
+	})
+	if asked && !k.c.admin {
+		return nil // the others wait for the node that a person is asked about
+	}
 	var out []string
 	for _, name := range k.c.names {
 		s, n := k.c.srv[name], k.c.nodes[name]
@@ -232,7 +239,7 @@ func (k *checker) stuck() []string {
 			continue
 		}
 		ready := s.readyFiles()
-		if len(ready) == 0 || !k.c.admin && len(n.site.a.Alarms()) > 0 {
+		if len(ready) == 0 {
 			continue
 		}
 		out = append(out, fmt.Sprintf("%s waits for %v, and %d more; alarms %v", name, ready[0], len(ready)-1, n.site.a.Alarms()))
