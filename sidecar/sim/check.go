@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -150,8 +151,13 @@ func (k *checker) owned(s *server, g wal.Segment) {
 // removed is called when PostgreSQL removes a file. With archive_mode=on it may take what nobody archived.
 func (k *checker) removed(s *server, n wal.Name) {
 	if s.mode == "on" && n.Kind == wal.KindSegment {
-		delete(k.had[s.name], ownedKey{s.stream.owns(n.Segment), n.Segment})
+		k.forget(s, n.Segment)
 	}
+}
+
+// forget is called when a server loses a segment, whoever of two servers that share its timeline wrote it.
+func (k *checker) forget(s *server, g wal.Segment) {
+	maps.DeleteFunc(k.had[s.name], func(o ownedKey, _ bool) bool { return o.g == g })
 }
 
 // lost is called when the data directory goes. A clone that Patroni decided on may wipe it after the last fault, too.

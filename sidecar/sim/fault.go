@@ -428,7 +428,7 @@ func (c *cluster) takeAway(s *server, n wal.Name) {
 	os.Remove(s.status(n.String(), ".ready"))
 	os.Remove(s.status(n.String(), ".done"))
 	os.Remove(c.nodes[s.name].keep + "/" + n.String())
-	delete(c.check.had[s.name], ownedKey{s.stream.owns(n.Segment), n.Segment})
+	c.check.forget(s, n.Segment)
 	s.dirty = true
 	c.say(s.name, "%v is lost on this disk", n)
 }
