@@ -80,8 +80,9 @@ func (c *cluster) otherSite() {
 	}
 	switch x := c.rng.Float64(); {
 	case x < 0.3:
-		c.far.held = true
-		c.later(5*time.Second, 30*time.Second, func() { c.far.held = false })
+		far := c.far
+		far.held = true
+		c.later(5*time.Second, 30*time.Second, func() { far.held = false })
 	case x < 0.7:
 		c.failoverFar()
 	default:

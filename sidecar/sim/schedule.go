@@ -2,7 +2,9 @@ package sim
 
 import (
 	"bytes"
+	"fmt"
 	"io"
+	"runtime/debug"
 	"time"
 
 	"github.com/walbaton/walbaton/archiver"
@@ -23,9 +25,15 @@ const (
 )
 
 // Run plays one seed in an empty folder, best on tmpfs, and counts what occurred.
-func Run(seed uint64, dir string, tally *Tally) Result {
+func Run(seed uint64, dir string, tally *Tally) (r Result) {
 	c := newCluster(seed, dir, tally)
 	defer c.remove()
+	defer func() {
+		if p := recover(); p != nil { // one seed is broken, and the others are played all the same
+			c.say("!!", "panic: %v\n%s", p, debug.Stack())
+			r = Result{Seed: seed, Log: c.log.Bytes(), Errs: append(c.check.errs, fmt.Sprintf("panic: %v", p))}
+		}
+	}()
 	tally.Seed()
 	if c.chance(0.8) {
 		c.faults = rates{drop: 0.01, hang: 0.004, lost: 0.01, late: 0.01, stale: 0.01, slow: 0.02}

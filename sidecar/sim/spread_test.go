@@ -50,6 +50,7 @@ func spread(t *testing.T, tally *Tally, n int) {
 				mu.Lock()
 				if err != nil {
 					t.Errorf("seeds from %d: %v", *first+uint64(i), err)
+					fmt.Fprintf(os.Stderr, "seeds from %d: %v\n", *first+uint64(i), err)
 				}
 				for _, b := range o.Broken {
 					bad++
