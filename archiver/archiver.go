@@ -229,7 +229,7 @@ func (a *Archiver) own(srv Server) wal.History {
 	case srv.Timeline == 1:
 		return wal.History{Timeline: 1}
 	}
-	h, _, err := a.local.q.History(srv.Timeline)
+	h, err := a.local.history(srv.Timeline)
 	if err != nil {
 		return wal.History{}
 	}
