@@ -57,6 +57,7 @@ func (n *node) resolve(s *site, al archiver.Alarm) {
 		if err == nil {
 			n.say(n.name, "resolve %v, row %s: %s", name, al.Row, o.Decision)
 			n.fault("resolve " + string(o.Decision))
+			n.decided = n.now
 			return
 		}
 		n.say(n.name, "resolve %v, row %s: not %s: %s", name, al.Row, o.Decision, n.clean(err))

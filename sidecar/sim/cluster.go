@@ -24,28 +24,29 @@ const (
 // cluster is everything: the nodes, Patroni's keys, the two stores and what is known to be true.
 type cluster struct {
 	*world
-	seed   uint64
-	dir    string
-	names  []string
-	nodes  map[string]*node
-	srv    map[string]*server
-	dcs    *dcsmem.Server
-	store  *mem.Store
-	truth  *truth
-	check  *checker
-	tally  *Tally
-	policy leader.Policy // of the nodes that nobody changed
-	maxLag uint64
-	mode   string
-	slots  bool    // the primary keeps WAL for its standbys
-	admin  bool    // somebody looks at the alarms
-	paused bool    // Patroni's maintenance mode
-	far    *server // the primary of another site, which this standby cluster follows; nil in other clusters
-	lagged bool    // a lagging standby may be elected
-	prefer string
-	rate   time.Duration // between two writes of the primary
-	healed bool
-	stamp  int64 // of the last write: every content has an mtime of its own
+	seed    uint64
+	dir     string
+	names   []string
+	nodes   map[string]*node
+	srv     map[string]*server
+	dcs     *dcsmem.Server
+	store   *mem.Store
+	truth   *truth
+	check   *checker
+	tally   *Tally
+	policy  leader.Policy // of the nodes that nobody changed
+	maxLag  uint64
+	mode    string
+	slots   bool      // the primary keeps WAL for its standbys
+	admin   bool      // somebody looks at the alarms
+	decided time.Time // when that person last decided something
+	paused  bool      // Patroni's maintenance mode
+	far     *server   // the primary of another site, which this standby cluster follows; nil in other clusters
+	lagged  bool      // a lagging standby may be elected
+	prefer  string
+	rate    time.Duration // between two writes of the primary
+	healed  bool
+	stamp   int64 // of the last write: every content has an mtime of its own
 
 	contents map[int64]*content // by mtime
 	scratch  scratch
