@@ -235,8 +235,8 @@ func (k *checker) stuck() []string {
 		n := k.c.nodes[name]
 		return n.site != nil && len(n.site.a.Alarms()) > 0
 	})
-	if asked && !k.c.admin || k.c.now.Sub(k.c.decided) < 2*time.Minute {
-		return nil // the others wait for the node that a person is asked about; one who decides goes from file to file
+	if asked && !k.c.admin {
+		return nil // the others wait for the node that a person is asked about
 	}
 	var out []string
 	for _, name := range k.c.names {
