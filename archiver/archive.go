@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/walbaton/walbaton/archiver/seal"
@@ -79,11 +80,13 @@ func (f Floor) Covers(s wal.Segment) bool {
 // Archive is the folder of one PostgreSQL cluster, <scope>/<system identifier>, in one store:
 // its keys, its identity, its floors. It decides nothing about who may write.
 type Archive struct {
-	store  store.Store
-	root   string
-	id     Identity
-	floors []Floor
-	begun  bool
+	store store.Store
+	root  string
+	id    Identity
+	begun bool
+
+	mu     sync.Mutex
+	floors []Floor // replaced, never changed
 }
 
 // OpenArchive reads archive.json and the floors. fs.ErrNotExist means that the store answered and
@@ -142,6 +145,8 @@ func (a *Archive) ReadFloors(ctx context.Context) error {
 		}
 		floors = append(floors, f)
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.floors = floors
 	return nil
 }
@@ -153,7 +158,11 @@ func (a *Archive) Begun() bool { return a.begun }
 func (a *Archive) Identity() Identity { return a.id }
 
 // Floors gives the first floor and all later ones.
-func (a *Archive) Floors() []Floor { return a.floors }
+func (a *Archive) Floors() []Floor {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.floors
+}
 
 // SegmentSize is that of every segment in the archive.
 func (a *Archive) SegmentSize() wal.SegmentSize { return a.id.SegmentSize }
@@ -169,7 +178,7 @@ func (a *Archive) BelowFloor(n wal.Name) bool {
 	if n.Kind == wal.KindHistory {
 		return false
 	}
-	return slices.ContainsFunc(a.floors, func(f Floor) bool { return f.Covers(n.Segment) })
+	return slices.ContainsFunc(a.Floors(), func(f Floor) bool { return f.Covers(n.Segment) })
 }
 
 // Key is where n lives: one name, one key, whatever the codec.

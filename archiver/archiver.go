@@ -60,8 +60,9 @@ type Archiver struct {
 
 	mu       sync.Mutex
 	busy     map[wal.Name]bool
-	failed   map[wal.Name]failure   // files that could not be shipped, and why
-	waits    map[wal.Name]time.Time // cut segments that no timeline switch explains yet, since when
+	failed   map[wal.Name]failure     // files that could not be shipped, and why
+	waits    map[wal.Name]time.Time   // cut segments that no timeline switch explains yet, since when
+	differ   map[wal.Name]seal.Digest // whole segments of ours that are others than the archive's (row 6c)
 	alarms   map[string]Alarm
 	put      putState
 	term     uint64 // 0 outside a term
@@ -74,6 +75,7 @@ type Archiver struct {
 	released int                    // files that have left keep_dir since it was last empty
 
 	stoppingSince, stoppedSince time.Time // PostgreSQL, as pushes found it
+	floorsRead                  time.Time // when the archive was last asked for new floors
 }
 
 // failure is why a file was not shipped the last time, and when to try again.
@@ -123,7 +125,8 @@ func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Option
 		o: o, archive: a, scope: scope, server: server, sealer: sealer,
 		local: newLocal(q, a.SegmentSize(), a.Identity().SystemID),
 		cover: newCoverage(), bell: newBell(), m: newMetrics(o.Metrics), log: o.Log,
-		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{}, asked: map[question]time.Time{},
+		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, differ: map[wal.Name]seal.Digest{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{}, asked: map[question]time.Time{},
+		floorsRead: o.Now(), // a was opened just now
 	}
 	if err := r.openKeep(); err != nil {
 		// Shipping goes on: only what a stopped server alone has is less safe.
@@ -173,6 +176,7 @@ func (a *Archiver) forgetGone() {
 	a.mu.Lock()
 	maps.DeleteFunc(a.failed, func(n wal.Name, _ failure) bool { return gone(n) })
 	maps.DeleteFunc(a.waits, func(n wal.Name, _ time.Time) bool { return gone(n) })
+	maps.DeleteFunc(a.differ, func(n wal.Name, _ seal.Digest) bool { return gone(n) })
 	maps.DeleteFunc(a.orphaned, func(n wal.Name, _ seal.Digest) bool { return gone(n) })
 	over := a.endAlarms(func(al Alarm) bool {
 		n, err := wal.ParseName(al.Name, a.archive.SegmentSize())
@@ -226,7 +230,7 @@ func (a *Archiver) own(srv Server) wal.History {
 	case srv.Timeline == 1:
 		return wal.History{Timeline: 1}
 	}
-	h, _, err := a.local.q.History(srv.Timeline)
+	h, err := a.local.history(srv.Timeline)
 	if err != nil {
 		return wal.History{}
 	}
@@ -288,11 +292,11 @@ func (a *Archiver) isKept(n wal.Name) bool {
 func (a *Archiver) request(n wal.Name, c Cluster) request {
 	srv := a.server()
 	kept := a.isKept(n)
-	open, vouched := a.cover.open(n), a.cover.isVouched(vouch{n.Segment.Timeline, kept})
+	open, vouched, parted := a.cover.open(n), a.cover.isVouched(vouch{n.Segment.Timeline, kept}), !kept && a.parted(n)
 	c.Line = a.line(c)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return request{name: n, cluster: c, server: srv, own: a.own(srv), baton: a.term != 0, kept: kept, open: open, vouched: vouched}
+	return request{name: n, cluster: c, server: srv, own: a.own(srv), baton: a.term != 0, kept: kept, open: open, vouched: vouched, parted: parted}
 }
 
 // line is the line as this node knows it: the leader's, or without a DCS our own primary's.
@@ -388,9 +392,10 @@ func Reason(s store.Store, err error) string {
 	return err.Error()
 }
 
-// note keeps the health of the store: an error that is an answer of the store is none.
+// note keeps the health of the store: an error that is an answer of the store is none. One object that cannot be used
+// is such an answer: else its reader would give the baton away again and again.
 func (a *Archiver) note(err error) {
-	if err == nil || errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, context.Canceled) {
+	if err == nil || errors.Is(err, fs.ErrExist) || unusable(err) || errors.Is(err, context.Canceled) {
 		return
 	}
 	a.mu.Lock()

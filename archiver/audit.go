@@ -127,7 +127,7 @@ func (a *Archive) Audit(ctx context.Context, o AuditOptions) (*Audit, error) {
 	}
 	x := &auditor{a: a, o: o, inv: newInventory(), histories: map[wal.Timeline]wal.History{}, present: map[wal.Timeline]bool{}}
 	x.rep = &Audit{
-		Archive: a.String(), Scope: a.id.Scope, SystemID: a.id.SystemID, SegmentSize: a.id.SegmentSize, Deep: o.Deep, Floors: a.floors,
+		Archive: a.String(), Scope: a.id.Scope, SystemID: a.id.SystemID, SegmentSize: a.id.SegmentSize, Deep: o.Deep, Floors: a.Floors(),
 		Timelines: []AuditTimeline{}, Problems: []Problem{}, Notes: []string{}, Orphans: []string{},
 	}
 	if !o.Deep {
@@ -336,7 +336,7 @@ func (x *auditor) recheck(ctx context.Context) error {
 	if err := x.a.ReadFloors(ctx); err != nil {
 		return err
 	}
-	x.rep.Floors = x.a.floors
+	x.rep.Floors = x.a.Floors()
 	for _, h := range holes {
 		for o, err := range x.a.List(ctx, h.Timeline, h.First) {
 			if err != nil {

@@ -166,7 +166,7 @@ func (x *auditor) timelines() []wal.Timeline {
 // floorOn gives the number of the first segment of t that a floor promises, and whether one does.
 func (x *auditor) floorOn(t wal.Timeline) (uint64, bool) {
 	no, ok := uint64(0), false
-	for _, f := range x.a.floors {
+	for _, f := range x.a.Floors() {
 		if f.Timeline == t || slices.Contains(f.Ancestors, t) {
 			no, ok = max(no, uint64(f.LSN)/uint64(x.a.id.SegmentSize)), true
 		}
@@ -303,7 +303,7 @@ func (x *auditor) noteIdleHistories() {
 func (x *auditor) frontier() wal.LSN {
 	size := x.a.id.SegmentSize
 	var from wal.LSN
-	for _, f := range x.a.floors {
+	for _, f := range x.a.Floors() {
 		if _, ok := x.line.End(f.Timeline); ok {
 			from = max(from, f.LSN)
 		}

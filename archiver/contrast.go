@@ -75,7 +75,7 @@ func (c *Call) freshen(ctx context.Context, f *Facts) {
 // ledHere says whether our history of t is the one that the line has: two servers can have been promoted to one number,
 // and the dead one's history tells of another fork. What cannot be read counts as the line's: a person is to look at it.
 func (a *Archiver) ledHere(t wal.Timeline, line wal.History) bool {
-	ours, _, err := a.local.q.History(t)
+	ours, err := a.local.history(t)
 	if err != nil {
 		return true
 	}

@@ -31,6 +31,13 @@ type local struct {
 	files    map[wal.Name]*localFile
 	reading  map[wal.Name]chan struct{} // closed when that reading has ended
 	archived map[wal.Segment]wal.Joint  // of files that are gone, and that the archive has
+	lines    map[wal.Timeline]lineFile  // histories as they were last read
+}
+
+// lineFile is a history file that was read.
+type lineFile struct {
+	ident   queue.Ident
+	history wal.History
 }
 
 // localFile is one file as the last scan and the last read saw it.
@@ -58,7 +65,30 @@ type content struct {
 
 func newLocal(q *queue.Queue, size wal.SegmentSize, systemID uint64) *local {
 	return &local{q: q, size: size, systemID: systemID, files: map[wal.Name]*localFile{},
-		reading: map[wal.Name]chan struct{}{}, archived: map[wal.Segment]wal.Joint{}}
+		reading: map[wal.Name]chan struct{}{}, archived: map[wal.Segment]wal.Joint{}, lines: map[wal.Timeline]lineFile{}}
+}
+
+// history gives pg_wal's history of t, read anew only when the file is another one: every push asks for it, again and again.
+func (l *local) history(t wal.Timeline) (wal.History, error) {
+	id, err := l.q.Ident(wal.HistoryName(t))
+	if err != nil {
+		return wal.History{}, err
+	}
+	l.mu.Lock()
+	known, ok := l.lines[t]
+	l.mu.Unlock()
+	if !ok || known.ident != id {
+		known.ident = id
+		if known.history, _, err = l.q.History(t); err != nil {
+			return wal.History{}, err
+		}
+		l.mu.Lock()
+		l.lines[t] = known
+		l.mu.Unlock()
+	}
+	h := known.history
+	h.Forks = slices.Clone(h.Forks)
+	return h, nil
 }
 
 // scan reads the folder once. What is gone is forgotten.

@@ -14,6 +14,7 @@ type request struct {
 	kept    bool        // it was set aside, and is not of timeline 1: the server beside us may have been rewound since
 	open    bool        // the archive has one of the timeline's segments; for a history, that history will do
 	vouched bool        // the archive's timeline is ours: one of our segments compared equal, or we opened it
+	parted  bool        // and yet an earlier segment of ours is whole, and another one than the archive's
 }
 
 // permit is the answer; why says what is missing when it is no.
@@ -46,6 +47,13 @@ func (r request) speaksFor(t wal.Timeline) bool {
 	return rc.Streaming && r.cluster.Leader != "" && rc.Port == r.cluster.LeaderPort && rc.Host == r.cluster.LeaderHost
 }
 
+// second says whether our server is the second primary of timeline t: somebody started it by hand, and Patroni's leader is another
+// node that is on t too. What the two write from there on has the same names and is not the same.
+func (r request) second(t wal.Timeline) bool {
+	return !r.cluster.NoDCS && r.server.State == ServerPrimary && r.server.Timeline == t && r.cluster.Line.Timeline == t &&
+		r.cluster.Leader != "" && !r.cluster.IsLeader()
+}
+
 // mayPut decides about segments and histories. Backup labels and partial segments need no leave.
 func mayPut(r request) permit {
 	t := r.name.Segment.Timeline
@@ -60,6 +68,12 @@ func mayPut(r request) permit {
 	}
 	if place := r.cluster.PlaceOf(r.name.Segment); place == OnBranch {
 		return refuse("it lies on a branch")
+	}
+	switch {
+	case r.second(t):
+		return refuse("our server writes the timeline that " + r.cluster.Leader + " leads the cluster on")
+	case r.parted:
+		return refuse("an earlier segment of ours is another one than the archive's (row 6c)")
 	}
 	if !r.open && (r.cluster.Answered || !r.vouched) {
 		return mayOpen(r, t)

@@ -180,7 +180,7 @@ func (a *Archiver) historyOf(t wal.Timeline) (wal.History, bool) {
 	if t == 1 {
 		return wal.History{Timeline: 1}, true
 	}
-	h, _, err := a.local.q.History(t)
+	h, err := a.local.history(t)
 	return h, err == nil
 }
 

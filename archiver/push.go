@@ -108,7 +108,32 @@ func (c *Call) Step(ctx context.Context) (r Reply, done bool) {
 		f.Resolved = a.decided(c.n, read.digest)
 		v = Judge(f)
 	}
+	if v.Code != 0 && f.Archive == Absent && a.floorsRaised(ctx) {
+		f.BelowFloor = a.archive.BelowFloor(c.n)
+		v = Judge(f)
+	}
 	return c.act(ctx, v, f, read)
+}
+
+// floorsRaised reads the floors, if that was not done for rereadAfter, and says whether there are more of them: what expire
+// deleted from the archive is waited for by nobody.
+func (a *Archiver) floorsRaised(ctx context.Context) bool {
+	now := a.o.Now()
+	a.mu.Lock()
+	due := now.Sub(a.floorsRead) >= rereadAfter
+	if due {
+		a.floorsRead = now
+	}
+	a.mu.Unlock()
+	if !due {
+		return false
+	}
+	had := len(a.archive.Floors())
+	if err := a.archive.ReadFloors(ctx); err != nil {
+		a.note(err)
+		return false
+	}
+	return len(a.archive.Floors()) > had
 }
 
 // gather finds the facts that cost something, the cheapest first and none that no row needs.
@@ -198,6 +223,9 @@ func (c *Call) ask(ctx context.Context, f *Facts, read *content, shipped bool) e
 		if c.n.Kind == wal.KindSegment {
 			if c.contrast, err = a.contrast(ctx, c.n, read); err != nil {
 				return err
+			}
+			if c.contrast == BothWhole {
+				a.parts(c.n, read)
 			}
 		}
 		c.found = Different

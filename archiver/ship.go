@@ -170,6 +170,10 @@ func (a *Archiver) Ship(ctx context.Context, n wal.Name) error {
 	if a.cover.has(n) {
 		return nil // another loop was faster: it chose the same file before this one was in the archive
 	}
+	if err := a.follows(ctx, n); err != nil {
+		a.fail(n, err)
+		return err
+	}
 	p := a.permit(ctx, n)
 	if p.vouch && a.vouchFor(ctx, n) {
 		p = a.permit(ctx, n)

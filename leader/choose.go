@@ -61,6 +61,9 @@ func (v View) choose(spare string) Choice {
 	if pick != "" {
 		return Choice{Member: pick, Rule: RulePolicy, Why: why}
 	}
+	if member, ok := v.instead(able, spare); ok {
+		return Choice{Member: member, Rule: RulePolicy, Why: why + ", and the holder does not stream, but it does"}
+	}
 	if holder, _, ok := v.Holder(); ok && v.mayStay(holder, able) {
 		if v.Baton.Held() {
 			return Choice{Member: holder, Rule: RuleHolder, Why: why + ", so the holder stays"}
@@ -112,6 +115,18 @@ func (v View) mayStay(holder string, able []string) bool {
 	}
 	_, ok := v.own(holder)
 	return ok && v.Tag(holder) != TagNever && len(able) == 0
+}
+
+// instead gives the member that is to have the baton while the leader cannot, because the holder gets no new WAL: it lags, or reads
+// an archive that only it could fill. What it has not got yet it does not lack, so rule 2 would never move the baton.
+func (v View) instead(able []string, spare string) (member string, ok bool) {
+	holder := v.Baton.Holder
+	_, maxLag := v.Policy()
+	if !v.Baton.Held() || holder == v.Cluster.Leader || v.streams(holder, maxLag) || holder == spare && v.follows(holder) {
+		return "", false
+	}
+	member = v.replica(able, maxLag, spare)
+	return member, member != ""
 }
 
 // errand is rule 2: a holder with an errand stays until it is done; else the first segment

@@ -34,6 +34,16 @@ var choices = []struct {
 	{"holder's store is silent, another's answers", func(s *scope) *scope { return s.change("n1", storeDown).holds("n1", "", "") }, " nobody"},
 	{"all stores are silent: the holder stays", func(s *scope) *scope { return s.all(storeDown).holds("n1", "", "") }, "n1 holder"},
 	{"leader tagged never", func(s *scope) *scope { return never("n1")(s).holds("n2", "", "") }, "n2 holder"},
+	{"leader tagged never, and the holder reads the archive only: one that streams", func(s *scope) *scope {
+		s.nodes["members/n3"] = memberKey("n3", "replica", `,"replication_state":"in archive recovery"`)
+		return never("n1")(s).holds("n3", "", "")
+	}, "n2 policy"},
+	{"leader tagged never, and nobody streams: the holder stays", func(s *scope) *scope {
+		for _, n := range []string{"n2", "n3"} {
+			s.nodes["members/"+n] = memberKey(n, "replica", `,"replication_state":"in archive recovery"`)
+		}
+		return never("n1")(s).holds("n3", "", "")
+	}, "n3 holder"},
 	{"holder tagged never", func(s *scope) *scope { return never("n2")(s).gone("n1").holds("n2", "", "") }, " nobody"},
 	{"holder tagged never, all stores silent", func(s *scope) *scope { return never("n2")(s).all(storeDown).holds("n2", "", "") }, " nobody"},
 	{"tag from the record while Patroni's key is gone", func(s *scope) *scope {
@@ -162,6 +172,9 @@ var choices = []struct {
 		return s.all(replicaPolicy).holds("n3", "", "")
 	}, "n3 holder"},
 	{"the leader's policy is in force", func(s *scope) *scope { return s.change("n1", replicaPolicy).holds("n1", "", "") }, "n2 policy"},
+	{"also when a holder with another one would send the baton back", func(s *scope) *scope {
+		return s.change("n1", replicaPolicy).holds("n2", "", "")
+	}, "n2 policy"},
 	{"not the holder's", func(s *scope) *scope { return s.change("n3", replicaPolicy).holds("n3", "", "") }, "n1 policy"},
 	{"but while the leader's sidecar is gone", func(s *scope) *scope {
 		return s.gone("n1").change("n3", replicaPolicy).holds("n3", "", "")

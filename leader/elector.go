@@ -264,8 +264,9 @@ func (r *run) do(a Action) {
 		r.request(a, func(ctx context.Context) func(time.Time) {
 			got, err := r.d.Read(ctx)
 			r.answered("read", a.At, err)
+			v := NewView(r.o.Self, got, a.At)
 			return func(now time.Time) {
-				r.m.ReadDone(now, got, err)
+				r.m.ReadDone(now, v, err)
 				r.notify()
 			}
 		})

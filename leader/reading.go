@@ -1,24 +1,20 @@
 package leader
 
-import (
-	"time"
-
-	"github.com/walbaton/walbaton/leader/dcs"
-)
+import "time"
 
 // This file is the Machine's ear and mouth: what it makes of a reading, and the record it
 // keeps in the DCS.
 
-// ReadDone reports what a read answered.
-func (m *Machine) ReadDone(now time.Time, r dcs.Reading, err error) {
-	sent := m.read.sent
+// ReadDone reports what a read answered: the view of it that NewView gives our member, asked for at
+// Action.At. The machine keeps the view, and changes its Records.
+func (m *Machine) ReadDone(now time.Time, v View, err error) {
 	m.read.end(now)
 	if err != nil {
 		m.fresh, m.candidacy = false, false
 		m.nextRead = now.Add(m.retry())
 		return
 	}
-	m.understand(now, NewView(m.o.Self, r, sent))
+	m.understand(now, v)
 }
 
 func (m *Machine) understand(now time.Time, v View) {

@@ -136,18 +136,18 @@ func ascii(text []byte) string {
 // ParseRecord reads what a sidecar wrote. Unknown fields are ignored. Of a newer major
 // version only Version is filled, without an error; see Record.Readable.
 func ParseRecord(text string) (Record, error) {
-	var head struct {
-		Version int `json:"version"`
-	}
-	if err := json.Unmarshal([]byte(text), &head); err != nil {
-		return Record{}, fmt.Errorf("parse record: %w", err)
-	}
-	if head.Version != RecordVersion {
-		return Record{Version: head.Version}, nil
-	}
 	var r Record
 	if err := json.Unmarshal([]byte(text), &r); err != nil {
-		return Record{}, fmt.Errorf("parse record: %w", err)
+		var head struct { // a newer version may give any other field another type
+			Version int `json:"version"`
+		}
+		if json.Unmarshal([]byte(text), &head) != nil || head.Version == RecordVersion {
+			return Record{}, fmt.Errorf("parse record: %w", err)
+		}
+		r.Version = head.Version
+	}
+	if r.Version != RecordVersion {
+		return Record{Version: r.Version}, nil
 	}
 	return r, nil
 }

@@ -279,7 +279,7 @@ func (n *simNode) outcome(a Action, r dcs.Reading, l dcs.Lease, err error) func(
 	return func(now time.Time) {
 		switch a.Op {
 		case OpRead:
-			n.m.ReadDone(now, r, err)
+			n.m.ReadDone(now, NewView(n.name, r, a.At), err)
 		case OpClaim:
 			n.m.ClaimDone(now, l, err)
 		case OpRenew:

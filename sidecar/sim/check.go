@@ -5,7 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,26 +22,33 @@ import (
 //   - P1 when a push answers 0: what the archive, orphans/ and the floors hold at that moment.
 //   - P2 and P3 when an object arrives.
 //   - P4 after every event: at most one term lives; and when a segment is sent: by whom.
+//   - Peace at the end: when nothing happens any more the baton stays where it is.
+//   - No push waits for ever: in the end nothing is .ready where an archiver runs, or an alarm tells a person. Where an
+//     administrator looks after the alarms nothing is left at all.
 //   - P5 at the end. Owed is, above the floor and on the line of the leader at the end:
-//     (a) what a surviving disk has as a whole good segment when the last fault has ended, and, where it was not
-//     protected by then (a status other than .ready, or archive_mode=on), still has at the very end;
+//     (a) what a surviving disk has as a whole good segment when the last fault has ended, unless Patroni clones it anew
+//     after that, and, where it was not protected by then (a status other than .ready, or archive_mode=on), still has at the very end;
 //     (b) with archive_mode=always, also every segment that any server ever completed, by writing or by
 //     streaming, unless every server that did lost it to a wiped data directory, to a rewind while its sidecar
 //     was down, or to a rewind while the leader that was believed to have it lost it later.
+//     What only members with the tag "never" have is not owed (DESIGN section 6, rule 1).
 //     Owed segments must be in the archive with the right bytes, in the end, with no human step. Where a server was
 //     promoted to a number that the archive already has of another server's timeline, because it could not ask the archive, no
 //     segment of that number is owed: the first whose leader opened it keeps it (P2, row 6c), and a person has to act.
 //     Nor is a segment that lies in a keep_dir while the archive has none of its timeline: two servers may have had that
 //     number, nothing can be compared, and the copy stays where it is.
 type checker struct {
-	c         *cluster
-	errs      []string
-	had       map[string]map[ownedKey]bool // by member: (b)
-	epoch     uint64
-	healedAt  time.Time
-	rewinding bool
-	lines     []*stream // that Patroni's leaders were on
-	spoiled   map[wal.Name]bool
+	c        *cluster
+	errs     []string
+	had      map[string]map[ownedKey]bool // by member: (b)
+	epoch    uint64
+	twoSince time.Time // when a second primary of one timeline was last started
+	healedAt time.Time
+	restless int                          // terms that began when nothing happened any more
+	atHeal   map[ownedKey]map[string]bool // (a)
+	lines    []*stream                    // that Patroni's leaders were on
+	spoiled  map[wal.Name]bool
+	accepted map[seal.Digest]bool // by an administrator
 }
 
 type ownedKey struct {
@@ -50,7 +57,7 @@ type ownedKey struct {
 }
 
 func newChecker(c *cluster) *checker {
-	return &checker{c: c, had: map[string]map[ownedKey]bool{}, spoiled: map[wal.Name]bool{}}
+	return &checker{c: c, had: map[string]map[ownedKey]bool{}, spoiled: map[wal.Name]bool{}, accepted: map[seal.Digest]bool{}}
 }
 
 func (k *checker) fail(promise, format string, args ...any) {
@@ -89,6 +96,11 @@ func (k *checker) term(n *node, epoch uint64) {
 		k.fail("P4", "%s begins term %d after term %d", n.name, epoch, k.epoch)
 	}
 	k.epoch = epoch
+	if k.c.quiet() && k.c.now.After(k.c.check.healedAt.Add(50*time.Second)) {
+		if k.restless++; k.restless == 6 {
+			k.fail("peace", "nothing happens, and the baton goes to and fro")
+		}
+	}
 }
 
 // raced is how long a leader that looked whether a timeline is open may not know that it has been: the answer can be stale.
@@ -105,6 +117,10 @@ func (k *checker) sends(n *node, object string) {
 	began := k.c.truth.objects[key(wal.HistoryName(t))].from == n.name
 	if k.c.truth.opened[t] == nil && !began && k.c.now.Sub(n.spoke) > 10*time.Second {
 		k.fail("P4", "%s opens timeline %d, and is not the leader's", n.name, t)
+	}
+	if l := k.c.srv[k.c.leaderKey]; n.pg.state == archiver.ServerPrimary && l != nil && l != n.pg && l.state == archiver.ServerPrimary && l.stream != n.pg.stream &&
+		l.stream.tli == t && n.pg.stream.tli == t && k.c.now.Sub(k.twoSince) > 15*time.Second {
+		k.fail("P4", "%s sends %s, and is the second primary of its timeline", n.name, object)
 	}
 	grace := leader.UploadGrace + 500*time.Millisecond
 	if n.term != nil && n.term.ctx.Err() == nil || k.c.now.Sub(n.inTerm) <= grace || k.c.now.Sub(n.resumed) <= grace {
@@ -135,12 +151,25 @@ func (k *checker) owned(s *server, g wal.Segment) {
 // removed is called when PostgreSQL removes a file. With archive_mode=on it may take what nobody archived.
 func (k *checker) removed(s *server, n wal.Name) {
 	if s.mode == "on" && n.Kind == wal.KindSegment {
-		delete(k.had[s.name], ownedKey{s.stream.owns(n.Segment), n.Segment})
+		k.forget(s, n.Segment)
 	}
 }
 
-// lost is called when the data directory goes.
-func (k *checker) lost(s *server) { delete(k.had, s.name) }
+// forget is called when a server loses a segment, whoever of two servers that share its timeline wrote it.
+func (k *checker) forget(s *server, g wal.Segment) {
+	maps.DeleteFunc(k.had[s.name], func(o ownedKey, _ bool) bool { return o.g == g })
+}
+
+// lost is called when the data directory goes. A clone that Patroni decided on may wipe it after the last fault, too.
+func (k *checker) lost(s *server) {
+	delete(k.had, s.name)
+	for _, who := range k.atHeal {
+		delete(who, s.name)
+	}
+}
+
+// mayShip says whether a member's WAL is owed: one that the administrator tagged "never" gets no baton to ship it with.
+func (k *checker) mayShip(name string) bool { return k.c.nodes[name].tag != leader.TagNever }
 
 // rewound is called when pg_rewind is about to delete what only this server has.
 func (k *checker) rewound(s, source *server) {
@@ -158,24 +187,24 @@ func (k *checker) rewound(s, source *server) {
 
 // acknowledged is P1.
 func (k *checker) acknowledged(n *node, name wal.Name, r archiver.Reply) {
-	b, err := os.ReadFile(n.pg.path(name.String()))
+	had, err := k.c.content(n.pg.path(name.String()))
 	if err != nil {
 		return // it went while the answer was on its way
 	}
 	if name.Kind != wal.KindHistory && k.c.truth.belowFloor(name.Segment) {
 		return
 	}
-	d := seal.DigestOf(b)
 	o, ok := k.c.truth.object(name)
-	if ok && o.digest == d {
+	if ok && o.digest == had.digest {
 		return // what a fault did to an object later, its header does not say: that is for verify to find
 	}
 	for key, x := range k.c.truth.objects {
-		if strings.HasPrefix(key, root+"/orphans/") && strings.Contains(key, "/"+name.String()+"-") && x.digest == d {
+		if strings.HasPrefix(key, root+"/orphans/") && strings.Contains(key, "/"+name.String()+"-") && x.digest == had.digest {
 			return
 		}
 	}
 	if name.Kind == wal.KindSegment {
+		b := padded(had.plain)
 		rep, err := wal.Check(bytes.NewReader(b), name.Segment, systemID)
 		must(err)
 		if ok && o.good && rep.State != wal.Complete {
@@ -184,7 +213,7 @@ func (k *checker) acknowledged(n *node, name wal.Name, r archiver.Reply) {
 				return // 6a
 			}
 		}
-		if ok && o.good && rep.State == wal.Complete && !k.wrote(name.Segment, b) {
+		if ok && o.good && rep.State == wal.Complete && !k.wrote(name.Segment, had.plain) {
 			return // 6a: damaged where only the segment before it tells, in the half of a record that began there
 		}
 		if r.Row == "5" && k.forkKept(name.Segment, rep.End) {
@@ -194,10 +223,40 @@ func (k *checker) acknowledged(n *node, name wal.Name, r archiver.Reply) {
 	k.fail("P1", "%s answered 0 for %v by row %s, and it is nowhere", n.name, name, r.Row)
 }
 
+// accept notes that an administrator wants a copy in the archive that is not good: nothing better can get there any more.
+func (k *checker) accept(n wal.Name, d seal.Digest) {
+	k.accepted[d] = true
+	k.spoiled[n] = true
+}
+
+// stuck gives what PostgreSQL still waits for where nothing happens any more, nobody is asked for help, or nobody is there to be asked.
+func (k *checker) stuck() []string {
+	asked := slices.ContainsFunc(k.c.names, func(name string) bool {
+		n := k.c.nodes[name]
+		return n.site != nil && len(n.site.a.Alarms()) > 0
+	})
+	if asked && !k.c.admin {
+		return nil // the others wait for the node that a person is asked about
+	}
+	var out []string
+	for _, name := range k.c.names {
+		s, n := k.c.srv[name], k.c.nodes[name]
+		if s.arch == nil || s.arch.over || n.site == nil || !k.mayShip(name) {
+			continue
+		}
+		ready := s.readyFiles()
+		if len(ready) == 0 {
+			continue
+		}
+		out = append(out, fmt.Sprintf("%s waits for %v, and %d more; alarms %v", name, ready[0], len(ready)-1, n.site.a.Alarms()))
+	}
+	return out
+}
+
 // wrote says whether a server wrote this.
-func (k *checker) wrote(g wal.Segment, b []byte) bool {
+func (k *checker) wrote(g wal.Segment, plain []byte) bool {
 	return slices.ContainsFunc(k.c.streams, func(s *stream) bool {
-		return s.tli == g.Timeline && g.End() <= s.w.Pos() && bytes.Equal(trim(b), trim(s.image(g)))
+		return s.tli == g.Timeline && g.End() <= s.w.Pos() && bytes.Equal(plain, s.image(g))
 	})
 }
 
@@ -221,7 +280,7 @@ func (k *checker) forkKept(g wal.Segment, end wal.LSN) bool {
 // leads notes the lines of the leaders.
 func (k *checker) leads() {
 	s := k.c.srv[k.c.leaderKey]
-	if s == nil || s.stream == nil || s.state != archiver.ServerPrimary {
+	if s == nil || s.stream == nil || !k.c.leads(s) {
 		return
 	}
 	if len(k.lines) == 0 || k.lines[len(k.lines)-1] != s.stream {
@@ -229,9 +288,10 @@ func (k *checker) leads() {
 	}
 }
 
-// survey gives what the disks have as whole good segments: with "protected", what nothing but an error of ours can remove.
-func (k *checker) survey() map[ownedKey][]string {
-	out := map[ownedKey][]string{}
+// survey gives what the disks have as whole good segments, and for each member whether it is protected: nothing but an
+// error of ours can remove it.
+func (k *checker) survey() map[ownedKey]map[string]bool {
+	out := map[ownedKey]map[string]bool{}
 	for _, name := range k.c.names {
 		s := k.c.srv[name]
 		if s.gone || s.stream == nil {
@@ -241,12 +301,15 @@ func (k *checker) survey() map[ownedKey][]string {
 			if n.Kind != wal.KindSegment {
 				continue
 			}
-			b, err := os.ReadFile(s.path(n.String()))
+			has, err := k.c.content(s.path(n.String()))
 			must(err)
 			for own := s.stream; own != nil; own = own.parent {
-				if own.tli == n.Segment.Timeline && n.Segment.End() <= own.w.Pos() && bytes.Equal(trim(b), own.image(n.Segment)) {
-					protected := s.mode == "always" && !there(s.status(n.String(), ".done"))
-					out[ownedKey{own, n.Segment}] = append(out[ownedKey{own, n.Segment}], fmt.Sprint(name, " ", protected))
+				if own.tli == n.Segment.Timeline && n.Segment.End() <= own.w.Pos() && bytes.Equal(has.plain, own.image(n.Segment)) {
+					o := ownedKey{own, n.Segment}
+					if out[o] == nil {
+						out[o] = map[string]bool{}
+					}
+					out[o][name] = s.mode == "always" && !there(s.status(n.String(), ".done"))
 				}
 			}
 		}
@@ -255,7 +318,7 @@ func (k *checker) survey() map[ownedKey][]string {
 }
 
 // missing gives what is owed and not in the archive.
-func (k *checker) missing(atHeal map[ownedKey][]string) []string {
+func (k *checker) missing() []string {
 	line := k.c.srv[k.c.leaderKey]
 	if line == nil || line.stream == nil {
 		if !slices.ContainsFunc(k.c.names, func(name string) bool { return !k.c.srv[name].gone }) {
@@ -266,14 +329,20 @@ func (k *checker) missing(atHeal map[ownedKey][]string) []string {
 	h := line.stream.history()
 	owed := map[ownedKey]string{}
 	now := k.survey()
-	for o, who := range atHeal {
-		if strings.Contains(strings.Join(who, ","), "true") || len(now[o]) > 0 {
-			owed[o] = strings.Join(who, ",")
+	for o, who := range k.atHeal {
+		for _, name := range k.c.names {
+			protected, surveyed := who[name]
+			if _, still := now[o][name]; surveyed && (protected || still) && k.mayShip(name) {
+				owed[o] += fmt.Sprintf(" on %s, protected %v", name, protected)
+			}
 		}
 	}
 	if k.c.mode == "always" {
 		for _, name := range k.c.names {
 			for o := range k.had[name] {
+				if !k.mayShip(name) {
+					continue
+				}
 				owed[o] += " completed by " + name
 			}
 		}
@@ -286,7 +355,7 @@ func (k *checker) missing(atHeal map[ownedKey][]string) []string {
 			continue
 		}
 		who, ok := owed[ownedKey{own, s}]
-		if first := k.c.truth.opened[s.Timeline]; first != nil && first != own {
+		if k.c.truth.opened[s.Timeline] != nil && !slices.Contains(k.c.truth.writers[s.Timeline], own) {
 			continue
 		}
 		if k.c.truth.opened[s.Timeline] == nil && k.aside(s) {

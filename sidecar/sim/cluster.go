@@ -24,30 +24,39 @@ const (
 // cluster is everything: the nodes, Patroni's keys, the two stores and what is known to be true.
 type cluster struct {
 	*world
-	seed   uint64
-	dir    string
-	names  []string
-	nodes  map[string]*node
-	srv    map[string]*server
-	dcs    *dcsmem.Server
-	store  *mem.Store
-	truth  *truth
-	check  *checker
-	tally  *Tally
-	policy leader.Policy
-	mode   string
-	slots  bool // the primary keeps WAL for its standbys
-	lagged bool // a lagging standby may be elected
-	prefer string
-	rate   time.Duration // between two writes of the primary
-	healed bool
-	stamp  int64 // of the last write: every content has an mtime of its own
+	seed    uint64
+	dir     string
+	names   []string
+	nodes   map[string]*node
+	srv     map[string]*server
+	dcs     *dcsmem.Server
+	store   *mem.Store
+	truth   *truth
+	check   *checker
+	tally   *Tally
+	policy  leader.Policy // of the nodes that nobody changed
+	maxLag  uint64
+	mode    string
+	slots   bool      // the primary keeps WAL for its standbys
+	admin   bool      // somebody looks at the alarms
+	decided time.Time // when that person last decided something
+	paused  bool      // Patroni's maintenance mode
+	far     *server   // the primary of another site, which this standby cluster follows; nil in other clusters
+	lagged  bool      // a lagging standby may be elected
+	prefer  string
+	rate    time.Duration // between two writes of the primary
+	healed  bool
+	stamp   int64 // of the last write: every content has an mtime of its own
+
+	contents map[int64]*content // by mtime
+	scratch  scratch
 
 	leaderKey    string
 	leaderUntil  time.Time
 	lastChange   time.Time
 	lastRevision string
 	anyClient    dcs.DCS
+	parsed       leader.View // the last reading that somebody made sense of
 	slowStore    bool
 	streams      []*stream // all that were ever written
 	switchover   string    // the candidate, while one is asked for
@@ -70,7 +79,7 @@ type patroni struct {
 
 func newCluster(seed uint64, dir string, tally *Tally) *cluster {
 	c := &cluster{world: newWorld(seed), seed: seed, dir: dir, nodes: map[string]*node{}, srv: map[string]*server{},
-		written: map[string]string{}, patronis: map[string]*patroni{}, tally: tally}
+		written: map[string]string{}, patronis: map[string]*patroni{}, tally: tally, contents: map[int64]*content{}}
 	clock := func() time.Time { return c.now }
 	c.dcs, c.store = dcsmem.New(clock), mem.New("sim")
 	c.anyClient = c.dcs.Client()
@@ -83,11 +92,12 @@ func newCluster(seed uint64, dir string, tally *Tally) *cluster {
 	if c.chance(0.4) {
 		c.mode = "on"
 	}
+	c.maxLag = pick(c.world, []uint64{64 << 20, 8 << 20, 2 << 20})
 	c.slots, c.rate = c.chance(0.6), c.between(400*time.Millisecond, 3*time.Second)
 	n := pick(c.world, []int{2, 3, 3, 3, 4})
 	c.say("", "seed %d: %d nodes, archive_mode=%s, policy %s, slots %v", seed, n, c.mode, c.policy, c.slots)
 	c.dcs.Put("initialize", fmt.Sprint(uint64(systemID)))
-	c.dcs.Put("config", `{"ttl":10,"loop_wait":2,"retry_timeout":5}`)
+	c.configure()
 	for i := range n {
 		name := fmt.Sprintf("n%d", i+1)
 		c.names = append(c.names, name)
@@ -97,6 +107,7 @@ func newCluster(seed uint64, dir string, tally *Tally) *cluster {
 		c.nodes[name] = newNode(c, name, s)
 		c.patronis[name] = &patroni{c: c, name: name}
 	}
+	c.drawRoles()
 	c.bootstrap()
 	c.after = c.check.step
 	return c
@@ -106,7 +117,7 @@ func newCluster(seed uint64, dir string, tally *Tally) *cluster {
 func (c *cluster) bootstrap() {
 	first := c.srv["n1"]
 	first.initdb()
-	first.stream = newStream(waltest.New(systemID, segmentSize), "n1", nil)
+	first.stream = newStream(waltest.New(systemID, segmentSize), 0, "n1", nil)
 	c.streams = append(c.streams, first.stream)
 	first.flush = first.stream.begin
 	first.from = first.flush
@@ -116,13 +127,20 @@ func (c *cluster) bootstrap() {
 	}
 	c.leaderKey, c.leaderUntil = "n1", c.now.Add(patroniTTL)
 	c.putKey("leader", "n1")
-	first.start(true, nil)
+	if c.chance(0.12) {
+		c.moveAway(first)
+	} else {
+		first.start(true, nil)
+	}
 	for _, name := range c.names {
 		c.startPatroni(name)
 		c.nodes[name].start()
 	}
 	c.in(0, c.workload)
 	c.in(0, c.replicate)
+	if c.admin {
+		c.in(0, c.lookAfter)
+	}
 }
 
 // putKey writes one of Patroni's keys.
@@ -158,6 +176,9 @@ func (c *cluster) workload() {
 			c.writeSome(s)
 		}
 	}
+	if c.far != nil && !c.quiet() {
+		c.writeSome(c.far)
+	}
 	c.in(c.between(c.rate/2, c.rate*3/2), c.workload)
 }
 
@@ -188,7 +209,19 @@ func (c *cluster) replicate() {
 }
 
 // connected says whether two servers reach each other.
-func (c *cluster) connected(a, b *server) bool { return !c.nodes[a.name].cut && !c.nodes[b.name].cut }
+func (c *cluster) connected(a, b *server) bool { return !c.cutOff(a) && !c.cutOff(b) }
+
+func (c *cluster) cutOff(s *server) bool {
+	if n := c.nodes[s.name]; n != nil {
+		return n.cut
+	}
+	return s != c.far || s.held
+}
+
+// leads says whether a server is what the others follow: a primary, or the leader of a standby cluster.
+func (c *cluster) leads(s *server) bool {
+	return s.state == archiver.ServerPrimary || c.far != nil && s.state == archiver.ServerStandby && c.leaderKey == s.name
+}
 
 func (c *cluster) dcsUp(name string) bool {
 	return !c.dcsDown && !c.nodes[name].cut && !c.nodes[name].noDCS
@@ -253,8 +286,11 @@ func (p *patroni) member() string {
 		m["state"], m["role"] = "running", "primary"
 	case archiver.ServerStandby:
 		m["state"] = "running"
-		if s.streaming {
+		switch {
+		case s.streaming:
 			m["replication_state"] = "streaming"
+		case s.nostream:
+			m["replication_state"] = "in archive recovery"
 		}
 	case archiver.ServerStarting:
 		m["state"] = "starting"
@@ -263,6 +299,12 @@ func (p *patroni) member() string {
 	}
 	if s.state == archiver.ServerPrimary || s.state == archiver.ServerStandby {
 		m["timeline"], m["xlog_location"] = s.stream.tli, uint64(s.flush)
+	}
+	if p.c.far != nil && p.c.leads(s) {
+		m["role"] = "standby_leader"
+	}
+	if tag := p.c.nodes[p.name].tag; tag != "" {
+		m["tags"] = map[string]any{leader.TagKey: tag}
 	}
 	b, err := json.Marshal(m)
 	must(err)
@@ -283,6 +325,10 @@ func (c *cluster) expireLeader() {
 func (p *patroni) loop(t *proc) {
 	c, s := p.c, p.c.srv[p.name]
 	if p.fenced {
+		return
+	}
+	if c.paused {
+		p.loopInPause()
 		return
 	}
 	if !c.dcsUp(p.name) {
@@ -315,18 +361,27 @@ func (p *patroni) lead(t *proc) {
 			p.handOver(t, c.srv[to])
 		}
 	case archiver.ServerStandby:
+		if c.far != nil {
+			p.leadStandby(t)
+			return
+		}
 		t.sleep(c.between(40*time.Millisecond, 350*time.Millisecond))
 		if c.leaderKey == p.name && s.state == archiver.ServerStandby {
 			s.promote()
 			p.keepKeys()
 		}
 	case archiver.ServerStopped:
-		if s.gone {
+		switch {
+		case c.far != nil && (s.gone || p.diverged(c.far)):
+			s.cloneFar(t)
+		case c.far != nil:
+			s.start(false, c.far)
+		case s.gone:
 			c.leaderKey = ""
 			c.deleteKey("leader")
-			return
+		default:
+			s.start(s.stream.owner == p.name, nil)
 		}
-		s.start(s.stream.owner == p.name, nil)
 	}
 }
 
@@ -406,7 +461,7 @@ func (p *patroni) race() {
 	c.say(p.name, "takes the leader key")
 	c.putKey("leader", p.name)
 	c.in(c.between(40*time.Millisecond, 350*time.Millisecond), func() {
-		if c.leaderKey == p.name && s.state == archiver.ServerStandby {
+		if c.leaderKey == p.name && s.state == archiver.ServerStandby && c.far == nil {
 			s.promote()
 			p.keepKeys()
 		}
@@ -436,7 +491,7 @@ func (p *patroni) followLeader(t *proc, l *server) {
 		c.say(p.name, "patroni demotes: %s leads", l.name)
 		s.crash()
 	case archiver.ServerStandby:
-		s.up = l
+		s.up = s.upstream(l)
 		if p.diverged(l) || !s.stuck.IsZero() && c.now.Sub(s.stuck) > 15*time.Second {
 			s.stop(t, nil)
 		}
@@ -447,7 +502,7 @@ func (p *patroni) followLeader(t *proc, l *server) {
 
 func (p *patroni) diverged(l *server) bool {
 	s := p.c.srv[p.name]
-	if l.stream == nil || l.state != archiver.ServerPrimary || s.stream == nil {
+	if l.stream == nil || !p.c.leads(l) || s.stream == nil {
 		return false
 	}
 	left, ok := l.stream.descends(s.stream)
@@ -457,7 +512,7 @@ func (p *patroni) diverged(l *server) bool {
 // rejoin starts a stopped server as a standby of the leader, after a recovery, a rewind or a clone where that is needed.
 func (p *patroni) rejoin(t *proc, l *server) {
 	c, s := p.c, p.c.srv[p.name]
-	if l.state != archiver.ServerPrimary {
+	if !c.leads(l) {
 		if !s.gone && !s.crashed && s.stream != nil {
 			s.start(false, l)
 		}
@@ -469,7 +524,7 @@ func (p *patroni) rejoin(t *proc, l *server) {
 		c.count("single-user recovery")
 	}
 	switch {
-	case reclone || p.diverged(l) && c.chance(0.15) && !c.check.rewinding:
+	case reclone || p.diverged(l) && (c.chance(0.15) || c.far != nil || l.stream.tli == s.stream.tli): // pg_rewind sees nothing to do on one timeline
 		if !s.clone(t, l) {
 			return
 		}

@@ -97,7 +97,7 @@ func (c *cluster) bitRot() {
 	_, err = f.WriteAt(b[:], 100)
 	must(err)
 	s.touch(s.path(n.String()))
-	delete(c.check.had[s.name], ownedKey{s.stream.owns(n.Segment), n.Segment})
+	c.check.forget(s, n.Segment)
 	c.say(s.name, "%v is damaged on this disk", n)
 	c.fault("bit rot")
 	c.renew(s, n)

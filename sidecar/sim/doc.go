@@ -1,6 +1,6 @@
 // Package sim plays whole clusters, with everything that can go wrong, on a clock of its own.
 //
-//	schedule ── faults ──▶ cluster  (Patroni: leader key, member keys, failovers, rejoins)
+//	schedule ── faults ──▶ cluster  (Patroni: leader key, member keys, failovers, rejoins, pauses; an administrator)
 //	                         │
 //	                         ├── server × n  (PostgreSQL: pg_wal and archive_status on tmpfs)
 //	                         └── node × n    (our sidecar: the real steps of leader and archiver)
@@ -22,4 +22,6 @@
 //	go test ./sidecar/sim                                     # a handful of seeds
 //	go test ./sidecar/sim -sim.seeds=2000 -sim.first=1        # with the table of what occurred
 //	go test ./sidecar/sim -run TestSeeds -sim.seeds=1 -sim.first=77 -sim.log=/tmp/77.log
+//	go test ./sidecar/sim -run TestSeeds -timeout 0 -sim.seeds=50000 -sim.procs=2            # with progress on stderr
+//	go test ./sidecar/sim -run TestSeeds -timeout 0 -sim.seeds=50000 -sim.procs=1 -sim.for=2h # as many as there is time for
 package sim

@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/walbaton/walbaton/leader"
@@ -77,6 +78,7 @@ func (n *node) do(a leader.Action) {
 	case leader.OpBegin:
 		n.say(n.name, "term %d begins by rule %s: %s", a.Term.Epoch, a.Term.Choice.Rule, a.Term.Choice.Why)
 		n.count("rule " + string(a.Term.Choice.Rule))
+		n.began(a.Term)
 		n.check.term(n, a.Term.Epoch)
 		if n.policy == leader.PolicyReplica && n.leaderKey != n.name && len(n.streams) == 1 {
 			n.fault("timeline 1 under the policy replica")
@@ -87,6 +89,7 @@ func (n *node) do(a leader.Action) {
 	case leader.OpEnd:
 		n.say(n.name, "term %d ends: %v", n.epoch, a.Cause)
 		n.ended(a.Cause)
+		n.fellBehind(a.Cause)
 		n.term.end(a.Cause)
 	case leader.OpWatch:
 		n.watch1(a.Since)
@@ -217,11 +220,22 @@ func (c *cluster) expired() bool {
 	return changed
 }
 
+// view is leader.NewView. What it parses is the same for every node that reads this revision, and parsed once.
+func (n *node) view(r dcs.Reading, at time.Time) leader.View {
+	if r.Revision == "" || r.Revision != n.parsed.Reading.Revision {
+		n.parsed = leader.NewView("", r, time.Time{})
+	}
+	v := n.parsed
+	v.Self, v.At, v.Records = n.name, at, maps.Clone(v.Records)
+	return v
+}
+
 func (n *node) report(now time.Time, a leader.Action, r dcs.Reading, l dcs.Lease, err error) {
 	switch a.Op {
 	case leader.OpRead:
-		n.m.ReadDone(now, r, err)
+		n.m.ReadDone(now, n.view(r, a.At), err)
 		n.changed++
+		n.last = nil
 	case leader.OpClaim:
 		n.m.ClaimDone(now, l, err)
 	case leader.OpRenew:

@@ -47,6 +47,9 @@ func troubles() []trouble {
 		{"ready again", 4, (*cluster).readyAgain},
 		{"base backup", 5, (*cluster).baseBackup},
 		{"replication stands still", 4, (*cluster).replicationHeld},
+		{"rolling change of the policy", 4, (*cluster).rollingChange},
+		{"tags change", 5, (*cluster).changeTags},
+		{"pause", 8, (*cluster).pausePatroni},
 	}
 }
 
@@ -82,8 +85,8 @@ func (c *cluster) holder() *node {
 }
 
 func (c *cluster) primary() *server {
-	if s := c.srv[c.leaderKey]; s != nil && s.state == archiver.ServerPrimary {
-		return s
+	if s := c.srv[c.leaderKey]; s != nil && s.stream != nil && c.leads(s) {
+		return s // of a standby cluster, the standby leader
 	}
 	return nil
 }
@@ -91,7 +94,7 @@ func (c *cluster) primary() *server {
 func (c *cluster) standby() *server {
 	var all []*server
 	for _, name := range c.names {
-		if s := c.srv[name]; s.state == archiver.ServerStandby && s.stream != nil {
+		if s := c.srv[name]; s.state == archiver.ServerStandby && s.stream != nil && !s.nostream {
 			all = append(all, s)
 		}
 	}
@@ -115,9 +118,21 @@ func (c *cluster) sidecarCrash() {
 }
 
 func (c *cluster) sidecarStop() {
-	n := c.victim()
+	c.victim().restart(5*time.Second, 30*time.Second)
+}
+
+// restart stops the sidecar, and starts it some time after it has stopped: also after the healing, which cannot start what still stops.
+func (n *node) restart(lo, hi time.Duration) {
 	n.stop()
-	c.in(c.between(5*time.Second, 30*time.Second), n.start) // also after the healing, which cannot start what still stops
+	var look func()
+	look = func() {
+		if n.alive() {
+			n.in(time.Second, look)
+			return
+		}
+		n.in(n.between(lo, hi), n.start)
+	}
+	look()
 }
 
 // workReturns ends the work of a term, as an error that nobody foresaw would: the baton goes back.
@@ -413,7 +428,7 @@ func (c *cluster) takeAway(s *server, n wal.Name) {
 	os.Remove(s.status(n.String(), ".ready"))
 	os.Remove(s.status(n.String(), ".done"))
 	os.Remove(c.nodes[s.name].keep + "/" + n.String())
-	delete(c.check.had[s.name], ownedKey{s.stream.owns(n.Segment), n.Segment})
+	c.check.forget(s, n.Segment)
 	s.dirty = true
 	c.say(s.name, "%v is lost on this disk", n)
 }
@@ -437,7 +452,7 @@ func (c *cluster) readyAgain() {
 // baseBackup makes a .backup file on the primary.
 func (c *cluster) baseBackup() {
 	s := c.primary()
-	if s == nil {
+	if s == nil || c.far != nil {
 		return
 	}
 	g := segmentSize.At(s.stream.tli, s.flush)
@@ -462,7 +477,10 @@ func occurrences() []string {
 	for _, f := range []string{"dcs drop", "dcs hang", "dcs lost reply", "dcs late write", "dcs stale read", "dcs slow", "store drop", "store hang",
 		"store lost reply", "store late write", "store stale read", "store slow", "failover to a lagging node", "double promotion to one number", "clone all done",
 		"two holes, nobody owns the first", "both nodes rewound", "slow store at the rewind", "timeline 1 under the policy replica", "status file lost",
-		"bit rot", "archive damaged", "expire"} {
+		"bit rot", "archive damaged", "expire", "mixed policies", "a designated replica takes the baton", "the holder falls behind max_lag",
+		"streams from a standby", "reads the archive only", "resolve keep-archive", "resolve accept", "resolve apart",
+		"the primary dies in a pause", "started by hand", "promoted by hand", "promoted by hand beside the primary", "two primaries on one timeline", "the only primary of a timeline is its second",
+		"standby cluster", "failover in the other site", "failover in the other site to a lagging server", "standby cluster promoted", "the standby leader follows a timeline", "a timeline followed from the archive alone"} {
 		out = append(out, "fault: "+f)
 	}
 	return append(out, "rewind", "clone", "single-user recovery", "switchover", "shipped without the DCS", "opened a timeline without the baton")

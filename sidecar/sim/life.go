@@ -189,31 +189,31 @@ func (s *server) copyFrom(source *server) {
 
 // copyFile copies a file in place, without its zeros.
 func (s *server) copyFile(source *server, n wal.Name) {
-	b, err := os.ReadFile(source.path(n.String()))
+	had, err := s.c.content(source.path(n.String()))
 	must(err)
 	if n.Kind == wal.KindSegment || n.Kind == wal.KindPartial {
 		f, err := os.OpenFile(s.path(n.String()), os.O_RDWR|os.O_CREATE, 0o600)
 		must(err)
 		defer f.Close()
 		must(f.Truncate(0))
-		_, err = f.WriteAt(trim(b), 0)
+		_, err = f.WriteAt(had.plain, 0)
 		must(err)
 		must(f.Truncate(int64(segmentSize)))
 		s.touch(s.path(n.String()))
 		return
 	}
-	s.file(n.String(), b)
+	s.file(n.String(), had.plain)
 }
 
 // clone is a base backup of the source: its WAL since the last checkpoint arrives as .done.
 func (s *server) clone(p *proc, source *server) bool {
-	if source.state != archiver.ServerPrimary || !s.c.connected(s, source) {
+	if !s.c.leads(source) || !s.c.connected(s, source) {
 		return false
 	}
 	s.c.check.lost(s)
 	s.wipe()
 	p.sleep(s.w.between(time.Second, 4*time.Second))
-	if source.state != archiver.ServerPrimary || !s.c.connected(s, source) {
+	if !s.c.leads(source) || !s.c.connected(s, source) {
 		return false
 	}
 	s.initdb()

@@ -32,6 +32,11 @@ type node struct {
 	pg   *server
 	keep string // keep_dir
 
+	policy leader.Policy // what its configuration says; read at the start of the sidecar
+	maxLag uint64
+	tag    leader.Tag // in patroni.yml
+	ownTag leader.Tag // as the sidecar read it at its start
+
 	cut, noDCS, noStore bool // its network, by faults
 	staleList           bool // the listing under way is an old one
 
@@ -39,6 +44,7 @@ type node struct {
 	m        *leader.Machine
 	client   dcs.DCS
 	lens     *wiring.Lens
+	last     *archiver.Cluster // what lens makes of the machine's view, while that stays
 	wakes    int
 	watching bool
 	since    dcs.Reading
@@ -66,7 +72,7 @@ type site struct {
 }
 
 func newNode(c *cluster, name string, s *server) *node {
-	return &node{cluster: c, name: name, pg: s, keep: filepath.Join(c.dir, name, "keep"), client: c.dcs.Client(), host: &host{w: c.world, dead: true}}
+	return &node{cluster: c, name: name, policy: c.policy, maxLag: c.maxLag, pg: s, keep: filepath.Join(c.dir, name, "keep"), client: c.dcs.Client(), host: &host{w: c.world, dead: true}}
 }
 
 func (n *node) alive() bool { return !n.host.dead }
@@ -76,10 +82,11 @@ func (n *node) start() {
 	if n.alive() {
 		return
 	}
-	o := leader.Options{Self: n.name, TTL: batonTTL, Every: batonEvery, Margin: batonMargin, Settle: settle, Policy: n.policy, MaxLag: 64 << 20}
+	o := leader.Options{Self: n.name, TTL: batonTTL, Every: batonEvery, Margin: batonMargin, Settle: settle, Policy: n.policy, MaxLag: n.maxLag}
 	m, err := leader.NewMachine(o)
 	must(err)
-	n.host, n.m, n.lens = newHost(n.world), m, &wiring.Lens{}
+	n.host, n.m, n.lens, n.last = newHost(n.world), m, &wiring.Lens{}, nil
+	n.ownTag = n.tag
 	n.watching, n.failed, n.answered, n.begun, n.term, n.site, n.srv = false, false, time.Time{}, n.now, nil, nil, archiver.Server{State: archiver.ServerUnknown}
 	n.say(n.name, "sidecar starts")
 	n.host.spawn(n.pollServer)
@@ -221,6 +228,9 @@ func (n *node) confirm(p *proc, s *site) error {
 		}
 		if ok, _ := a.StoreAnswers(); ok && (!listed || a.Unlisted()) {
 			if err := a.List(ctx); err == nil {
+				if !listed {
+					_ = a.ReadDecisions(ctx)
+				}
 				listed = true
 			}
 		}
@@ -319,7 +329,7 @@ func (n *node) announce(p *proc) {
 }
 
 func (n *node) record() leader.Record {
-	base := leader.Record{Member: n.name, Policy: n.policy, MaxLag: 64 << 20}
+	base := leader.Record{Member: n.name, Policy: n.policy, MaxLag: n.maxLag, Tag: n.ownTag}
 	if n.site == nil {
 		return wiring.Record(base, n.srv, wal.History{}, nil)
 	}
@@ -367,6 +377,7 @@ func (n *node) leadSite(p *proc, s *site, b *bound, t leader.Term) {
 		}
 		_ = p.wait(b.ctx, time.Second)
 	}
+	_ = a.ReadDecisions(b.ctx)
 	n.shipUntil(p, s, b, s.b, func() []wal.Name {
 		if err := a.AdoptOrphans(b.ctx); err != nil && b.ctx.Err() == nil {
 			n.say(n.name, "orphans: %s", n.clean(err))
@@ -457,11 +468,18 @@ type scope struct{ n *node }
 
 // Last gives the last reading.
 func (s scope) Last() archiver.Cluster {
-	v, ok := s.n.m.View()
+	n := s.n
+	v, ok := n.m.View()
 	if !ok {
-		return archiver.Cluster{Self: s.n.name, Answered: !s.n.silent()}
+		return archiver.Cluster{Self: n.name, Answered: !n.silent()}
 	}
-	return s.n.lens.Cluster(v, !s.n.silent())
+	if n.last == nil {
+		c := n.lens.Cluster(v, true)
+		n.last = &c
+	}
+	c := *n.last
+	c.Answered = !n.silent()
+	return c
 }
 
 // Read makes a linearizable reading for this call.
@@ -475,7 +493,8 @@ func (s scope) Read(ctx context.Context) (archiver.Cluster, error) {
 		c.Answered = false
 		return c, err
 	}
-	return n.lens.Cluster(leader.NewView(n.name, r, sent), true), nil
+	n.last = nil // a lens remembers the line that it saw last
+	return n.lens.Cluster(n.view(r, sent), true), nil
 }
 
 // silent is leader.Status.Silent.

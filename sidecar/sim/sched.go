@@ -2,8 +2,6 @@ package sim
 
 import (
 	"bytes"
-	"cmp"
-	"container/heap"
 	"context"
 	"errors"
 	"fmt"
@@ -53,25 +51,52 @@ type event struct {
 	f   func()
 }
 
+// events is a heap: none comes before the one at (its index-1)/2.
 type events []event
 
-func (q events) Len() int { return len(q) }
-func (q events) Less(i, j int) bool {
-	return cmp.Or(q[i].at.Compare(q[j].at), cmp.Compare(q[i].seq, q[j].seq)) < 0
+func (e *event) before(o *event) bool {
+	return e.at.Before(o.at) || e.seq < o.seq && !o.at.Before(e.at)
 }
-func (q events) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *events) Push(x any)   { *q = append(*q, x.(event)) }
-func (q *events) Pop() any {
-	last := (*q)[len(*q)-1]
-	(*q)[len(*q)-1] = event{}
-	*q = (*q)[:len(*q)-1]
-	return last
+
+// push puts an event into its place.
+func (q *events) push(e event) {
+	h := append(*q, e)
+	i := len(h) - 1
+	for i > 0 && e.before(&h[(i-1)/2]) {
+		h[i] = h[(i-1)/2]
+		i = (i - 1) / 2
+	}
+	h[i], *q = e, h
+}
+
+// pop takes out the first.
+func (q *events) pop() event {
+	h := *q
+	first, last, n := h[0], h[len(h)-1], len(h)-1
+	h[n] = event{}
+	h, *q = h[:n], h[:n]
+	i := 0
+	for 2*i+1 < n {
+		next := 2*i + 1
+		if next+1 < n && h[next+1].before(&h[next]) {
+			next++
+		}
+		if last.before(&h[next]) {
+			break
+		}
+		h[i] = h[next]
+		i = next
+	}
+	if n > 0 {
+		h[i] = last
+	}
+	return first
 }
 
 // at has f called at t, or now when t is past.
 func (w *world) at(t time.Time, f func()) {
 	w.seq++
-	heap.Push(&w.events, event{t, w.seq, f})
+	w.events.push(event{t, w.seq, f})
 }
 
 func (w *world) in(d time.Duration, f func()) { w.at(w.now.Add(d), f) }
@@ -79,7 +104,7 @@ func (w *world) in(d time.Duration, f func()) { w.at(w.now.Add(d), f) }
 // run lets time pass until stop says so, asked after every event, or end.
 func (w *world) run(end time.Time, stop func() bool) {
 	for len(w.events) > 0 && !w.events[0].at.After(end) {
-		e := heap.Pop(&w.events).(event)
+		e := w.events.pop()
 		if e.at.After(w.now) {
 			w.now = e.at
 		}

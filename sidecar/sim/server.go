@@ -33,6 +33,8 @@ type server struct {
 	streaming bool
 	held      bool // replication stands still, by a fault
 	stuck     time.Time
+	cascade   string // Patroni's tag replicatefrom
+	nostream  bool   // Patroni's tag nostream
 
 	host   *host // of the postmaster; a new one at each start
 	arch   *proc // its archiver
@@ -138,6 +140,10 @@ func (s *server) received(name string) {
 
 // write puts all WAL of the stream up to `to` into pg_wal; what is complete gets its status file.
 func (s *server) write(to wal.LSN) {
+	if s == s.c.far {
+		s.flush = to // its files are in another place
+		return
+	}
 	for s.from < to {
 		g := segmentSize.At(s.stream.tli, s.from)
 		end := min(to, g.End())
@@ -167,6 +173,10 @@ func (s *server) restart() {
 // follow receives WAL from the server upstream, if it has it.
 func (s *server) follow() {
 	s.streaming = false
+	if s.nostream && s.state == archiver.ServerStandby && !s.held && !s.c.leads(s) {
+		s.restoreNext()
+		return
+	}
 	if s.state != archiver.ServerStandby || s.up == nil || s.held || !s.c.connected(s, s.up) {
 		return
 	}
@@ -202,6 +212,9 @@ func (s *server) follow() {
 
 // available says whether upstream still has all segments from ours on; else they come from the archive, if it has them.
 func (s *server) available(up *server, to wal.LSN) bool {
+	if up == s.c.far {
+		return true // it keeps all
+	}
 	for at := s.from; at < to; at = segmentSize.At(s.stream.tli, at).End() {
 		g := segmentSize.At(s.stream.tli, at)
 		if there(up.path(g.String())) {
@@ -239,6 +252,9 @@ func (s *server) switchTimeline(up *server, left wal.LSN) {
 		s.received(name)
 	}
 	s.w.say(s.name, "follows to timeline %d at %v", next.tli, left)
+	if up == s.c.far {
+		s.c.fault("the standby leader follows a timeline")
+	}
 	s.stream = next
 	s.from = segmentSize.At(next.tli, left).Start()
 }

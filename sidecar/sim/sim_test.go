@@ -15,6 +15,8 @@ var (
 	seeds  = flag.Int("sim.seeds", 24, "how many seeds to play")
 	first  = flag.Uint64("sim.first", 1, "the first of them")
 	logTo  = flag.String("sim.log", "", "write the event log of the only seed here")
+	procs  = flag.Int("sim.procs", 0, "play them in so many processes, and say on stderr how far they are")
+	limit  = flag.Duration("sim.for", 0, "with sim.procs: begin no more seeds after this time; 0 means all are played")
 	strict = flag.Bool("sim.strict", false, "fail when something never occurred; on from 1000 seeds")
 )
 
@@ -29,29 +31,19 @@ func folder(t testing.TB) string {
 }
 
 func TestSeeds(t *testing.T) {
-	dir, tally := folder(t), NewTally()
-	next := make(chan uint64)
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	for w := range runtime.GOMAXPROCS(0) {
-		wg.Go(func() {
-			for seed := range next {
-				r := Run(seed, filepath.Join(dir, fmt.Sprint(w)), tally)
-				mu.Lock()
-				report(t, r)
-				mu.Unlock()
-			}
-		})
-	}
 	n := *seeds
 	if testing.Short() {
 		n = min(n, 10)
 	}
-	for i := range uint64(n) {
-		next <- *first + i
+	tally := NewTally()
+	if *procs > 0 {
+		spread(t, tally, n)
+	} else {
+		play(t, tally, n)
 	}
-	close(next)
-	wg.Wait()
+	if *reportTo != "" {
+		return // who asked for it looks at the sum
+	}
 	if *seeds > 24 || testing.Verbose() {
 		tally.Print(os.Stdout)
 	}
@@ -60,22 +52,68 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
-// report says how to play a seed that broke a promise again, and keeps its event log.
-func report(t *testing.T, r Result) {
+// play plays n seeds here, a few at a time.
+func play(t *testing.T, tally *Tally, n int) {
+	dir := folder(t)
+	next := make(chan uint64)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var all []broken
+	for w := range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for seed := range next {
+				r := Run(seed, filepath.Join(dir, fmt.Sprint(w)), tally)
+				b := keep(t, r)
+				mu.Lock()
+				if len(r.Errs) > 0 {
+					all = append(all, b)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for i := range uint64(n) {
+		next <- *first + i
+	}
+	close(next)
+	wg.Wait()
+	if *reportTo != "" {
+		handBack(t, tally, all)
+		return
+	}
+	for _, b := range all {
+		t.Error(b)
+	}
+}
+
+// broken is a seed that broke a promise.
+type broken struct {
+	Seed uint64
+	Errs []string
+	Log  string // a file
+}
+
+// String says how to play it again.
+func (b broken) String() string {
+	return fmt.Sprintf("seed %d: %q\nagain: go test ./sidecar/sim -run TestSeeds -sim.seeds=1 -sim.first=%d\nevent log: %s", b.Seed, b.Errs, b.Seed, b.Log)
+}
+
+// keep writes the event log of a seed that broke a promise, or that somebody wants to read.
+func keep(t *testing.T, r Result) broken {
 	t.Helper()
 	if *seeds == 1 && *logTo != "" {
 		if err := os.WriteFile(*logTo, r.Log, 0o600); err != nil {
-			t.Fatal(err)
+			t.Error(err)
 		}
 	}
 	if len(r.Errs) == 0 {
-		return
+		return broken{}
 	}
 	path := filepath.Join(os.TempDir(), fmt.Sprintf("walbaton-sim-%d.log", r.Seed))
 	if err := os.WriteFile(path, r.Log, 0o600); err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
-	t.Errorf("seed %d: %q\nagain: go test ./sidecar/sim -run TestSeeds -sim.seeds=1 -sim.first=%d\nevent log: %s", r.Seed, r.Errs, r.Seed, path)
+	return broken{r.Seed, r.Errs, path}
 }
 
 // everything fails when something that is to occur never did.

@@ -20,6 +20,7 @@ type stream struct {
 	owner  string // who wrote it
 	parent *stream
 	begin  wal.LSN // where it left its parent
+	salt   uint64  // makes its records differ from those of other servers
 
 	w     *waltest.Writer
 	ops   []func(*waltest.Writer)
@@ -29,10 +30,28 @@ type stream struct {
 	images map[wal.Segment]image
 }
 
-// snap is the writer as it was before op number next.
+// snap is the writer as it was before op number next, and what made its records differ from another server's.
 type snap struct {
 	w    *waltest.Writer
+	salt uint64
 	next int
+}
+
+// replay gives a writer that has written the stream up to l, where a record ends, and how many ops that are.
+func (s *stream) replay(l wal.LSN) (w *waltest.Writer, next, from int) {
+	from = len(s.snaps) - 1
+	for from > 0 && s.snaps[from].w.Pos() > l {
+		from--
+	}
+	x := s.snaps[from]
+	w = x.w.Clone(x.salt)
+	for next = x.next; next < len(s.ops) && w.Pos() < l; next++ {
+		s.ops[next](w)
+	}
+	if w.Pos() != l {
+		panic("replay to the middle of a record")
+	}
+	return w, next, from
 }
 
 // image is a segment's bytes without the zeros at its end, as far as they were written.
@@ -41,9 +60,9 @@ type image struct {
 	upTo  wal.LSN
 }
 
-func newStream(w *waltest.Writer, owner string, parent *stream) *stream {
-	s := &stream{tli: w.History().Timeline, owner: owner, parent: parent, begin: w.Pos(), w: w, images: map[wal.Segment]image{}}
-	s.snaps = []snap{{w.Clone(0), 0}}
+func newStream(w *waltest.Writer, salt uint64, owner string, parent *stream) *stream {
+	s := &stream{salt: salt, tli: w.History().Timeline, owner: owner, parent: parent, begin: w.Pos(), w: w, images: map[wal.Segment]image{}}
+	s.snaps = []snap{{w.Clone(salt), salt, 0}}
 	return s
 }
 
@@ -56,7 +75,7 @@ func (s *stream) write(op func(*waltest.Writer)) {
 	s.ops = append(s.ops, op)
 	s.ends = append(s.ends, s.w.Pos())
 	if s.w.Current() != before {
-		s.snaps = append(s.snaps, snap{s.w.Clone(0), len(s.ops)})
+		s.snaps = append(s.snaps, snap{s.w.Clone(s.salt), s.salt, len(s.ops)})
 	}
 }
 
@@ -75,21 +94,16 @@ func (s *stream) end(l wal.LSN) wal.LSN {
 // fork makes the stream of a server that is promoted at l to timeline t. The salt makes it differ from
 // that of another server that is promoted there.
 func (s *stream) fork(owner string, l wal.LSN, t wal.Timeline, salt uint64) *stream {
-	i := len(s.snaps) - 1
-	for i > 0 && s.snaps[i].w.Pos() > l {
-		i--
-	}
-	w := s.snaps[i].w.Clone(0)
-	for _, op := range s.ops[s.snaps[i].next:] {
-		if w.Pos() >= l {
-			break
-		}
-		op(w)
-	}
-	if w.Pos() != l {
-		panic("fork in the middle of a record")
-	}
-	return newStream(w.Clone(salt).Fork(t), owner, s)
+	w, _, _ := s.replay(l)
+	return newStream(w.Clone(salt).Fork(t), salt, owner, s)
+}
+
+// twin makes the stream of a server that is started as a primary at l without a promotion: it writes the same timeline.
+func (s *stream) twin(owner string, l wal.LSN, salt uint64) *stream {
+	w, n, from := s.replay(l)
+	w = w.Clone(salt)
+	return &stream{tli: s.tli, owner: owner, parent: s.parent, begin: s.begin, salt: salt, w: w, ops: slices.Clone(s.ops[:n]), ends: slices.Clone(s.ends[:n]),
+		snaps: append(slices.Clone(s.snaps[:from+1]), snap{w.Clone(salt), salt, n}), images: map[wal.Segment]image{}}
 }
 
 // owns gives the stream on this one's line that wrote segment g, nil when it is not on the line.
@@ -107,13 +121,14 @@ func (s *stream) image(g wal.Segment) []byte {
 	end := min(s.w.Pos(), g.End())
 	im, ok := s.images[g]
 	if !ok || im.upTo < end {
-		im = image{trim(s.w.Segment(g)), end}
+		file := s.w.Peek(g) // nil where this timeline has no such segment
+		im = image{trim(file[:min(len(file), int(end-min(end, g.Start())))]), end}
 		s.images[g] = im
 	}
 	return im.bytes
 }
 
-// trim cuts the zeros off, a page at a time.
+// trim cuts the zeros off the end, a page at a time.
 func trim(b []byte) []byte {
 	const page = 8192
 	n := len(b)
@@ -123,7 +138,12 @@ func trim(b []byte) []byte {
 	for n > 0 && b[n-1] == 0 {
 		n--
 	}
-	return slices.Clone(b[:n])
+	return b[:n:n]
+}
+
+// padded is a segment's file again.
+func padded(b []byte) []byte {
+	return append(slices.Clone(b), make([]byte, int(segmentSize)-len(b))...)
 }
 
 func allZero(b []byte) bool { return bytes.Equal(b, zeros[:len(b)]) }

@@ -31,6 +31,23 @@ func (t *Tally) Seed() {
 	t.seeds++
 }
 
+// Add takes over what was counted elsewhere.
+func (t *Tally) Add(seeds int, n map[string]int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.seeds += seeds
+	for what, k := range n {
+		t.n[what] += k
+	}
+}
+
+// Seeds is how many were played.
+func (t *Tally) Seeds() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.seeds
+}
+
 // Mean is how often something occurred in a seed.
 func (t *Tally) Mean(what string) float64 {
 	t.mu.Lock()

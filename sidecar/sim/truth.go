@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,8 +20,9 @@ type truth struct {
 	c       *cluster
 	objects map[string]object
 	floors  []archiver.Floor
-	opened  map[wal.Timeline]*stream // whose first segment of a timeline the archive took
-	first   map[wal.Timeline]opening // and which one that was
+	opened  map[wal.Timeline]*stream   // whose first segment of a timeline the archive took
+	first   map[wal.Timeline]opening   // and which one that was
+	writers map[wal.Timeline][]*stream // whose the timeline in the archive may be: of two that share their beginning, both until they part
 }
 
 // object is one object of the archive, opened when it arrived.
@@ -42,7 +43,7 @@ type opening struct {
 const root = "main/7710524633316114262"
 
 func newTruth(c *cluster) *truth {
-	return &truth{c: c, objects: map[string]object{}, opened: map[wal.Timeline]*stream{}, first: map[wal.Timeline]opening{}}
+	return &truth{c: c, objects: map[string]object{}, opened: map[wal.Timeline]*stream{}, first: map[wal.Timeline]opening{}, writers: map[wal.Timeline][]*stream{}}
 }
 
 // key is where a file lives.
@@ -74,7 +75,7 @@ func (t *truth) put(n *node, key string, data []byte) error {
 		t.c.say(n.name, "begins the archive at %v", t.floors[0].LSN)
 		return nil
 	}
-	o := open(data)
+	o := t.open(data)
 	o.from = n.name
 	t.objects[key] = o
 	t.c.say(n.name, "stored %s", strings.TrimPrefix(key, root+"/"))
@@ -85,20 +86,21 @@ func (t *truth) put(n *node, key string, data []byte) error {
 }
 
 // open reads an object as everybody could.
-func open(data []byte) object {
+func (t *truth) open(data []byte) object {
 	h, r, err := seal.Open(bytes.NewReader(data))
 	if err != nil {
 		return object{}
 	}
 	defer r.Close()
-	plain, err := io.ReadAll(r)
+	plain, err := t.c.scratch.read(r)
 	if err != nil {
 		return object{}
 	}
-	o := object{digest: h.Digest, plain: trim(plain)}
+	o := object{digest: h.Digest, plain: slices.Clone(trim(plain))}
 	if g, err := wal.ParseName(h.Name, segmentSize); err == nil && g.Kind == wal.KindSegment {
-		rep, err := wal.Check(bytes.NewReader(plain), g.Segment, systemID)
-		o.good = err == nil && rep.State == wal.Complete
+		check := wal.NewChecker(g.Segment, systemID)
+		check.Write(plain)
+		o.good = check.Report().State == wal.Complete
 	}
 	return o
 }
@@ -106,20 +108,48 @@ func open(data []byte) object {
 // arrived holds a segment to P3.
 func (t *truth) arrived(n *node, key string, o object) {
 	name, err := wal.ParseName(path.Base(key), segmentSize)
+	if t.c.check.accepted[o.digest] {
+		return
+	}
 	if err != nil || !o.good {
 		t.c.check.fail("P3", "%s put %s, which is not good", n.name, key)
 	}
+	var wrote []*stream
 	for _, own := range t.c.streams {
-		if own.tli != name.Segment.Timeline || name.Segment.End() > own.w.Pos() || !bytes.Equal(o.plain, trim(own.image(name.Segment))) {
-			continue
+		if own.tli == name.Segment.Timeline && name.Segment.End() <= own.w.Pos() && bytes.Equal(o.plain, own.image(name.Segment)) {
+			wrote = append(wrote, own)
 		}
-		if t.opened[own.tli] == nil {
-			t.opened[own.tli], t.first[own.tli] = own, opening{name, t.c.now}
-			t.c.say("", "timeline %d in the archive is the one of %s", own.tli, own.owner)
-		}
+	}
+	if wrote == nil {
+		t.c.check.fail("P3", "%s put %s, which nobody wrote", n.name, key)
 		return
 	}
-	t.c.check.fail("P3", "%s put %s, which nobody wrote", n.name, key)
+	tli := name.Segment.Timeline
+	if t.opened[tli] == nil {
+		t.opened[tli], t.first[tli] = wrote[0], opening{name, t.c.now}
+		t.writers[tli] = wrote
+		t.c.say("", "timeline %d in the archive is the one of %s", tli, wrote[0].owner)
+		return
+	}
+	// Another server that took the same number later may add what has a name that is free; that makes the timeline no less the first one's.
+	if left := slices.DeleteFunc(slices.Clone(t.writers[tli]), func(s *stream) bool { return !slices.Contains(wrote, s) }); len(left) > 0 {
+		t.writers[tli] = left
+	}
+}
+
+// twin notes that a second server goes on with a timeline: it may have written all that the archive has, as long as the first has
+// put nothing behind the place where they part.
+func (t *truth) twin(old, twin *stream) {
+	if !slices.Contains(t.writers[old.tli], old) {
+		return
+	}
+	for key, o := range t.objects {
+		n, err := wal.ParseName(path.Base(key), segmentSize)
+		if err == nil && strings.Contains(key, "/wal/") && n.Kind == wal.KindSegment && n.Segment.Timeline == old.tli && o.good && !bytes.Equal(o.plain, twin.image(n.Segment)) {
+			return
+		}
+	}
+	t.writers[old.tli] = append(slices.Clone(t.writers[old.tli]), twin)
 }
 
 // object gives what the archive holds under a name.
@@ -137,7 +167,7 @@ func (t *truth) history(tl wal.Timeline) bool {
 func (t *truth) holds(s *stream, g wal.Segment) bool {
 	own := s.owns(g)
 	o, ok := t.object(wal.SegmentName(g))
-	return ok && own != nil && o.good && bytes.Equal(o.plain, trim(own.image(g)))
+	return ok && own != nil && o.good && bytes.Equal(o.plain, own.image(g))
 }
 
 func (t *truth) belowFloor(g wal.Segment) bool {

@@ -61,9 +61,9 @@ type Writer struct {
 	salt       uint64
 	history    wal.History
 	pos, prev  wal.LSN
-	torn       wal.LSN // start of the last abandoned record
-	overwrites bool    // the next page follows it
-	files      map[wal.Segment][]byte
+	torn       wal.LSN                // start of the last abandoned record
+	overwrites bool                   // the next page follows it
+	files      map[wal.Segment][]byte // their pages up to the last that was begun
 }
 
 // New begins a cluster on timeline 1 at segment 1, as initdb does.
@@ -112,7 +112,19 @@ func (w *Writer) Full() []wal.Segment {
 }
 
 // Segment returns a copy of the file: what is written, and zeros. It is nil where there is none.
-func (w *Writer) Segment(s wal.Segment) []byte { return slices.Clone(w.files[s]) }
+func (w *Writer) Segment(s wal.Segment) []byte {
+	b, ok := w.files[s]
+	if !ok {
+		return nil
+	}
+	file := make([]byte, w.size)
+	copy(file, b)
+	return file
+}
+
+// Peek returns the pages of the file that were begun, not a copy: the caller must not change them. What is behind Pos
+// is still to be written.
+func (w *Writer) Peek(s wal.Segment) []byte { return w.files[s] }
 
 // Fork returns the server that is promoted here to timeline t. It has the past and a first segment of
 // its own; w can go on as if nothing had happened.
@@ -297,10 +309,9 @@ func (w *Writer) put(r []byte, limit wal.LSN) (start wal.LSN) {
 // page writes a page's header at the end of the WAL.
 func (w *Writer) page(continues bool, rest int) {
 	s := w.Current()
-	if w.files[s] == nil {
-		w.files[s] = make([]byte, w.size)
-	}
-	p := w.files[s][w.pos-s.Start():][:pageSize]
+	at := int(w.pos - s.Start())
+	w.files[s] = append(w.files[s][:at], make([]byte, pageSize)...)
+	p := w.files[s][at:]
 	le := binary.LittleEndian
 	var info uint16
 	n := header

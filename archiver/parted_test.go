@@ -1,0 +1,44 @@
+package archiver
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/walbaton/walbaton/archiver/store/mem"
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// TestSecondPrimary: a server that was started by hand as a second primary of one timeline. Their segments are equal up to
+// there, so the node is vouched for; but what it wrote since is not shipped behind the first one's, until a person says that the
+// archive's counts.
+func TestSecondPrimary(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	second := w.Clone(7)
+	w.Fill(1)
+	second.Fill(3)
+	s := mem.New("x")
+	n1 := newTestNode(t, s, "n1", w)
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(1)
+	before := stored(t, n1.Archive())
+
+	n2 := newTestNode(t, s, "n2", w)
+	n2.copyFrom(second, ".ready")
+	n2.shipAll(2)
+	if got := len(stored(t, n1.Archive())); got != len(before) {
+		t.Errorf("the archive has %d files, want the %d of the first server", got, len(before))
+	}
+	parting, next := wal.SegmentName(second.Full()[2]), wal.SegmentName(second.Full()[3])
+	if err := n2.Ship(t.Context(), next); !errors.Is(err, errNotOurs) {
+		t.Errorf("ship %v: got %v, want errNotOurs", next, err)
+	}
+	n2.wantPush(parting, 1, "6c")
+	if _, err := n2.Resolve(t.Context(), order(KeepArchive, parting)); err != nil {
+		t.Fatal(err)
+	}
+	n2.wantPush(parting, 0, "6c")
+	if err := n2.Ship(t.Context(), next); err != nil {
+		t.Errorf("ship %v after the decision: %v", next, err)
+	}
+}
