@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"errors"
 	"path/filepath"
 	"time"
 
@@ -218,7 +217,7 @@ func (n *node) watch(p *proc, s *site) error {
 // confirm is archiver.Archiver's confirmUntil.
 func (n *node) confirm(p *proc, s *site) error {
 	ctx, a := s.b.ctx, s.a
-	listed := false
+	listed, followed := false, n.now
 	for {
 		woken := a.Changed()
 		if ok, _ := a.StoreAnswers(); !ok {
@@ -231,8 +230,12 @@ func (n *node) confirm(p *proc, s *site) error {
 				if !listed {
 					_ = a.ReadDecisions(ctx)
 				}
-				listed = true
+				listed, followed = true, n.now
 			}
+		}
+		if ok, _ := a.StoreAnswers(); ok && listed && n.now.Sub(followed) > 5*time.Second {
+			_ = a.Follow(ctx)
+			followed = n.now
 		}
 		if listed {
 			a.Confirm(ctx)
@@ -460,56 +463,5 @@ func (n *node) push(p *proc, ctx context.Context, name wal.Name) archiver.Reply 
 				break
 			}
 		}
-	}
-}
-
-// scope is the archiver's view of the cluster.
-type scope struct{ n *node }
-
-// Last gives the last reading.
-func (s scope) Last() archiver.Cluster {
-	n := s.n
-	v, ok := n.m.View()
-	if !ok {
-		return archiver.Cluster{Self: n.name, Answered: !n.silent()}
-	}
-	if n.last == nil {
-		c := n.lens.Cluster(v, true)
-		n.last = &c
-	}
-	c := *n.last
-	c.Answered = !n.silent()
-	return c
-}
-
-// Read makes a linearizable reading for this call.
-func (s scope) Read(ctx context.Context) (archiver.Cluster, error) {
-	n := s.n
-	sent := n.now
-	r, err := n.readDCS(ctx)
-	n.noteDCS(sent, err)
-	if err != nil {
-		c := s.Last()
-		c.Answered = false
-		return c, err
-	}
-	n.last = nil // a lens remembers the line that it saw last
-	return n.lens.Cluster(n.view(r, sent), true), nil
-}
-
-// silent is leader.Status.Silent.
-func (n *node) silent() bool {
-	return n.failed || n.now.Sub(n.answered) > 2*batonEvery && n.now.Sub(n.begun) > 2*batonEvery
-}
-
-func (n *node) noteDCS(sent time.Time, err error) {
-	switch {
-	case err == nil || errors.Is(err, dcs.ErrLost) || errors.As(err, new(*dcs.HeldError)):
-		n.failed = false
-		if sent.After(n.answered) {
-			n.answered = sent
-		}
-	case !errors.Is(err, context.Canceled):
-		n.failed = true
 	}
 }
