@@ -264,6 +264,9 @@ func (a *Archiver) confirmSmall(ctx context.Context, k known) {
 		a.confirm(ctx, k.name)
 		return
 	}
+	if c, err := a.local.check(k.name); k.name.Kind == wal.KindBackup && k.status == queue.None && err == nil && !c.good {
+		return // PostgreSQL is just writing it, and makes the .ready after that
+	}
 	a.Ship(ctx, k.name)
 }
 

@@ -114,6 +114,27 @@ func TestStoppedInsideASegment(t *testing.T) {
 	}
 }
 
+// TestBackupLabelBeingWritten: PostgreSQL makes the file, writes it, and makes its .ready. Before that it is nobody's business.
+func TestBackupLabelBeingWritten(t *testing.T) {
+	w, n1, _ := pair(t, 3)
+	var log strings.Builder
+	n1.log = slog.New(slog.NewTextHandler(&log, nil))
+	name := wal.Name{Kind: wal.KindBackup, Segment: w.Full()[1], Offset: 0x28}
+	for _, step := range []struct {
+		text, status string
+		stored       bool
+	}{{"", "", false}, {"START WAL LOCATION: 0/2000028 (file " + w.Full()[1].String() + ")\nSTOP WAL LOCATION: 0/2000100 (file " + w.Full()[1].String() + ")\n", ".ready", true}} {
+		n1.write(name.String(), []byte(step.text), step.status)
+		if err := n1.Rescan(); err != nil {
+			t.Fatal(err)
+		}
+		n1.Confirm(t.Context())
+		if _, ok := stored(t, n1.Archive())[name.String()]; ok != step.stored || log.Len() > 0 {
+			t.Errorf("after %q: stored %v, want %v; said: %s", step.text, ok, step.stored, log.String())
+		}
+	}
+}
+
 // TestMarkEndsWithWhatIsStored: a stopped server does not say how far its WAL goes, and has files that it recycled for later. The mark does not
 // run ahead to them: the other nodes would take all below for archived, and ask for each.
 func TestMarkEndsWithWhatIsStored(t *testing.T) {

@@ -2,6 +2,7 @@
 // sidecar beside each, and an archive in a folder or on MinIO, all below one folder in /tmp. They talk on loopback, or,
 // with [Options].Apart, each node has a network of its own and can be cut off from the DCS, the store or another node. With
 // [Options].DiskMB a node's disk is a small one that can be filled.
+// With [Options].Beside two clusters share a DCS and an archive under scopes of their own: a clone, or a standby cluster.
 //
 // A drill reads like prose. It starts a [Cluster], uses verbs on it ([Cluster.StopStore], [Node.Kill],
 // [Cluster.Switchover], [Cluster.StopDCS], [Node.Reinit], [Cluster.Pause], [Node.PromotePostgres] …), and then asks the

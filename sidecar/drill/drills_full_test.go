@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// outage is how long the archive is away in the drill below: a minute and a half, or $WALBATON_DRILL_OUTAGE.
+// outage is how long the archive is away in the drill below: a minute, or $WALBATON_DRILL_OUTAGE.
 func outage(t *testing.T) time.Duration {
 	t.Helper()
 	text := os.Getenv("WALBATON_DRILL_OUTAGE")
 	if text == "" {
-		return 90 * time.Second
+		return time.Minute
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {
