@@ -598,3 +598,28 @@ func TestAlarmsEndInTheLog(t *testing.T) {
 		}
 	}
 }
+
+// TestMadeForLaterIsNoConflict: a rewind brings the segments that its source had made for later, under names that the archive has by the
+// time somebody looks. That is worth no word; another content of a whole segment is.
+func TestMadeForLaterIsNoConflict(t *testing.T) {
+	w, s := newWriter(), mem.New("m")
+	w.Fill(4)
+	n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", w)
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(1)
+	full := w.Full()
+	n2.write(full[3].String(), w.Segment(full[0]), "")
+	n2.sees(func(c *Cluster, srv *Server) {
+		c.Holder, c.Marks[1] = "n1", full[3].No+1
+		srv.State, srv.SQL = ServerStopped, false
+	})
+	var log strings.Builder
+	n2.log = slog.New(slog.NewTextHandler(&log, nil))
+	if err := n2.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	n2.Confirm(t.Context())
+	if _, tried := n2.State().Failed[full[3].String()]; !tried || log.Len() > 0 {
+		t.Errorf("compared %v, and logged\n%s", tried, log.String())
+	}
+}

@@ -223,6 +223,7 @@ func TestDrill14PrimaryDiskFull(t *testing.T) {
 	s.do("three segments are finished", s.finish(3))
 	s.do("the old primary comes back, its disk as full as before", full.Start)
 	s.do("and cannot start", pass(8*time.Second))
+	s.logged(full, "patroni", "(row 7; walbaton status says more)")
 	s.do("the store comes back", s.StartStore)
 	s.do("the standby that is left has the baton", s.holds(standby, s.Nodes...))
 	mark := s.mark()
