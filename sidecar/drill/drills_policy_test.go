@@ -106,12 +106,12 @@ func TestDrill12SidecarFrozen(t *testing.T) {
 	s.do("its sidecar wakes up", designated.ThawSidecar)
 	s.do("five segments are finished", s.finish(5))
 	s.holdsStill(second, 5*time.Second, s.Nodes...)
-	s.opened(2, second) // it streams from the leader, and has the baton
+	s.opened(2, second, designated) // the one has the baton and streams from the leader, the other is the leader
 	s.shippedBy(mark, second)
+	s.path(begin, second)
 	s.do("the first primary becomes the primary again", s.switchover(primary))
 	s.do("all stream from it", s.AllStreaming)
 	s.do("the designated replica has the baton again", s.holds(designated, s.Nodes...))
-	s.path(begin, second, designated)
 	s.calm(s.Nodes...)
 	s.wholeTruth()
 }
