@@ -17,6 +17,7 @@ test: ## everything on real servers, and the drills; installs what is missing an
 	@mkdir -p bin && go build -o bin/suite ./.ci/suite && exec bin/suite
 
 full: test ## the drills 1 to 10 on every DCS, too; and would the tests notice it if walbaton were wrong? within 150 minutes
+	bin/suite -full -packages=false -drills TestDrillFull
 	bin/suite -dcs consul,zookeeper,kubernetes
 	go run ./.ci/mutants
 

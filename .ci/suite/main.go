@@ -31,6 +31,7 @@ type suite struct {
 	dir   string // bin/, the drills' test programs, and the folders of running drills
 	tally *tally
 	seeds int
+	full  bool // the drills named TestDrillFull, too
 }
 
 func main() {
@@ -39,6 +40,7 @@ func main() {
 	matrix := flag.String("dcs", "", "run the drills 1 to 10 once on each of these DCS, separated by commas, and nothing else")
 	soak := flag.Int("soak", 0, "make that many role changes in random clusters, and play -seeds; nothing else")
 	first := flag.Uint64("first", 1, "the first seed of -soak")
+	full := flag.Bool("full", false, "run the drills that only `make full` runs, too: those named TestDrillFull")
 	packages := flag.Bool("packages", true, "run the tests of the packages and the simulation, too")
 	seeds := flag.Int("seeds", 2000, "seeds of the simulation")
 	limit := flag.Duration("limit", 80*time.Minute, "give up after this time")
@@ -49,7 +51,7 @@ func main() {
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
 
-	s := &suite{tally: newTally(os.Stdout), seeds: *seeds}
+	s := &suite{tally: newTally(os.Stdout), seeds: *seeds, full: *full}
 	var err error
 	if *soak > 0 {
 		err = s.soak(ctx, *lanes, *soak, *first)
@@ -195,7 +197,7 @@ func (s *suite) build(ctx context.Context, match *regexp.Regexp) (drills []drill
 			return nil, fmt.Errorf("list the drills of %s: %w", p, err)
 		}
 		for _, test := range strings.Fields(string(list)) {
-			if match.MatchString(test) {
+			if match.MatchString(test) && (s.full || !strings.HasPrefix(test, "TestDrillFull")) {
 				drills = append(drills, drill{program: p, test: test})
 			}
 		}
