@@ -47,6 +47,9 @@ func (c Cluster) CountsAsLeader(srv Server) bool {
 	return c.NoDCS && srv.State == ServerPrimary && (!c.Answered || c.Leader == "" || c.IsLeader())
 }
 
+// leadsOn says whether this node leads the cluster on timeline t.
+func (c Cluster) leadsOn(t wal.Timeline) bool { return c.IsLeader() && c.Line.Timeline == t }
+
 // HasBaton says whether this node holds the baton by this reading. A term's context says it better.
 func (c Cluster) HasBaton() bool { return c.Holder != "" && c.Holder == c.Self }
 

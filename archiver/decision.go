@@ -228,7 +228,15 @@ func (a *Archiver) isApart(t wal.Timeline) bool {
 		return false
 	}
 	c := a.scope.Last()
-	return !(c.IsLeader() && a.line(c).Timeline == t)
+	c.Line = a.line(c)
+	return !c.leadsOn(t)
+}
+
+// writesApart says whether our server is a primary on such a timeline: what it writes there is nobody else's. A clone of
+// the leader, which this member is to become, has the leader's WAL of that number.
+func (a *Archiver) writesApart(t wal.Timeline) bool {
+	srv := a.server()
+	return srv.State == ServerPrimary && srv.Timeline == t && a.isApart(t)
 }
 
 // shippable says whether a copy may be stored under its name (promise P3).

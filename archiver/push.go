@@ -148,7 +148,8 @@ func (c *Call) gather(ctx context.Context, f *Facts) (*content, error) {
 	f.StoreIdle, f.Stopped = a.patience()
 	shipped := a.cover.has(c.n) || c.n.Kind == wal.KindSegment && c.n.Segment.No < last.Marks[c.n.Segment.Timeline]
 	shipping := f.Ours && f.Place == OnLine && !shipped
-	look := shipped || !shipping && c.n.Kind != wal.KindSegment || f.Place == OnBranch || !shipping && f.Waited > lookAfter || f.Server == ServerStopped || c.explain
+	apart := c.n.Kind == wal.KindSegment && a.writesApart(c.n.Segment.Timeline)
+	look := apart || shipped || !shipping && c.n.Kind != wal.KindSegment || f.Place == OnBranch || !shipping && f.Waited > lookAfter || f.Server == ServerStopped || c.explain
 	if !look {
 		// The holder is to ship it, here or elsewhere: reading the file is part of that.
 		f.Permit = shipping
@@ -178,8 +179,13 @@ func (c *Call) gather(ctx context.Context, f *Facts) (*content, error) {
 		return read, nil // the store is silent: rows 2 to 6 do not fit
 	}
 	c.silent = nil
-	if f.Place == OnBranch || f.Archive == Different {
+	apart = apart && f.Archive == Absent
+	if apart || f.Place == OnBranch || f.Archive == Different {
 		c.freshen(ctx, f)
+	}
+	if apart && f.Fresh && !c.cluster.leadsOn(c.n.Segment.Timeline) {
+		// The archive is to get a file of this name from the leader, and ours is not that one.
+		f.Place, f.Fork = OnBranch, 0
 	}
 	f.Permit = mayPut(a.request(c.n, last)).ok // what was found may have vouched for it
 	return read, nil

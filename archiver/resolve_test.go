@@ -305,6 +305,50 @@ func TestSecondIncarnation(t *testing.T) {
 	n2.wantPush(first, 1, "6c")
 }
 
+// TestSecondIncarnationIsAhead: the second primary of the number has written more than the leader. What the archive has not got from the
+// leader yet goes to orphans/ as well; not so when the member is a clone of the leader afterwards.
+func TestSecondIncarnationIsAhead(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	n1 := newTestNode(t, s, "n1", w)
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(1)
+	theirs, ours := w.Fork(2), w.Fork(2).Clone(1)
+	theirs.Fill(2)
+	ours.Fill(6)
+	n1.write("00000002.history", theirs.History().Bytes(), ".ready")
+	n1.sees(func(c *Cluster, s *Server) { c.Line, s.Timeline = theirs.History(), 2 })
+	n1.copyFrom(theirs, ".ready")
+	n1.shipAll(2)
+
+	n2 := newTestNode(t, s, "n2", ours)
+	n2.sees(func(c *Cluster, s *Server) {
+		c.Line = theirs.History()
+		s.State, s.Receiver, s.Timeline = ServerPrimary, Receiver{}, 2 // split brain
+	})
+	n2.write("00000002.history", ours.History().Bytes(), ".ready")
+	n2.copyFrom(ours, ".ready")
+	if err := n2.List(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	own := onTimeline(ours, 2)
+	last := wal.SegmentName(own[len(own)-1])
+	n2.wantPush(last, 1, "12")
+	if _, err := n2.Resolve(t.Context(), Order{Decision: Apart, Member: "n2", Timeline: 2, Reason: "fencing failed"}); err != nil {
+		t.Fatal(err)
+	}
+	n2.wantPush(last, 0, "5")
+	if !bytes.Equal(n2.orphans("n2")[last.String()], ours.Segment(last.Segment)) {
+		t.Error("orphans/ has not our copy")
+	}
+	before := wal.SegmentName(own[len(own)-2])
+	n2.sees(func(_ *Cluster, s *Server) { s.State = ServerStandby })
+	n2.wantPush(before, 1, "12")
+	n2.sees(func(_ *Cluster, s *Server) { s.State, s.Timeline = ServerPrimary, 3 })
+	n2.wantPush(before, 1, "12")
+}
+
 // TestSecondIncarnationAboveTheLine: a split-brain primary on a timeline that the cluster has never seen waits, as
 // it might just have been promoted; the decision says that it was not.
 func TestSecondIncarnationAboveTheLine(t *testing.T) {

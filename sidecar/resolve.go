@@ -198,7 +198,7 @@ func planText(p archiver.Plan, req resolveRequest) string {
 		} else {
 			fmt.Fprintf(&b, "; %s cannot look into its pg_wal, so make sure of it", r.Via)
 		}
-		fmt.Fprintf(&b, "\n  what %s has of it goes to orphans/ where the archive has another content, or where it lies\n  off the line, and push answers 0 there\n", r.Member)
+		fmt.Fprintf(&b, "\n  what %s has of it goes to orphans/ where the archive has another content, where it lies off the\n  line, and, while %s is a primary on it, where the archive has nothing yet; push answers 0 there\n", r.Member, r.Member)
 		fmt.Fprintf(&b, "  while %s is Patroni's leader on timeline %d the decision rests\n", r.Member, r.Timeline)
 	case r.Decision == archiver.Accept:
 		fmt.Fprintf(&b, "%s is refused by row %s: %s\n", r.Name, p.Row, r.Found)
