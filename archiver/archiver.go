@@ -253,7 +253,7 @@ func (a *Archiver) permit(ctx context.Context, n wal.Name) permit {
 	}
 	if open {
 		a.cover.opened(n)
-		return mayPut(a.request(n, r.cluster))
+		return mayPut(a.request(n, a.scope.Last())) // the DCS may have answered meanwhile
 	}
 	if !p.ok {
 		return p

@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/walbaton/walbaton/archiver/store/mem"
@@ -48,5 +49,36 @@ func TestHistoryIsNotTheTimeline(t *testing.T) {
 	n2.scope = n2
 	if err := n2.Ship(t.Context(), first); err != nil {
 		t.Errorf("ship %v as the leader: %v", first, err)
+	}
+}
+
+// TestDCSAnswersMeanwhile: what a node may ship while the DCS is silent it may not when the DCS answers while the archive is
+// asked whether somebody opened the timeline.
+func TestDCSAnswersMeanwhile(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	n1 := newTestNode(t, s, "n1", w)
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(1)
+	w.Fill(1)
+	n2 := newTestNode(t, s, "n2", w)
+	n2.copyFrom(w, ".ready")
+	n2.sees(func(c *Cluster, _ *Server) { c.Leader = "n2" })
+	silence := func(on bool) {
+		n2.mu.Lock()
+		n2.silent = on
+		n2.mu.Unlock()
+	}
+	silence(true)
+	n2.calls.spoil(func(c mem.Call) mem.Fault {
+		if c.Op == mem.OpList {
+			silence(false)
+		}
+		return mem.Fault{}
+	})
+	name := wal.SegmentName(w.Full()[2])
+	if err := n2.Ship(t.Context(), name); !errors.Is(err, errNotOurs) {
+		t.Errorf("ship %v without the baton, and the DCS answers: got %v, want errNotOurs", name, err)
 	}
 }
