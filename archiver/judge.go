@@ -188,10 +188,15 @@ func judgeOurs(f Facts) (Verdict, bool) {
 		return Verdict{Row: "7", Act: Keep, Code: 1, Why: "PostgreSQL is stopped, and the file is not known to be stored"}, true
 	case sound(f):
 		return Verdict{}, false
+	case f.State == wal.Cut && f.Place == OnBranch && f.Archive == NotAsked:
+		return Verdict{}, false // a fork explains it, and the store, which is silent, has to be asked
 	}
 	v := Verdict{Row: "9", Act: Answer, Code: 1, Alarm: true, Why: "our copy is damaged"}
 	if f.State == wal.Cut && f.Name.Kind == wal.KindSegment {
 		v = Verdict{Row: "8", Act: Wait, Code: 1, Why: "its records end early, and no timeline switch explains it yet"}
+		if stopsInVain(f) {
+			v.Act = Answer
+		}
 	}
 	if f.Archive == Different && f.Resolved.KeepArchive {
 		v = Verdict{Row: v.Row, Act: Orphan}
@@ -202,7 +207,7 @@ func judgeOurs(f Facts) (Verdict, bool) {
 // judgeShip has rows 10 to 13: the file has still to be shipped, by us or by another.
 func judgeShip(f Facts) (Verdict, bool) {
 	switch {
-	case f.Server == ServerStopping && f.StoreIdle >= f.Limits.ShutdownWait:
+	case stopsInVain(f):
 		return Verdict{Row: "10", Act: Answer, Code: 1, Why: "PostgreSQL is stopping, and the archive takes no files"}, true
 	case f.NoArchive != "":
 		return Verdict{Row: "13", Act: Wait, Code: 1, Why: f.NoArchive}, true
@@ -218,6 +223,11 @@ func judgeShip(f Facts) (Verdict, bool) {
 		v.Why = "another node has to ship it, and the archive does not have it yet"
 	}
 	return v, true
+}
+
+// stopsInVain says that PostgreSQL waits for its archiver to stop, and that this helps nobody any more.
+func stopsInVain(f Facts) bool {
+	return f.Server == ServerStopping && f.StoreIdle >= f.Limits.ShutdownWait
 }
 
 // sound says whether our copy may be stored under its name (promise P3).

@@ -11,23 +11,33 @@ import (
 
 	"github.com/walbaton/walbaton/leader/dcs"
 	"github.com/walbaton/walbaton/leader/dcs/dcstest"
+	"github.com/walbaton/walbaton/leader/leadertest"
 )
+
+// TestMain is for the child processes of TestFrozen.
+func TestMain(m *testing.M) {
+	leadertest.Main(m, func(c Config) (dcs.DCS, error) { return New(c) })
+}
 
 // on runs suites in scopes of one server.
 func on(s *server, raw *api.Client) dcstest.Runner {
 	return func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) { test(t, scope(t, s, raw)) }
 }
 
-// scope gives clients that may do exactly what docs/dcs.md says.
-func scope(t *testing.T, s *server, raw *api.Client) dcstest.Scope {
+// config is for clients that may do exactly what docs/dcs.md says.
+func config(t *testing.T, s *server, raw *api.Client) Config {
 	prefix := prefixOf(t)
 	rules, _ := documented(t)
 	token := mustToken(t, raw, strings.ReplaceAll(strings.Join(rules, "\n"), "service/batman/", prefix))
+	return Config{Address: s.address, Prefix: prefix, Token: token}
+}
+
+func scope(t *testing.T, s *server, raw *api.Client) dcstest.Scope {
+	c := config(t, s, raw)
+	prefix := c.Prefix
 	return dcstest.Scope{
-		Client: func(t *testing.T) dcs.DCS {
-			return open(t, Config{Address: s.address, Prefix: prefix, Token: token})
-		},
-		Put: func(t *testing.T, key, value string) { put(t, raw, prefix+key, value) },
+		Client: func(t *testing.T) dcs.DCS { return open(t, c) },
+		Put:    func(t *testing.T, key, value string) { put(t, raw, prefix+key, value) },
 		Delete: func(t *testing.T, key string) {
 			if _, err := raw.KV().Delete(prefix+key, writing(soon(t))); err != nil {
 				t.Fatal(err)
@@ -54,5 +64,13 @@ func TestOutage(t *testing.T) {
 	dcstest.Outage(t, func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) {
 		s, raw := startWithACL(t)
 		test(t, scope(t, s, raw))
+	})
+}
+
+func TestFrozen(t *testing.T) {
+	t.Parallel()
+	leadertest.Frozen(t, func(t *testing.T, test func(*testing.T, dcstest.Scope, Config)) {
+		s, raw := startWithACL(t)
+		test(t, scope(t, s, raw), config(t, s, raw))
 	})
 }

@@ -5,8 +5,15 @@ package kubernetes
 import (
 	"testing"
 
+	"github.com/walbaton/walbaton/leader/dcs"
 	"github.com/walbaton/walbaton/leader/dcs/dcstest"
+	"github.com/walbaton/walbaton/leader/leadertest"
 )
+
+// TestMain is for the child processes of TestFrozen.
+func TestMain(m *testing.M) {
+	leadertest.Main(m, func(c Config) (dcs.DCS, error) { return New(c) })
+}
 
 // Modes of Patroni's: the kind of its objects.
 var modes = []struct {
@@ -53,4 +60,12 @@ func TestOutage(t *testing.T) {
 	t.Run("an extension that is handled late", func(t *testing.T) { lateExtension(t, s.namespace(t, true)) })
 	t.Run("a revision that is gone", func(t *testing.T) { tooOld(t, s.namespace(t, false)) })
 	dcstest.Outage(t, func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) { test(t, s.namespace(t, true).scope()) })
+}
+
+func TestFrozen(t *testing.T) {
+	t.Parallel()
+	leadertest.Frozen(t, func(t *testing.T, test func(*testing.T, dcstest.Scope, Config)) {
+		n := startServer(t).namespace(t, true)
+		test(t, n.scope(), n.config())
+	})
 }

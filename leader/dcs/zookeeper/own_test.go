@@ -184,16 +184,16 @@ func TestTimeOfSessions(t *testing.T) {
 	}
 }
 
-// TestFrozen stops a process that holds the baton for longer than its lease. It wakes up to find
+// TestFrozenClient stops a process that holds the baton for longer than its lease. It wakes up to find
 // that it is lost, and the successor undisturbed.
-func TestFrozen(t *testing.T) {
+func TestFrozenClient(t *testing.T) {
 	if address := os.Getenv("WALBATON_FROZEN"); address != "" {
 		holdOn(t, address)
 		return
 	}
 	t.Parallel()
 	s := startServer(t, nil)
-	cmd := exec.Command(os.Args[0], "-test.run", "^TestFrozen$", "-test.v")
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestFrozenClient$", "-test.v")
 	cmd.Env = append(os.Environ(), "WALBATON_FROZEN="+s.address)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()

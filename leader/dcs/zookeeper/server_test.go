@@ -229,7 +229,7 @@ func (r raw) dir(t testing.TB, path string) {
 
 func (r raw) remove(t testing.TB, path string) {
 	t.Helper()
-	if err := r.Delete(path, -1); err != nil {
+	if err := r.Delete(path, -1); err != nil && !errors.Is(err, zk.ErrNoNode) {
 		t.Fatalf("delete %s: %v", path, err)
 	}
 }

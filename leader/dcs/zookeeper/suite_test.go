@@ -8,7 +8,13 @@ import (
 
 	"github.com/walbaton/walbaton/leader/dcs"
 	"github.com/walbaton/walbaton/leader/dcs/dcstest"
+	"github.com/walbaton/walbaton/leader/leadertest"
 )
+
+// TestMain is for the child processes of TestFrozen.
+func TestMain(m *testing.M) {
+	leadertest.Main(m, func(c Config) (dcs.DCS, error) { return New(c) })
+}
 
 // on runs suites in scopes of one server.
 func on(s *server, r raw) dcstest.Runner {
@@ -44,5 +50,13 @@ func TestOutage(t *testing.T) {
 	dcstest.Outage(t, func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) {
 		s := startServer(t, nil)
 		test(t, scope(t, s, s.raw(t)))
+	})
+}
+
+func TestFrozen(t *testing.T) {
+	t.Parallel()
+	leadertest.Frozen(t, func(t *testing.T, test func(*testing.T, dcstest.Scope, Config)) {
+		s := startServer(t, nil)
+		test(t, scope(t, s, s.raw(t)), Config{Hosts: []string{s.address}, Prefix: prefixOf(t)})
 	})
 }
