@@ -117,7 +117,8 @@ func blankApp(cfg Config, log *slog.Logger) *app {
 func (a *app) join(d dcs.DCS) (err error) {
 	a.elector, err = leader.New(d, leader.Options{Self: a.cfg.Name, TTL: a.cfg.TTL, Every: a.cfg.Renewal, Margin: a.cfg.Margin,
 		Policy: leader.Policy(a.cfg.Policy), MaxLag: uint64(a.cfg.MaxLag), Log: a.log, Metrics: a.registry})
-	a.scope = &scope{elector: a.elector, lens: &wiring.Lens{NoDCS: a.cfg.static() || a.cfg.rest(), Alone: a.cfg.static()}}
+	a.scope = &scope{elector: a.elector, lens: &wiring.Lens{NoDCS: a.cfg.static() || a.cfg.rest(), Alone: a.cfg.static()},
+		podsStay: a.cfg.Patroni.DCS.Kind == "kubernetes"}
 	return err
 }
 

@@ -14,6 +14,9 @@ import (
 type scope struct {
 	elector *leader.Elector
 	lens    *wiring.Lens
+
+	// podsStay: a member's key outlives its Patroni. It is an annotation of a Pod on Kubernetes, and proves no life.
+	podsStay bool
 }
 
 // Last gives the last reading.
@@ -53,7 +56,7 @@ func (s *scope) Leader(ctx context.Context) (archiver.Leader, error) {
 	l := archiver.Leader{Name: v.Cluster.Leader, Self: v.Cluster.Leader == v.Self, Standby: v.Cluster.StandbyCluster}
 	r, recorded := v.Leader()
 	_, member := v.Cluster.Members[l.Name]
-	l.Live = recorded || member
+	l.Live = recorded || member && !s.podsStay
 	if _, timeline, ok := v.Line(); ok {
 		l.Timeline = wal.Timeline(timeline)
 	} else if recorded {
