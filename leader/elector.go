@@ -195,14 +195,7 @@ func (e *Elector) answered(op string, sent time.Time, err error) {
 	ok := done || refused
 	e.n.request(op, done)
 	e.mu.Lock()
-	was, wasRefused := e.state.Error, e.refused[op] != ""
-	switch {
-	case refused:
-		e.refused[op] = err.Error()
-	case done:
-		delete(e.refused, op)
-	}
-	isRefused := e.refused[op] != ""
+	was := e.state.Error
 	switch {
 	case ok:
 		e.state.Error = ""
@@ -215,17 +208,33 @@ func (e *Elector) answered(op string, sent time.Time, err error) {
 	}
 	is := e.state.Error
 	e.mu.Unlock()
-	switch {
-	case !wasRefused && isRefused:
-		e.o.Log.Error("the DCS refuses a request: this node lacks a right", "dcs", e.d.String(), "op", op, "error", err)
-	case wasRefused && !isRefused:
-		e.o.Log.Info("the DCS refuses it no more", "dcs", e.d.String(), "op", op)
+	if ok {
+		e.refuses(op, err)
 	}
 	switch {
 	case was == "" && is != "":
 		e.o.Log.Warn("the DCS does not answer", "dcs", e.d.String(), "op", op, "error", is)
 	case was != "" && is == "":
 		e.o.Log.Info("the DCS answers again", "dcs", e.d.String())
+	}
+}
+
+// refuses remembers whether the DCS let us do what we asked for, and tells when that changes.
+func (e *Elector) refuses(op string, err error) {
+	refused := errors.Is(err, fs.ErrPermission)
+	e.mu.Lock()
+	was := e.refused[op] != ""
+	if refused {
+		e.refused[op] = err.Error()
+	} else {
+		delete(e.refused, op)
+	}
+	e.mu.Unlock()
+	switch {
+	case !was && refused:
+		e.o.Log.Error("the DCS refuses a request: this node lacks a right", "dcs", e.d.String(), "op", op, "error", err)
+	case was && !refused:
+		e.o.Log.Info("the DCS refuses it no more", "dcs", e.d.String(), "op", op)
 	}
 }
 
@@ -273,6 +282,9 @@ func (r *run) do(a Action) {
 	case OpWatch:
 		r.tasks.Go(func() {
 			err := r.d.Wait(r.ctx, a.Since)
+			if err == nil || errors.Is(err, fs.ErrPermission) { // no more of it is an answer: it may have waited for none
+				r.refuses("watch", err)
+			}
 			r.report(func(now time.Time) { r.m.WatchDone(now, err) })
 		})
 	case OpAnnounce:
