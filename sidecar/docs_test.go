@@ -233,6 +233,36 @@ func TestAcceptancePage(t *testing.T) {
 	}
 }
 
+// docs/reliability.md names, for every bug, what would have found it, and nothing that does not exist.
+func TestReliabilityPage(t *testing.T) {
+	text, tests := page(t, "docs/reliability.md"), testNames(t)
+	for _, n := range namedTests(text) {
+		if !tests[n] {
+			t.Errorf("%s is named and does not exist", n)
+		}
+	}
+	bugs := 0
+	file := regexp.MustCompile("`([\\w/-]+)` of the mutants|`([\\w/.-]+\\.txt)`")
+	for _, cells := range tableRows(text) {
+		if len(cells) != 4 || !regexp.MustCompile(`^[0-9a-f]{7}$`).MatchString(cells[2]) {
+			continue
+		}
+		bugs++
+		m := file.FindStringSubmatch(cells[3])
+		switch {
+		case m != nil && m[1] != "":
+			page(t, ".ci/mutants/testdata/"+m[1]+".patch")
+		case m != nil:
+			page(t, m[2])
+		case len(namedTests(cells[3])) == 0:
+			t.Errorf("%s: nothing would have found it", cells[0])
+		}
+	}
+	if bugs < 10 {
+		t.Errorf("%d bugs with a commit", bugs)
+	}
+}
+
 // docs/configuration.md has every setting, with its names and its default.
 func TestConfigurationPage(t *testing.T) {
 	rows := map[string][]string{}
