@@ -108,6 +108,10 @@ func (c *Call) Step(ctx context.Context) (r Reply, done bool) {
 		f.Resolved = a.decided(c.n, read.digest)
 		v = Judge(f)
 	}
+	if v.Row == "10" && a.o.Read != nil && a.o.Read(ctx).State != ServerStopping {
+		// It has stopped since the last reading, and this may be Patroni, which asks once and then lets pg_rewind delete the file: row 7.
+		return Reply{Code: v.Code, Row: v.Row, Why: v.Why}, false
+	}
 	return c.act(ctx, v, f, read)
 }
 
