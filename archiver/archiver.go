@@ -35,6 +35,9 @@ type Options struct {
 	Metrics      prometheus.Registerer // nil: none
 	Now          func() time.Time      // nil: time.Now
 
+	// Read takes a reading of the server now, which server gives from then on; nil: server's is never old.
+	Read func(ctx context.Context) Server
+
 	// Watch calls wake when pg_wal may have changed, until ctx ends; nil: queue.Queue.Watch.
 	Watch func(ctx context.Context, wake func()) error
 }

@@ -2,6 +2,8 @@ package archiver
 
 import (
 	"bytes"
+	"context"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,6 +69,40 @@ func testForeignHistory(t *testing.T, number wal.Timeline) {
 	}
 	if got := stored(t, n.Archive())[name.String()]; !bytes.Equal(got, theirs.Bytes()) {
 		t.Error("the archive's history was replaced")
+	}
+}
+
+// TestStoppedSinceTheLastReading: Patroni asks as soon as PostgreSQL has stopped, and the last reading says that it is stopping, with the
+// archive away for long. That is not the moment for row 10: what is answered 1 now is to be set aside.
+func TestStoppedSinceTheLastReading(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	n := newTestNode(t, mem.New("x"), "n1", w)
+	now := time.Now()
+	n.o.Now = func() time.Time { return now }
+	n.o.Limits = Limits{PushWait: time.Hour, ShutdownWait: 5 * time.Second, StoppedWait: 30 * time.Second}
+	n.copyFrom(w, ".ready")
+	n.calls.fail(true)
+	n.sees(func(_ *Cluster, s *Server) { s.State = ServerStopping })
+	n.o.Read = func(context.Context) Server { return n.server() }
+	first, second := n.NewCall(wal.SegmentName(w.Full()[0])), n.NewCall(wal.SegmentName(w.Full()[1]))
+	first.Step(t.Context())
+	now = now.Add(6 * time.Second)
+	n.o.Read = func(context.Context) Server {
+		n.sees(func(_ *Cluster, s *Server) { s.State = ServerStopped })
+		return n.server()
+	}
+	for range 2 {
+		if r, done := second.Step(t.Context()); done {
+			t.Fatalf("got %+v, want to wait", r)
+		}
+	}
+	now = now.Add(31 * time.Second)
+	if r, done := second.Step(t.Context()); !done || r.Row != "7" {
+		t.Errorf("after stopped_wait: got %+v done %v, want row 7", r, done)
+	}
+	if aside, err := os.ReadDir(n.o.KeepDir); err != nil || len(aside) != 1 {
+		t.Errorf("set aside: %v, %v", aside, err)
 	}
 }
 

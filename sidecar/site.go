@@ -101,6 +101,7 @@ func (a *app) tendSite(ctx context.Context, proven *bool) error {
 		return err
 	}
 	s.archiver, err = archiver.New(opened, q, a.scope, a.pg.Server, archiver.Options{
+		Read:   a.pg.Read,
 		Member: a.cfg.Name, Workers: a.cfg.Workers, Codec: seal.Codec(a.cfg.Archive.Codec),
 		Limits:       archiver.Limits{PushWait: a.cfg.PushWait, ShutdownWait: a.cfg.ShutdownWait, StoppedWait: a.cfg.StoppedWait},
 		StallTimeout: a.cfg.StallTimeout, Grace: leader.UploadGrace, KeepDir: keepDir(a.cfg.KeepDir, srv.SystemID), Aside: a.keeper.noted, Log: a.log, Metrics: s.registry, Watch: a.watch,
