@@ -4,6 +4,9 @@
 // process namespace of its own, so that ports are free and nothing outlives it. Meanwhile .ci/build-tools builds the
 // servers that are missing; then the packages' tests and the simulation run, and the drills that need such a server.
 //
+// With -dcs it runs the drills 1 to 10 on other DCS instead, with -full those that take too long for every day, too, and with -soak random
+// role changes on random clusters (soak.go).
+//
 // It prints a line for each package and drill, what occurred in the simulation, all that a failing test wrote, the ten
 // slowest tests and, at the very end, "N passed, N failed". A skipped test has failed: nothing may be left out in silence.
 package main
