@@ -240,68 +240,6 @@ func (a *Archiver) own(srv Server) wal.History {
 	return h
 }
 
-// permit asks whether this node may put n now. A put that opens a timeline needs a linearizable
-// read of the leader, made here.
-func (a *Archiver) permit(ctx context.Context, n wal.Name) permit {
-	r := a.request(n, a.scope.Last())
-	p := mayPut(r)
-	if !p.opens || r.cluster.Alone || !p.ok && !a.due(question{timeline: n.Segment.Timeline}) {
-		return p
-	}
-	// Somebody else may have opened it since we listed, or with segments that are older than all that was listed.
-	open, err := a.archive.Opened(ctx, n)
-	if err != nil {
-		a.note(err)
-		return refuse("the archive does not answer")
-	}
-	if open {
-		a.cover.opened(n)
-		return mayPut(a.request(n, a.scope.Last())) // the DCS may have answered meanwhile
-	}
-	if !p.ok {
-		return p
-	}
-	c, err := a.scope.Read(ctx)
-	if err != nil && !c.NoDCS {
-		return refuse("the DCS does not answer, and no timeline is opened without it")
-	}
-	return mayPut(a.request(n, c))
-}
-
-// question is what every file of a timeline that waits would ask the archive.
-type question struct {
-	timeline wal.Timeline
-	vouch    bool // what it has of the timeline now; else whether it has anything, for a node that may not open it
-}
-
-// due says whether it is time to ask again.
-func (a *Archiver) due(q question) bool {
-	now := a.o.Now()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if last, ok := a.asked[q]; ok && now.Sub(last) < lookAfter {
-		return false
-	}
-	a.asked[q] = now
-	return true
-}
-
-// isKept says whether n is a file set aside whose timeline has to be told from another server's of the
-// same number. Nobody is promoted to timeline 1.
-func (a *Archiver) isKept(n wal.Name) bool {
-	return a.keep != nil && n.Segment.Timeline > 1 && a.source(n) == a.keep
-}
-
-func (a *Archiver) request(n wal.Name, c Cluster) request {
-	srv := a.server()
-	kept := a.isKept(n)
-	open, vouched, parted := a.cover.open(n), a.cover.isVouched(vouch{n.Segment.Timeline, kept}), !kept && a.parted(n)
-	c.Line = a.line(c)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return request{name: n, cluster: c, server: srv, own: a.own(srv), baton: a.term != 0, kept: kept, open: open, vouched: vouched, parted: parted}
-}
-
 // line is the line as this node knows it: the leader's, or without a DCS our own primary's.
 func (a *Archiver) line(c Cluster) wal.History {
 	if c.Line.Timeline != 0 {
