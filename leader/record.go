@@ -3,7 +3,8 @@ package leader
 import (
 	"encoding/json"
 	"fmt"
-	"unicode/utf16"
+
+	"github.com/walbaton/walbaton/leader/dcs"
 )
 
 // RecordVersion is the major version of the records that this code writes and understands.
@@ -111,27 +112,10 @@ func (r Record) Encode() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode record: %w", err)
 	}
-	return ascii(b), nil
+	return dcs.ASCII(b), nil
 }
 
 func firstRuns(s Ranges) Ranges { return s[:min(len(s), maxRuns)] }
-
-// ascii escapes what JSON may leave as it is: everything above 0x7E.
-func ascii(text []byte) string {
-	out := make([]byte, 0, len(text))
-	for _, c := range string(text) {
-		switch {
-		case c < 0x7F:
-			out = append(out, byte(c))
-		case c <= 0xFFFF:
-			out = fmt.Appendf(out, `\u%04x`, c)
-		default:
-			hi, lo := utf16.EncodeRune(c)
-			out = fmt.Appendf(out, `\u%04x\u%04x`, hi, lo)
-		}
-	}
-	return string(out)
-}
 
 // ParseRecord reads what a sidecar wrote. Unknown fields are ignored. Of a newer major
 // version only Version is filled, without an error; see Record.Readable.

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf16"
 
 	"github.com/hashicorp/consul/api"
 
@@ -23,20 +22,7 @@ type baton struct {
 
 func (b baton) value() []byte {
 	v, _ := json.Marshal(b) // a string and a number
-	return []byte(ascii(string(v)))
-}
-
-// ascii writes what is not ASCII as JSON escapes.
-func ascii(s string) string {
-	var b strings.Builder
-	for _, u := range utf16.Encode([]rune(s)) {
-		if u <= '~' {
-			b.WriteByte(byte(u))
-		} else {
-			fmt.Fprintf(&b, `\u%04x`, u)
-		}
-	}
-	return b.String()
+	return []byte(dcs.ASCII(v))
 }
 
 // batonOf is the lease as others see it. A locked key whose value is not ours to understand

@@ -43,14 +43,11 @@ package consul
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -112,7 +109,7 @@ func New(c Config) (*Client, error) {
 	case "", "http":
 		c.Scheme = "http"
 	case "https":
-		t, err := tlsConfig(c)
+		t, err := c.files().Config()
 		if err != nil {
 			return nil, fmt.Errorf("open consul: %w", err)
 		}
@@ -137,34 +134,8 @@ func New(c Config) (*Client, error) {
 	}, nil
 }
 
-func tlsConfig(c Config) (*tls.Config, error) {
-	t := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: c.Insecure && c.CACert == ""}
-	if c.CACert != "" {
-		pem, err := os.ReadFile(c.CACert)
-		if err != nil {
-			return nil, fmt.Errorf("read authorities: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read authorities: %s: no certificate in it", c.CACert)
-		}
-	}
-	if c.Cert == "" {
-		return t, nil
-	}
-	key := c.Key
-	if key == "" {
-		key = c.Cert
-	}
-	if _, err := tls.LoadX509KeyPair(c.Cert, key); err != nil {
-		return nil, fmt.Errorf("read client certificate: %w", err)
-	}
-	// Read again for each connection: certificates are renewed in place.
-	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		pair, err := tls.LoadX509KeyPair(c.Cert, key)
-		return &pair, err
-	}
-	return t, nil
+func (c Config) files() dcs.TLSFiles {
+	return dcs.TLSFiles{CACert: c.CACert, Cert: c.Cert, Key: c.Key, Insecure: c.Insecure && c.CACert == ""}
 }
 
 func (c *Client) String() string { return c.name }

@@ -87,7 +87,7 @@ func writePEM(t *testing.T, path, kind string, der []byte) {
 
 func (a *authority) client(t testing.TB) *tls.Config {
 	t.Helper()
-	c, err := tlsConfig(Config{CACert: a.file, Cert: a.member + ".crt", Key: a.member + ".key"})
+	c, err := Config{CACert: a.file, Cert: a.member + ".crt", Key: a.member + ".key"}.files().Config()
 	if err != nil {
 		t.Fatal(err)
 	}

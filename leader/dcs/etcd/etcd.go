@@ -27,13 +27,10 @@ package etcd
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -131,7 +128,7 @@ func New(c Config) (*Client, error) {
 		cfg.DialOptions = append(cfg.DialOptions, grpc.WithChainUnaryInterceptor(goRound))
 	}
 	if secure > 0 {
-		t, err := tlsConfig(c)
+		t, err := c.files().Config()
 		if err != nil {
 			return nil, fmt.Errorf("open etcd: %w", err)
 		}
@@ -168,35 +165,7 @@ func attempts(ctx context.Context, f func(ctx context.Context) error) error {
 	}
 }
 
-func tlsConfig(c Config) (*tls.Config, error) {
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.CACert != "" {
-		pem, err := os.ReadFile(c.CACert)
-		if err != nil {
-			return nil, fmt.Errorf("read authorities: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read authorities: %s: no certificate in it", c.CACert)
-		}
-	}
-	if c.Cert == "" {
-		return t, nil
-	}
-	key := c.Key
-	if key == "" { // Patroni allows both in one file
-		key = c.Cert
-	}
-	if _, err := tls.LoadX509KeyPair(c.Cert, key); err != nil {
-		return nil, fmt.Errorf("read client certificate: %w", err)
-	}
-	// Read again for each connection: certificates are renewed in place.
-	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		pair, err := tls.LoadX509KeyPair(c.Cert, key)
-		return &pair, err
-	}
-	return t, nil
-}
+func (c Config) files() dcs.TLSFiles { return dcs.TLSFiles{CACert: c.CACert, Cert: c.Cert, Key: c.Key} }
 
 func (c *Client) String() string { return c.name }
 

@@ -25,14 +25,11 @@ package rest
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -82,7 +79,7 @@ func New(c Config) (*DCS, error) {
 	if c.Poll <= 0 {
 		c.Poll = 2 * time.Second
 	}
-	t, err := tlsConfig(c)
+	t, err := dcs.TLSFiles{CACert: c.CACert, Cert: c.Cert, Key: c.Key, Insecure: c.Insecure}.Config()
 	if err != nil {
 		return nil, fmt.Errorf("open REST API of Patroni: %w", err)
 	}
@@ -93,32 +90,6 @@ func New(c Config) (*DCS, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}, nil
-}
-
-func tlsConfig(c Config) (*tls.Config, error) {
-	t := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: c.Insecure}
-	if c.CACert != "" {
-		pem, err := os.ReadFile(c.CACert)
-		if err != nil {
-			return nil, err
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s: no certificate in it", c.CACert)
-		}
-	}
-	if c.Cert != "" {
-		key := c.Key
-		if key == "" {
-			key = c.Cert
-		}
-		pair, err := tls.LoadX509KeyPair(c.Cert, key)
-		if err != nil {
-			return nil, fmt.Errorf("client certificate %s: %w", c.Cert, err)
-		}
-		t.Certificates = []tls.Certificate{pair}
-	}
-	return t, nil
 }
 
 // Close ends idle connections.

@@ -22,24 +22,7 @@ type baton struct {
 
 func (b baton) value() []byte {
 	v, _ := json.Marshal(b) // a string and a number
-	return []byte(ascii(string(v)))
-}
-
-// ascii writes what is not ASCII as JSON escapes.
-func ascii(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		switch {
-		case r <= '~':
-			b.WriteRune(r)
-		case r > 0xffff:
-			r -= 0x10000
-			fmt.Fprintf(&b, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
-		default:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		}
-	}
-	return b.String()
+	return []byte(dcs.ASCII(v))
 }
 
 // batonOf is the lease as others see it. A value that is not ours to understand holds the
