@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/walbaton/walbaton/leader/dcs"
+	"github.com/walbaton/walbaton/leader/dcs/dcstest"
 )
 
 // TestTenSeconds is about a Consul as it comes: no session below 10 s, and none that ends before its TTL.
@@ -261,12 +262,12 @@ func TestLeaderToken(t *testing.T) {
 
 func TestTLS(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
-	s := newServer(t, quick, `tls { defaults { verify_incoming = true ca_file = "`+ca.file+`" cert_file = "`+ca.server+`.crt" key_file = "`+ca.server+`.key" } }`)
+	ca := dcstest.NewAuthority(t)
+	s := newServer(t, quick, `tls { defaults { verify_incoming = true ca_file = "`+ca.File+`" cert_file = "`+ca.Server+`.crt" key_file = "`+ca.Server+`.key" } }`)
 	s.address, s.tls = s.secure, ca
 	s.args = append(s.args, "-https-port", port(s.address))
 	s.Start(t)
-	c := Config{Address: s.address, Scheme: "https", Prefix: "service/batman/", CACert: ca.file, Cert: ca.member + ".crt", Key: ca.member + ".key"}
+	c := Config{Address: s.address, Scheme: "https", Prefix: "service/batman/", CACert: ca.File, Cert: ca.Member + ".crt", Key: ca.Member + ".key"}
 	use := func(name string, c Config) {
 		t.Helper()
 		d := open(t, c)
@@ -286,12 +287,12 @@ func TestTLS(t *testing.T) {
 	unchecked.CACert, unchecked.Insecure = "", true
 	use("verify off", unchecked)
 	both := c
-	both.Cert, both.Key = ca.both(t), ""
+	both.Cert, both.Key = inOne(t, ca), ""
 	use("certificate and key in one file", both)
 	for name, change := range map[string]func(c *Config){
 		"no client certificate":                func(c *Config) { c.Cert, c.Key = "", "" },
-		"another authority":                    func(c *Config) { c.CACert = newAuthority(t).file },
-		"another authority, and verify off":    func(c *Config) { c.CACert, c.Insecure = newAuthority(t).file, true },
+		"another authority":                    func(c *Config) { c.CACert = dcstest.NewAuthority(t).File },
+		"another authority, and verify off":    func(c *Config) { c.CACert, c.Insecure = dcstest.NewAuthority(t).File, true },
 		"no authority":                         func(c *Config) { c.CACert = "" },
 		"plain text":                           func(c *Config) { c.Scheme = "http" },
 		"another name than in the certificate": func(c *Config) { c.Address = "localhost:" + port(c.Address) },

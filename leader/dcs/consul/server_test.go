@@ -4,18 +4,16 @@ package consul
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/walbaton/walbaton/leader/dcs/dcstest"
 )
 
 // server is one durable Consul server on free loopback ports.
@@ -23,10 +21,9 @@ type server struct {
 	address string
 	secure  string // another one, for https
 	args    []string
-	log     string
-	tls     *authority
+	tls     *dcstest.Authority
 	token   string // that may do all
-	cmd     *exec.Cmd
+	dcstest.Process
 }
 
 // quick lets sessions be as short as a second.
@@ -43,8 +40,8 @@ func startServer(t testing.TB, config ...string) *server {
 
 func newServer(t testing.TB, config ...string) *server {
 	t.Helper()
-	dir, free := t.TempDir(), freeAddresses(t, 4)
-	s := &server{address: free[0], secure: free[3], log: filepath.Join(dir, "log")}
+	dir, free := t.TempDir(), dcstest.FreeAddresses(t, 4)
+	s := &server{address: free[0], secure: free[3], Process: dcstest.Process{Log: filepath.Join(dir, "log")}}
 	// A restarted server must find itself at the same address: these ports stay.
 	s.args = []string{"agent", "-server", "-bootstrap-expect=1", "-node", "test", "-data-dir", filepath.Join(dir, "data"), "-log-level", "warn",
 		"-bind", "127.0.0.1", "-client", "127.0.0.1", "-http-port", port(s.address), "-dns-port", "-1", "-grpc-port", "-1", "-grpc-tls-port", "-1",
@@ -58,57 +55,9 @@ func newServer(t testing.TB, config ...string) *server {
 
 func port(address string) string { return address[strings.LastIndex(address, ":")+1:] }
 
-func freeAddresses(t testing.TB, n int) []string {
-	t.Helper()
-	free := make([]string, n)
-	for i := range free {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // when all are found, or two might be the same
-		free[i] = l.Addr().String()
-	}
-	return free
-}
-
-// tool finds what .ci/build-tools built.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	dir := os.Getenv("WALBATON_TOOLS")
-	if dir == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir = filepath.Join(home, ".cache/walbaton/tools")
-	}
-	path := filepath.Join(dir, name)
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("no %s: .ci/build-tools builds it", path)
-	}
-	return path
-}
-
 func (s *server) Start(t testing.TB) {
 	t.Helper()
-	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	cmd := exec.Command(tool(t, "consul@v1.22.5"), s.args...)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("start consul: %v", err)
-	}
-	s.cmd = cmd
-	t.Cleanup(func() {
-		if s.cmd == cmd {
-			s.Kill(t)
-		}
-	})
+	s.Launch(t, ".ci/build-tools", exec.Command(dcstest.Tool(t, "consul@v1.22.5"), s.args...))
 	s.waitReady(t)
 }
 
@@ -127,48 +76,8 @@ func (s *server) waitReady(t testing.TB) {
 			return
 		}
 		if time.Now().After(end) {
-			log, _ := os.ReadFile(s.log)
-			t.Fatalf("consul does not answer: %v\n%s", err, log)
+			t.Fatalf("consul does not answer: %v\n%s", err, s.Said())
 		}
-	}
-}
-
-func (s *server) Kill(t testing.TB) {
-	s.cmd.Process.Kill()
-	s.cmd.Wait() // says that it was killed
-	s.cmd = nil
-}
-
-// Hang returns when every thread has stopped: the signal takes its time.
-func (s *server) Hang(t testing.TB) {
-	t.Helper()
-	s.signal(t, syscall.SIGSTOP)
-	running := func() bool {
-		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.cmd.Process.Pid))
-		if err != nil || len(tasks) == 0 {
-			t.Fatalf("no threads of consul: %v", err)
-		}
-		for _, task := range tasks {
-			stat, err := os.ReadFile(task)
-			if err == nil && !strings.Contains(string(stat), ") T ") {
-				return true
-			}
-		}
-		return false
-	}
-	for end := time.Now().Add(10 * time.Second); running(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("consul does not stop")
-		}
-	}
-}
-
-func (s *server) Resume(t testing.TB) { s.signal(t, syscall.SIGCONT) }
-
-func (s *server) signal(t testing.TB, sig os.Signal) {
-	t.Helper()
-	if err := s.cmd.Process.Signal(sig); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -178,7 +87,7 @@ func (s *server) raw(t testing.TB) *api.Client {
 	cfg := &api.Config{Address: s.address, Scheme: "http", Token: s.token, HttpClient: &http.Client{Transport: &http.Transport{}}}
 	if s.tls != nil {
 		cfg.Scheme = "https"
-		cfg.HttpClient.Transport = &http.Transport{TLSClientConfig: s.tls.client(t)}
+		cfg.HttpClient.Transport = &http.Transport{TLSClientConfig: clientTLS(t, s.tls)}
 	}
 	c, err := api.NewClient(cfg)
 	if err != nil {

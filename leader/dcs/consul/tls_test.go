@@ -3,109 +3,35 @@
 package consul
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
-	"net"
 	"os"
-	"path/filepath"
 	"testing"
-	"time"
+
+	"github.com/walbaton/walbaton/leader/dcs/dcstest"
 )
 
-// authority is a certificate authority made for one test, with files for Consul and for us.
-type authority struct {
-	file   string // the authority's certificate
-	server string // + .crt, .key
-	member string
-	cert   *x509.Certificate
-	key    *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authority {
+// clientTLS is how the library's own client speaks to a server of the authority's.
+func clientTLS(t testing.TB, a *dcstest.Authority) *tls.Config {
 	t.Helper()
-	dir := t.TempDir()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &authority{file: filepath.Join(dir, "ca.crt"), server: filepath.Join(dir, "server"), member: filepath.Join(dir, "member"), cert: cert, key: key}
-	writePEM(t, a.file, "CERTIFICATE", der)
-	a.issue(t, a.server, 2)
-	a.issue(t, a.member, 3)
-	return a
-}
-
-func (a *authority) issue(t *testing.T, path string, serial int64) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: filepath.Base(path)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}, a.cert, &key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writePEM(t, path+".crt", "CERTIFICATE", der)
-	writePEM(t, path+".key", "EC PRIVATE KEY", private)
-}
-
-func writePEM(t *testing.T, path, kind string, der []byte) {
-	t.Helper()
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (a *authority) client(t testing.TB) *tls.Config {
-	t.Helper()
-	c, err := Config{CACert: a.file, Cert: a.member + ".crt", Key: a.member + ".key"}.files().Config()
+	c, err := Config{CACert: a.File, Cert: a.Member + ".crt", Key: a.Member + ".key"}.files().Config()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-// both is the member's certificate and key in one file.
-func (a *authority) both(t *testing.T) string {
+// inOne is the member's certificate and key in one file.
+func inOne(t *testing.T, a *dcstest.Authority) string {
 	t.Helper()
 	var all []byte
 	for _, ext := range []string{".crt", ".key"} {
-		b, err := os.ReadFile(a.member + ext)
+		b, err := os.ReadFile(a.Member + ext)
 		if err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, b...)
 	}
-	path := a.member + ".pem"
+	path := a.Member + ".pem"
 	if err := os.WriteFile(path, all, 0o600); err != nil {
 		t.Fatal(err)
 	}

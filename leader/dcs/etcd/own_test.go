@@ -13,6 +13,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/walbaton/walbaton/leader/dcs"
+	"github.com/walbaton/walbaton/leader/dcs/dcstest"
 	"github.com/walbaton/walbaton/leader/patroni"
 )
 
@@ -164,9 +165,9 @@ func TestCompaction(t *testing.T) {
 
 func TestTLS(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
+	ca := dcstest.NewAuthority(t)
 	s := startServer(t, ca)
-	c := Config{Endpoints: []string{s.url}, Prefix: "/service/batman/", CACert: ca.file, Cert: ca.member + ".crt", Key: ca.member + ".key"}
+	c := Config{Endpoints: []string{s.url}, Prefix: "/service/batman/", CACert: ca.File, Cert: ca.Member + ".crt", Key: ca.Member + ".key"}
 	d := open(t, c)
 	l, err := d.Claim(soon(t), dcs.Lease{Holder: "n1", TTL: 5 * time.Second})
 	if err != nil {
@@ -177,7 +178,7 @@ func TestTLS(t *testing.T) {
 	}
 	for name, change := range map[string]func(c *Config){
 		"no client certificate": func(c *Config) { c.Cert, c.Key = "", "" },
-		"another authority":     func(c *Config) { c.CACert = newAuthority(t).file },
+		"another authority":     func(c *Config) { c.CACert = dcstest.NewAuthority(t).File },
 		"plain text":            func(c *Config) { c.Endpoints = []string{strings.Replace(s.url, "https", "http", 1)} },
 	} {
 		bad := c

@@ -6,18 +6,17 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/walbaton/walbaton/leader/dcs/dcstest"
 )
 
 // server is one etcd process on free loopback ports.
@@ -25,13 +24,12 @@ type server struct {
 	url  string
 	peer string
 	args []string
-	log  string
-	tls  *authority
-	cmd  *exec.Cmd
+	tls  *dcstest.Authority
+	dcstest.Process
 }
 
 // startServer runs Debian's etcd-server; a machine without it fails the test.
-func startServer(t testing.TB, ca *authority, args ...string) *server {
+func startServer(t testing.TB, ca *dcstest.Authority, args ...string) *server {
 	t.Helper()
 	s := newServer(t, ca, args...)
 	s.args = append(s.args, "--initial-cluster", s.name()+"="+s.peer)
@@ -39,14 +37,15 @@ func startServer(t testing.TB, ca *authority, args ...string) *server {
 	return s
 }
 
-func newServer(t testing.TB, ca *authority, args ...string) *server {
+func newServer(t testing.TB, ca *dcstest.Authority, args ...string) *server {
 	t.Helper()
 	scheme := "http"
 	if ca != nil {
 		scheme = "https"
 	}
 	dir := t.TempDir()
-	s := &server{url: scheme + "://" + freeAddress(t), peer: "http://" + freeAddress(t), log: filepath.Join(dir, "log"), tls: ca}
+	free := dcstest.FreeAddresses(t, 2)
+	s := &server{url: scheme + "://" + free[0], peer: "http://" + free[1], tls: ca, Process: dcstest.Process{Log: filepath.Join(dir, "log")}}
 	s.args = append([]string{
 		"--name", s.name(), "--data-dir", filepath.Join(dir, "data"), "--unsafe-no-fsync", "--log-level", "warn",
 		"--listen-client-urls", s.url, "--advertise-client-urls", s.url,
@@ -54,43 +53,17 @@ func newServer(t testing.TB, ca *authority, args ...string) *server {
 		"--heartbeat-interval", "50", "--election-timeout", "500", // lets leases be as short as 1 s
 	}, args...)
 	if ca != nil {
-		s.args = append(s.args, "--cert-file", ca.server+".crt", "--key-file", ca.server+".key",
-			"--trusted-ca-file", ca.file, "--client-cert-auth")
+		s.args = append(s.args, "--cert-file", ca.Server+".crt", "--key-file", ca.Server+".key",
+			"--trusted-ca-file", ca.File, "--client-cert-auth")
 	}
 	return s
 }
 
 func (s *server) name() string { return "t" + s.peer[strings.LastIndex(s.peer, ":")+1:] }
 
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func (s *server) launch(t testing.TB) {
 	t.Helper()
-	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	cmd := exec.Command("etcd", s.args...)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("start etcd (Debian's etcd-server): %v", err)
-	}
-	s.cmd = cmd
-	t.Cleanup(func() {
-		if s.cmd == cmd {
-			s.Kill(t)
-		}
-	})
+	s.Launch(t, "Debian's etcd-server", exec.Command("etcd", s.args...))
 }
 
 func (s *server) Start(t testing.TB) {
@@ -103,7 +76,7 @@ func (s *server) waitReady(t testing.TB) {
 	t.Helper()
 	client := &http.Client{Timeout: time.Second}
 	if s.tls != nil {
-		client.Transport = &http.Transport{TLSClientConfig: s.tls.client(t)}
+		client.Transport = &http.Transport{TLSClientConfig: clientTLS(t, s.tls)}
 	}
 	defer client.CloseIdleConnections()
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
@@ -117,48 +90,8 @@ func (s *server) waitReady(t testing.TB) {
 			err = fmt.Errorf("health: %s", body)
 		}
 		if time.Now().After(end) {
-			log, _ := os.ReadFile(s.log)
-			t.Fatalf("etcd does not answer: %v\n%s", err, log)
+			t.Fatalf("etcd does not answer: %v\n%s", err, s.Said())
 		}
-	}
-}
-
-func (s *server) Kill(t testing.TB) {
-	s.cmd.Process.Kill()
-	s.cmd.Wait() // says that it was killed
-	s.cmd = nil
-}
-
-// Hang returns when every thread has stopped: the signal takes its time.
-func (s *server) Hang(t testing.TB) {
-	t.Helper()
-	s.signal(t, syscall.SIGSTOP)
-	running := func() bool {
-		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.cmd.Process.Pid))
-		if err != nil || len(tasks) == 0 {
-			t.Fatalf("no threads of etcd: %v", err)
-		}
-		for _, task := range tasks {
-			stat, err := os.ReadFile(task)
-			if err == nil && !strings.Contains(string(stat), ") T ") {
-				return true
-			}
-		}
-		return false
-	}
-	for end := time.Now().Add(10 * time.Second); running(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("etcd does not stop")
-		}
-	}
-}
-
-func (s *server) Resume(t testing.TB) { s.signal(t, syscall.SIGCONT) }
-
-func (s *server) signal(t testing.TB, sig os.Signal) {
-	t.Helper()
-	if err := s.cmd.Process.Signal(sig); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -167,7 +100,7 @@ func (s *server) raw(t *testing.T) *clientv3.Client {
 	t.Helper()
 	cfg := clientv3.Config{Endpoints: []string{s.url}, DialTimeout: 5 * time.Second, Logger: zap.NewNop()}
 	if s.tls != nil {
-		cfg.TLS = s.tls.client(t)
+		cfg.TLS = clientTLS(t, s.tls)
 	}
 	c, err := clientv3.New(cfg)
 	if err != nil {

@@ -14,7 +14,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
-	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -22,11 +21,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/walbaton/walbaton/leader/dcs/dcstest"
 )
 
 // server is a kube-apiserver with an etcd behind it, on free loopback ports. No controllers run:
@@ -35,12 +34,11 @@ type server struct {
 	url    string
 	etcd   string
 	dir    string
-	log    string
 	args   []string
 	client *http.Client // of an administrator
 	owner  testing.TB   // at whose end it ends
-	cmd    *exec.Cmd
 	scopes atomic.Int32
+	dcstest.Process
 }
 
 const adminToken = "top-secret"
@@ -53,13 +51,14 @@ func startServer(t testing.TB) *server {
 	address := freeAddress(t)
 	_, port, _ := net.SplitHostPort(address)
 	in := func(name string) string { return filepath.Join(dir, name) }
-	s := &server{url: "https://" + address, etcd: "http://" + freeAddress(t), dir: dir, log: in("apiserver.log"), owner: t}
+	s := &server{url: "https://" + address, etcd: "http://" + freeAddress(t), dir: dir, owner: t, Process: dcstest.Process{Log: in("apiserver.log")}}
 	s.client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: certificates(t, dir)}}
 	writeFile(t, in("tokens.csv"), adminToken+`,admin,admin,"system:masters"`)
 	peer := "http://" + freeAddress(t)
-	run(t, in("etcd.log"), "etcd", "--data-dir", in("etcd"), "--unsafe-no-fsync", "--log-level", "warn",
+	behind := &dcstest.Process{Log: in("etcd.log")}
+	behind.Launch(t, "Debian's etcd-server", exec.Command("etcd", "--data-dir", in("etcd"), "--unsafe-no-fsync", "--log-level", "warn",
 		"--listen-client-urls", s.etcd, "--advertise-client-urls", s.etcd,
-		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
+		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer))
 	s.args = []string{
 		"--etcd-servers", s.etcd, "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1", "--secure-port", port,
 		"--endpoint-reconciler-type", "none", "--service-cluster-ip-range", "10.0.0.0/24", "--cert-dir", dir,
@@ -72,107 +71,25 @@ func startServer(t testing.TB) *server {
 	return s
 }
 
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// run starts a program that ends with the test.
-func run(t testing.TB, log, name string, args ...string) *exec.Cmd {
-	t.Helper()
-	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	cmd := exec.Command(name, args...)
-	cmd.Stdout, cmd.Stderr = f, f
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("start %s (see .ci/install and .ci/build-tools): %v", name, err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill() // it may have ended
-		cmd.Wait()
-	})
-	return cmd
-}
-
-func apiserver(t testing.TB) string {
-	t.Helper()
-	cache := os.Getenv("WALBATON_TOOLS")
-	if cache == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cache = filepath.Join(home, ".cache", "walbaton", "tools")
-	}
-	found, err := filepath.Glob(filepath.Join(cache, "kube-apiserver@*"))
-	if err != nil || len(found) == 0 {
-		t.Fatalf("no kube-apiserver in %s: .ci/build-tools builds it", cache)
-	}
-	return found[len(found)-1]
-}
+func freeAddress(t testing.TB) string { return dcstest.FreeAddresses(t, 1)[0] }
 
 func (s *server) Start(t testing.TB) {
 	t.Helper()
-	s.cmd = run(s.owner, s.log, apiserver(t), s.args...)
+	s.Launch(s.owner, ".ci/build-tools", exec.Command(dcstest.Tool(t, "kube-apiserver@v1.37.1"), s.args...))
 	for end := time.Now().Add(60 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		code, body, err := s.try("GET", "/readyz", nil)
 		if err == nil && code == http.StatusOK {
 			return
 		}
 		if time.Now().After(end) {
-			log, _ := os.ReadFile(s.log)
-			t.Fatalf("kube-apiserver is not ready: %d %s %v\n%s", code, body, err, log[max(0, len(log)-3000):])
+			t.Fatalf("kube-apiserver is not ready: %d %s %v\n%s", code, body, err, s.Said())
 		}
 	}
 }
 
 func (s *server) Kill(t testing.TB) {
-	s.cmd.Process.Kill()
-	s.cmd.Wait() // says that it was killed
+	s.Process.Kill(t)
 	s.client.CloseIdleConnections()
-}
-
-// Hang returns when every thread has stopped: the signal takes its time.
-func (s *server) Hang(t testing.TB) {
-	t.Helper()
-	s.signal(t, syscall.SIGSTOP)
-	for end := time.Now().Add(10 * time.Second); s.running(t); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("kube-apiserver does not stop")
-		}
-	}
-}
-
-func (s *server) running(t testing.TB) bool {
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.cmd.Process.Pid))
-	if err != nil || len(tasks) == 0 {
-		t.Fatalf("no threads of kube-apiserver: %v", err)
-	}
-	for _, task := range tasks {
-		stat, err := os.ReadFile(task)
-		if err == nil && !strings.Contains(string(stat), ") T ") {
-			return true
-		}
-	}
-	return false
-}
-
-func (s *server) Resume(t testing.TB) { s.signal(t, syscall.SIGCONT) }
-
-func (s *server) signal(t testing.TB, sig os.Signal) {
-	t.Helper()
-	if err := s.cmd.Process.Signal(sig); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // object is one of Kubernetes' as JSON.

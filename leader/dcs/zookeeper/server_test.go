@@ -12,11 +12,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/go-zookeeper/zk"
+
+	"github.com/walbaton/walbaton/leader/dcs/dcstest"
 )
 
 // server is one ZooKeeper process on free loopback ports, from Debian's package.
@@ -24,8 +25,7 @@ type server struct {
 	address string // plain text
 	secure  string // TLS, if there is an authority
 	dir     string
-	log     string
-	cmd     *exec.Cmd
+	dcstest.Process
 }
 
 // tick is short, so that sessions may be as short as 0.4 s.
@@ -41,7 +41,7 @@ func startServer(t testing.TB, ca *authority, settings ...string) *server {
 func newServer(t testing.TB, ca *authority, settings ...string) *server {
 	t.Helper()
 	dir := t.TempDir()
-	s := &server{address: freeAddress(t), dir: dir, log: filepath.Join(dir, "log")}
+	s := &server{address: freeAddress(t), dir: dir, Process: dcstest.Process{Log: filepath.Join(dir, "log")}}
 	_, port, _ := net.SplitHostPort(s.address)
 	conf := []string{
 		fmt.Sprintf("tickTime=%d", tick.Milliseconds()), "maxSessionTimeout=120000", "maxClientCnxns=0",
@@ -69,23 +69,10 @@ func write(t testing.TB, path, text string) {
 	}
 }
 
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
+func freeAddress(t testing.TB) string { return dcstest.FreeAddresses(t, 1)[0] }
 
 func (s *server) launch(t testing.TB) {
 	t.Helper()
-	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
 	// zookeeper.jar names most others, but no logger, nor all of netty, which TLS needs.
 	jars := []string{"/usr/share/java/zookeeper.jar", "/usr/share/java/slf4j-simple.jar", "/usr/share/java/netty-codec.jar", "/usr/share/java/netty-resolver.jar"}
 	args := []string{"-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Dzookeeper.forceSync=no"}
@@ -93,17 +80,8 @@ func (s *server) launch(t testing.TB) {
 		"-cp", strings.Join(jars, ":"),
 		"org.apache.zookeeper.server.quorum.QuorumPeerMain", filepath.Join(s.dir, "zoo.cfg"))
 	cmd := exec.Command("java", args...)
-	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, s.dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("start ZooKeeper (Debian's libzookeeper-java and default-jre-headless): %v", err)
-	}
-	s.cmd = cmd
-	t.Cleanup(func() {
-		if s.cmd == cmd {
-			s.Kill(t)
-		}
-	})
+	cmd.Dir = s.dir
+	s.Launch(t, "Debian's libzookeeper-java and default-jre-headless", cmd)
 }
 
 func (s *server) Start(t testing.TB) {
@@ -120,8 +98,7 @@ func (s *server) waitReady(t testing.TB) {
 			return
 		}
 		if time.Now().After(end) {
-			log, _ := os.ReadFile(s.log)
-			t.Fatalf("ZooKeeper does not answer: %q, %v\n%s", answer, err, log)
+			t.Fatalf("ZooKeeper does not answer: %q, %v\n%s", answer, err, s.Said())
 		}
 	}
 }
@@ -139,45 +116,6 @@ func (s *server) ask(word string) (string, error) {
 	}
 	answer, err := io.ReadAll(conn)
 	return string(answer), err
-}
-
-func (s *server) Kill(testing.TB) {
-	s.cmd.Process.Kill()
-	s.cmd.Wait() // says that it was killed
-	s.cmd = nil
-}
-
-// Hang returns when every thread has stopped: the signal takes its time.
-func (s *server) Hang(t testing.TB) {
-	t.Helper()
-	s.signal(t, syscall.SIGSTOP)
-	running := func() bool {
-		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.cmd.Process.Pid))
-		if err != nil || len(tasks) == 0 {
-			t.Fatalf("no threads of ZooKeeper: %v", err)
-		}
-		for _, task := range tasks {
-			stat, err := os.ReadFile(task)
-			if err == nil && !strings.Contains(string(stat), ") T ") {
-				return true
-			}
-		}
-		return false
-	}
-	for end := time.Now().Add(10 * time.Second); running(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("ZooKeeper does not stop")
-		}
-	}
-}
-
-func (s *server) Resume(t testing.TB) { t.Helper(); s.signal(t, syscall.SIGCONT) }
-
-func (s *server) signal(t testing.TB, sig os.Signal) {
-	t.Helper()
-	if err := s.cmd.Process.Signal(sig); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // raw is a client of the library, to play Patroni and the administrator.

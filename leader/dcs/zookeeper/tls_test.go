@@ -12,7 +12,6 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -113,7 +112,7 @@ func TestTLS(t *testing.T) {
 	d := open(t, c)
 	l, err := d.Claim(soon(t), dcs.Lease{Holder: "n1", TTL: 5 * time.Second})
 	if err != nil {
-		log, _ := os.ReadFile(s.log)
+		log := s.Said()
 		t.Fatalf("%v\n%s", err, log)
 	}
 	if _, err := d.Claim(soon(t), l); err != nil {
