@@ -92,10 +92,11 @@ func (e *Elector) Read(ctx context.Context) (View, error) {
 	if err != nil {
 		return View{}, fmt.Errorf("read scope: %w", err)
 	}
-	if took := time.Since(sent); took >= e.o.Margin {
+	v := NewView(e.o.Self, r, sent)
+	if took := time.Since(sent); took >= e.o.Margin { // last of all: what takes time is before it
 		return View{}, fmt.Errorf("read scope: %w: %v", ErrLate, took.Round(time.Millisecond))
 	}
-	return NewView(e.o.Self, r, sent), nil
+	return v, nil
 }
 
 // Changed gives a channel that is closed when there is a new reading, or our term begins

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -78,8 +77,9 @@ const (
 func (w *worker) delete(ctx context.Context, t leader.Term) error {
 	for ctx.Err() == nil {
 		v, err := w.e.Read(ctx)
+		at := time.Now()
 		if err == nil && v.Baton.Holder == self && v.Baton.Epoch == t.Epoch {
-			w.act(kindDelete, t.Epoch)
+			w.act(kindDelete, t.Epoch, at)
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -90,8 +90,9 @@ func (w *worker) delete(ctx context.Context, t leader.Term) error {
 func (w *worker) open(ctx context.Context) {
 	for ctx.Err() == nil {
 		v, err := w.e.Read(ctx)
+		at := time.Now()
 		if err == nil && v.Cluster.Leader == self {
-			w.act(kindOpen, v.Cluster.LeaderToken)
+			w.act(kindOpen, v.Cluster.LeaderToken, at)
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -105,11 +106,11 @@ func (w *worker) pulse(ctx context.Context) {
 	}
 }
 
-// act notes what is to be done, and does it, which is a second note.
-func (w *worker) act(kind string, number uint64) {
+// act notes what is to be done, after a look that ended at that time, and does it, which is a second note.
+func (w *worker) act(kind string, number uint64, at time.Time) {
 	w.mu.Lock()
 	w.seq++
-	n := note{kind: kind, number: number, seq: w.seq}
+	n := note{kind: kind, number: number, seq: w.seq, looked: at.UnixNano()}
 	w.mu.Unlock()
 	w.note(n)
 	n.done = true
@@ -128,16 +129,17 @@ type note struct {
 	kind   string
 	number uint64 // of the term, or the token of the leader key
 	seq    uint64
-	done   bool // else it is about to be done
+	looked int64 // when the look that allowed it had ended, in nanoseconds since 1970
+	done   bool  // else it is about to be done
 }
 
 func (n note) String() string {
-	return fmt.Sprintf("%s %d %d %t.\n", n.kind, n.number, n.seq, n.done)
+	return fmt.Sprintf("%s %d %d %d %t.\n", n.kind, n.number, n.seq, n.looked, n.done)
 }
 
 func parseNote(line string) (n note, ok bool) {
-	read, err := fmt.Sscanf(line, "%s %d %d %t", &n.kind, &n.number, &n.seq, &n.done)
-	return n, err == nil && read == 4 && strings.HasSuffix(line, ".\n")
+	read, err := fmt.Sscanf(line, "%s %d %d %d %t", &n.kind, &n.number, &n.seq, &n.looked, &n.done)
+	return n, err == nil && read == 5 && strings.HasSuffix(line, ".\n")
 }
 
 type notes []note
@@ -153,10 +155,10 @@ func (ns notes) pulses() int {
 }
 
 // forbiddenSince gives what was meant or done since the journal read as before, while another had the baton and the leader key.
-// What was meant there and is done since was under way.
-func (ns notes) forbiddenSince(before notes) (out []note) {
+// What had been looked at before the process stood still was under way.
+func (ns notes) forbiddenSince(before notes, frozen time.Time) (out []note) {
 	for _, n := range ns[len(before):] {
-		underWay := n.done && slices.Contains(before, note{n.kind, n.number, n.seq, false})
+		underWay := n.looked < frozen.UnixNano()
 		if n.kind != kindPulse && !underWay {
 			out = append(out, n)
 		}

@@ -21,8 +21,8 @@
 // # What is under way
 //
 // No check of a process can cover the moment after it: a process that is frozen between its last look and the request that
-// it makes will make that request when it wakes. So the child notes what it is about to do, with a number, before it does
-// it; what was noted before the freeze and is done after it is allowed. That is one batch of deletes and one object
+// it makes will make that request when it wakes. So the child notes with all that it does when its last look had ended;
+// what was looked at before the freeze and is done after it is allowed. That is one batch of deletes and one object
 // of a new timeline, and neither does harm: the floor was put before the deletes of what is below it, and a put
 // replaces nothing. All that the child would have to look again for is forbidden.
 package leadertest
@@ -118,18 +118,18 @@ func Frozen[C any](t *testing.T, r Runner[C]) {
 // takeOver gives baton and leader key to the other node while the child is frozen, wakes it, and gives them back.
 func takeOver(t *testing.T, s dcstest.Scope, n2 dcs.DCS, p *process) {
 	t.Helper()
-	frozen := p.read(t)
+	frozen, at := p.read(t), time.Now() // the process stands still: it has looked at nothing at this moment
 	var l dcs.Lease
 	until(t, s.TTL+s.Slack+patience, "the frozen one's lease runs out", func() (err error) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		l, err = n2.Claim(ctx, dcs.Lease{Holder: other, TTL: 10 * time.Minute})
+		l, err = n2.Claim(ctx, dcs.Lease{Holder: other, TTL: 90 * time.Second})
 		return err
 	})
 	lead(t, s, other)
 	p.signal(t, syscall.SIGCONT)
 	p.lives(t)
-	if late := p.read(t).forbiddenSince(frozen); len(late) > 0 {
+	if late := p.read(t).forbiddenSince(frozen, at); len(late) > 0 {
 		t.Errorf("%d things done after another took over in term %d, the first: %s", len(late), l.Epoch, late[0])
 	}
 	lead(t, s, self)

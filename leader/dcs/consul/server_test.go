@@ -121,7 +121,9 @@ func prefixOf(t *testing.T) string {
 
 func put(t *testing.T, c *api.Client, key, value string) {
 	t.Helper()
-	if _, err := c.KV().Put(&api.KVPair{Key: key, Value: []byte(value)}, writing(soon(t))); err != nil {
+	// Consul does not carry out a write that changes nothing: the flags make it one that does.
+	p := &api.KVPair{Key: key, Value: []byte(value), Flags: uint64(time.Now().UnixNano())}
+	if _, err := c.KV().Put(p, writing(soon(t))); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -76,7 +76,7 @@ func versions(t *testing.T, s Scope) {
 	d := s.Client(t)
 	s.Put(t, "leader", "n1")
 	first := read(t, d).Nodes["leader"]
-	s.Put(t, "leader", "n2") // another value: Consul does not carry out a write that changes nothing
+	s.Put(t, "leader", "n1") // as a write that counts, also where one that changes nothing does not
 	written := read(t, d).Nodes["leader"]
 	if written.Version <= first.Version || written.Token != first.Token {
 		t.Errorf("after a write: %+v, before %+v; want a higher version, the same token", written, first)
