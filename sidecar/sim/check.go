@@ -118,7 +118,10 @@ func (k *checker) sends(n *node, object string) {
 	if k.c.truth.opened[t] == nil && !began && k.c.now.Sub(n.spoke) > 10*time.Second {
 		k.fail("P4", "%s opens timeline %d, and is not the leader's", n.name, t)
 	}
-	if l := k.c.srv[k.c.leaderKey]; n.pg.state == archiver.ServerPrimary && l != nil && l != n.pg && l.state == archiver.ServerPrimary && l.stream != n.pg.stream &&
+	v, _ := n.m.View()
+	// By what it knows: one that was the leader when its DCS fell silent goes on, as P4 lets it.
+	knows := v.Cluster.Leader != "" && v.Cluster.Leader != n.name
+	if l := k.c.srv[k.c.leaderKey]; knows && n.pg.state == archiver.ServerPrimary && l != nil && l != n.pg && l.state == archiver.ServerPrimary && l.stream != n.pg.stream &&
 		l.stream.tli == t && n.pg.stream.tli == t && k.c.now.Sub(k.twoSince) > 15*time.Second {
 		k.fail("P4", "%s sends %s, and is the second primary of its timeline", n.name, object)
 	}
@@ -126,7 +129,6 @@ func (k *checker) sends(n *node, object string) {
 	if n.term != nil && n.term.ctx.Err() == nil || k.c.now.Sub(n.inTerm) <= grace || k.c.now.Sub(n.resumed) <= grace {
 		return
 	}
-	v, _ := n.m.View()
 	first, open := k.c.truth.first[t]
 	switch {
 	case v.Cluster.Leader == n.name && n.silent() || n.srv.State == archiver.ServerPrimary && n.silent():

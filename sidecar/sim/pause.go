@@ -115,6 +115,7 @@ func (p *patroni) loopInPause() {
 		c.deleteKey("leader")
 	case c.leaderKey == "" && s.state == archiver.ServerPrimary:
 		c.leaderKey, c.leaderUntil = p.name, c.now.Add(patroniTTL)
+		c.count("role change") // without a promotion
 		c.say(p.name, "takes the leader key in the pause")
 		c.putKey("leader", p.name)
 	}
