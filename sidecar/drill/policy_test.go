@@ -216,13 +216,6 @@ func (s *scenario) drains(n *Node, most int) func(context.Context) error {
 	}
 }
 
-// show logs what an administrator sees on a node.
-func (s *scenario) show(n *Node) {
-	s.t.Helper()
-	out, _ := Output(n.Walbaton(s.ctx, "status")) // 3 is no failure here
-	s.t.Logf("walbaton status on %s:\n%s", n.Name, out)
-}
-
 // failing is the verb that waits until the writer's transactions fail.
 func (s *scenario) failing(ctx context.Context) error {
 	before := s.writer.Failures()

@@ -117,9 +117,9 @@ func TestSeen(t *testing.T) {
 			}
 		}
 		look("a", true)
-		time.Sleep(10*time.Second - 1)
+		time.Sleep(10*time.Second - time.Nanosecond)
 		look("a", true)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		look("a", false)
 		look("b", true)
 		time.Sleep(9 * time.Second)

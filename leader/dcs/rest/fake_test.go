@@ -35,12 +35,6 @@ func (s *store) remove(key string) {
 	delete(s.keys, key)
 }
 
-func (s *store) lose(away bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.away = away
-}
-
 // patroni plays the REST API of one member, as patroni/api.py of 2.1 to 4.1 answers.
 type patroni struct {
 	*store
