@@ -121,15 +121,17 @@ func (s *scenario) streamsFrom(n, from *Node) func(context.Context) error {
 	}
 }
 
-// archivedBy ends a segment, and waits until the archive has it from that node.
+// archivedBy ends segments until the archive has one from that node: while it does not stream, the leader may have the baton.
 func (s *scenario) archivedBy(n *Node) {
 	s.t.Helper()
 	s.do("what is finished is archived by "+n.Name, func(ctx context.Context) error {
-		name, err := query[string](ctx, s.primary().DSN(), "select pg_walfile_name(pg_switch_wal())")
-		if err != nil {
-			return err
-		}
-		return s.comes(ctx, name, n)
+		return until(ctx, failoverLimit, n.Name+" archives", func(ctx context.Context) error {
+			name, err := query[string](ctx, s.primary().DSN(), "select pg_walfile_name(pg_switch_wal())")
+			if err != nil {
+				return err
+			}
+			return s.comes(ctx, name, n)
+		})
 	})
 }
 
