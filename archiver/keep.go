@@ -153,8 +153,8 @@ func (a *Archiver) openKeep() error {
 	return nil
 }
 
-// source is the folder that has n: pg_wal, else the files set aside.
-func (a *Archiver) source(n wal.Name) *local {
+// folder is the one that has n: pg_wal, else the files set aside.
+func (a *Archiver) folder(n wal.Name) *local {
 	if a.keep == nil {
 		return a.local
 	}
@@ -167,20 +167,45 @@ func (a *Archiver) source(n wal.Name) *local {
 	return a.local
 }
 
-// names gives the files of pg_wal and, of those set aside, the ones that pg_wal lacks.
+// source is the folder whose copy of n counts: that of pg_wal, unless it is damaged or not there, and one was set aside that is not
+// known to be bad: pg_rewind may have put the leader's damaged copy in the place of a good one.
+func (a *Archiver) source(n wal.Name) *local {
+	l := a.folder(n)
+	if a.keep == nil || l == a.keep || !l.damaged(n) {
+		return l
+	}
+	if _, err := a.keep.q.Ident(n); err != nil || a.keep.damaged(n) {
+		return l
+	}
+	return a.keep
+}
+
+// damaged says whether n was read and found to be so; one that only does not fit its neighbour may be good.
+func (l *local) damaged(n wal.Name) bool {
+	id, err := l.q.Ident(n)
+	if err != nil {
+		return false
+	}
+	c, _ := l.recall(n, id)
+	return c != nil && !c.good && !c.disputed && c.state == wal.Damaged
+}
+
+// names gives the files of pg_wal and those set aside, of two with one name that which counts.
 func (a *Archiver) names() []known {
 	out := a.local.names()
 	if a.keep == nil {
 		return out
 	}
-	have := make(map[wal.Name]bool, len(out))
-	for _, k := range out {
-		have[k.name] = true
+	at := make(map[wal.Name]int, len(out))
+	for i, k := range out {
+		at[k.name] = i
 	}
 	for _, k := range a.keep.names() {
-		if !have[k.name] {
-			k.kept = true
+		k.kept = true
+		if i, twice := at[k.name]; !twice {
 			out = append(out, k)
+		} else if a.source(k.name) == a.keep {
+			out[i] = k
 		}
 	}
 	return out

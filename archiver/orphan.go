@@ -173,8 +173,8 @@ func (a *Archiver) adopt(ctx context.Context, key string, n wal.Name, line wal.H
 }
 
 // joined is nil when a stretch of WAL that is said to be s fits a segment of the line beside it, and none contradicts. That no
-// segment contradicts is not enough for an orphan: two servers can have been promoted to one number, and the good WAL of the
-// wrong one would take the name for ever.
+// segment contradicts is not enough: two servers can have been promoted to one number, and the good WAL of the
+// wrong one would take the name for ever. For the same reason it is not enough to go on with the timeline before.
 func (a *Archiver) joined(ctx context.Context, s wal.Segment, line wal.History, j wal.Joint) error {
 	fits := false
 	for _, beside := range []wal.Segment{s.Prev(), s.Next()} {
@@ -191,7 +191,7 @@ func (a *Archiver) joined(ctx context.Context, s wal.Segment, line wal.History, 
 		if err != nil && !errors.Is(err, wal.ErrApart) {
 			return fmt.Errorf("it and %v do not fit: %w", beside, err)
 		}
-		fits = fits || err == nil
+		fits = fits || err == nil && beside.Timeline >= s.Timeline
 	}
 	if !fits {
 		return errors.New("there is no segment beside it that would tell whether it is the line's")

@@ -263,7 +263,7 @@ func (c *Call) act(ctx context.Context, v Verdict, f Facts, read *content) (Repl
 		}
 		return r, f.Waited >= a.o.Limits.PushWait
 	case Orphan:
-		if err := a.orphan(ctx, a.source(c.n), c.n); err != nil {
+		if err := a.orphan(ctx, a.folder(c.n), c.n); err != nil {
 			return Reply{1, v.Row, "no copy could be kept in orphans/: " + err.Error()}, true
 		}
 		return r, true

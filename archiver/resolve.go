@@ -198,7 +198,7 @@ func (a *Archiver) findApart(ctx context.Context, line wal.History, t wal.Timeli
 			a.note(err)
 			return "", err
 		}
-		c, readErr := a.source(n).check(n)
+		c, readErr := a.folder(n).check(n)
 		if readErr != nil || err == nil && c.digest == h.Digest {
 			continue
 		}

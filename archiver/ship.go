@@ -271,7 +271,8 @@ func (a *Archiver) compare(ctx context.Context, l *local, n wal.Name, c *content
 
 // vouchFor compares the newest segment that the archive has a name of, on the timeline of n and from the
 // same folder, so that we know that our timeline is the archive's. If no such name is known the archive is listed: the
-// timeline may have been opened after the last listing.
+// timeline may have been opened after the last listing. With nothing to compare, it is enough that n itself fits the
+// archive's segment beside it.
 func (a *Archiver) vouchFor(ctx context.Context, n wal.Name) bool {
 	l, t := a.local, n.Segment.Timeline
 	if a.isKept(n) {
@@ -297,7 +298,29 @@ func (a *Archiver) vouchFor(ctx context.Context, n wal.Name) bool {
 		same, err := a.compare(ctx, l, m, c)
 		return err == nil && same
 	}
-	return false
+	return a.fits(ctx, l, n)
+}
+
+// fits says whether our copy of n joins what the archive has of the line, where that is known to go past n: our server has
+// come there, or the holder asked for it. To fit is much, but two idle servers with one timeline number write alike.
+func (a *Archiver) fits(ctx context.Context, l *local, n wal.Name) bool {
+	cluster, s, srv := a.scope.Last(), n.Segment, a.server()
+	line := a.line(cluster)
+	a.mu.Lock()
+	reached := a.term != 0 && (a.errand.Has(s) || s.End() <= srv.Flush)
+	a.mu.Unlock()
+	if !reached || !cluster.Answered || !line.Holds(s) {
+		return false
+	}
+	c, err := l.check(n)
+	if err == nil && c.good {
+		err = a.joined(ctx, s, line, c.joint)
+	}
+	if err != nil || !c.good {
+		return false
+	}
+	a.cover.vouch(vouch{s.Timeline, a.isKept(n)})
+	return true
 }
 
 func (a *Archiver) header(n wal.Name, c *content) seal.Header {

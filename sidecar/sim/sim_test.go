@@ -97,7 +97,6 @@ func play(t *testing.T, tally *Tally, n int) {
 // unmended are seeds that break a promise for a reason that is known and still to be mended (docs/reliability.md). Asked for alone they are played.
 func unmended() map[uint64]string {
 	return map[uint64]string{
-		1365: "P5: the first segment of a timeline is damaged at its leader; the other node has a good copy, may not open the timeline, and is rewound from the leader",
 	}
 }
 
