@@ -436,7 +436,7 @@ func TestWorkThatReturns(t *testing.T) {
 			t.Errorf("called %d times in 30 s, %v", calls, err)
 		}
 		if got := metric(t, registry, "walbaton_terms_total", "released"); int(got) != calls {
-			t.Errorf("released %v", got)
+			t.Errorf("released %v of %d: %s", got, calls, log.String())
 		}
 		if n := strings.Count(log.String(), "no such folder"); n != calls {
 			t.Errorf("logged %d times: %s", n, log.String())

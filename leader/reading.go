@@ -26,7 +26,7 @@ func (m *Machine) understand(now time.Time, v View) {
 	m.countFree(v)
 	m.dropPart(v)
 	m.view, m.viewOK, m.fresh = v, true, true
-	if m.leading && m.ended == nil && !v.At.Before(m.began) &&
+	if m.leading && m.ended == nil && v.At.After(m.began) &&
 		(v.Baton.Holder != m.o.Self || v.Baton.Epoch != m.lease.Epoch) {
 		m.lost = true
 	}
