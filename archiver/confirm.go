@@ -200,7 +200,7 @@ func (a *Archiver) Confirm(ctx context.Context) {
 			if a.confirm(ctx, n) {
 				// The mark passed a segment that the holder never had: it is ours to tell of, and to keep.
 				_ = a.look(ctx, a.local, n)
-				a.protect(k)
+				a.protect(ctx, srv, k)
 			}
 		case shipped, shipping:
 			// Nobody waits for it, or the shipper reads it anyway.
@@ -210,7 +210,7 @@ func (a *Archiver) Confirm(ctx context.Context) {
 					a.fail(n, err)
 				}
 			}
-			a.protect(k)
+			a.protect(ctx, srv, k)
 		}
 	}
 }
@@ -270,16 +270,27 @@ func (a *Archiver) confirmSmall(ctx context.Context, k known) {
 	a.Ship(ctx, k.name)
 }
 
-// protect asks PostgreSQL to keep a segment that the archive lacks: a status .done, which a standby
+// protect keeps a segment that the archive lacks. PostgreSQL is asked to: a status .done, which a standby
 // and a clone get without any archive, goes back to .ready. In recovery the server ignores it; the
-// end of recovery honours it, so there is no race with the promotion checkpoint.
-func (a *Archiver) protect(k known) {
+// end of recovery honours it, so there is no race with the promotion checkpoint. Without a status, which a crash of the machine may have
+// lost, nobody pushes it from a stopped server: it is set aside before pg_rewind deletes it.
+func (a *Archiver) protect(ctx context.Context, srv Server, k known) {
 	c, _ := a.local.check(k.name)
-	if k.status != queue.Done || c == nil || !a.shippable(k.name, c) && !c.disputed {
+	if c == nil || !a.shippable(k.name, c) && !c.disputed {
 		return
 	}
-	if err := a.local.q.MarkReady(k.name); err == nil {
-		a.m.protected.Inc()
+	switch {
+	case k.status == queue.Done:
+		if err := a.local.q.MarkReady(k.name); err == nil {
+			a.m.protected.Inc()
+		}
+	case k.status == queue.None && srv.State == ServerStopped && a.keep != nil:
+		if _, err := a.keep.q.Ident(k.name); err == nil {
+			return // it is there
+		}
+		if err := a.setAside(ctx, k.name, c); err != nil {
+			a.log.Warn("not set aside", "file", k.name.String(), "why", err)
+		}
 	}
 }
 

@@ -181,3 +181,44 @@ func TestOlderThanTheListing(t *testing.T) {
 		t.Errorf("ship %v: %v", last, err)
 	}
 }
+
+// TestStatusLostInACrash: a machine went down, and the status of a segment was not on disk yet. Nobody pushes it, and pg_rewind may
+// come next: while PostgreSQL is stopped it is set aside, unless the archive has it or the leader says that it does.
+func TestStatusLostInACrash(t *testing.T) {
+	w := newWriter()
+	w.Fill(4)
+	s := mem.New("x")
+	full := w.Full()
+	n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", w)
+	n1.write(full[0].String(), w.Segment(full[0]), ".ready")
+	if err := n1.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	n1.shipAll(1)
+	n2.copyFrom(w, "")
+	if err := n2.List(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n2.Confirm(t.Context())
+	if kept, _ := os.ReadDir(n2.o.KeepDir); len(kept) > 0 {
+		t.Errorf("a running server's WAL was set aside: %v", kept)
+	}
+	n2.sees(func(c *Cluster, s *Server) {
+		s.State, s.SQL, s.Receiver = ServerStopped, false, Receiver{}
+		c.Leader, c.LeaderLive = "n1", true
+		c.LeaderHas.Add(full[1])
+	})
+	n2.Confirm(t.Context())
+	var got []string
+	kept, err := os.ReadDir(n2.o.KeepDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range kept {
+		got = append(got, e.Name())
+	}
+	want := []string{full[2].String(), full[3].String()}
+	if !slices.Equal(got, want) {
+		t.Errorf("set aside: %v, want %v", got, want)
+	}
+}
