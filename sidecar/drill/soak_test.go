@@ -11,6 +11,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -253,8 +254,8 @@ func (s *soak) change() {
 	}
 }
 
-// back waits until all nodes stream. A former primary that died at once after its promotion, while the store was away, may have a
-// timeline that the next primary has too, under the same number: nobody knew of it. Patroni does not rewind it (issue 2779 of
+// back waits until all nodes stream. A former primary that died at once after its promotion, while the store was away, or before it could
+// say anything, may have a timeline that the next primary has too, under the same number: nobody knew of it. Patroni does not rewind it (issue 2779 of
 // Patroni's), and PostgreSQL cannot follow; an administrator clones it anew, once the archive has all of the line.
 func (s *soak) back() {
 	s.t.Helper()
@@ -265,8 +266,16 @@ func (s *soak) back() {
 	s.t.Logf("       %v", err)
 	s.healed()
 	s.settled()
-	for _, n := range s.Nodes {
-		if why := n.unableToFollow(s.ctx); why != nil {
+	p := s.primary()
+	following, err := s.followers(s.ctx, p)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, n := range s.Standbys(p) {
+		if slices.Contains(following, n.Name) {
+			continue
+		}
+		if why := s.unableToFollow(n); why != nil {
 			s.t.Logf("       %s: %v", n.Name, why)
 			s.report.Cloned++
 			s.cloned[n] = true
@@ -276,10 +285,28 @@ func (s *soak) back() {
 	s.do("all stream", s.AllStreaming)
 }
 
-// unableToFollow says why a node does not take connections.
-func (n *Node) unableToFollow(ctx context.Context) error {
-	_, err := query[bool](ctx, n.DSN(), "select pg_is_in_recovery()")
-	return err
+// unableToFollow says why PostgreSQL of n will never follow the others: it does not take connections, or it was promoted to a number that another
+// node was promoted to as well.
+func (s *soak) unableToFollow(n *Node) error {
+	if _, err := query[bool](s.ctx, n.DSN(), "select pg_is_in_recovery()"); err != nil {
+		return err
+	}
+	for _, other := range s.Nodes {
+		for _, t := range promotedTo(other) {
+			if other != n && slices.Contains(promotedTo(n), t) {
+				return fmt.Errorf("it was promoted to timeline %s, and %s was, too", t, other.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// promotedTo are the timelines that n began, by PostgreSQL's log.
+func promotedTo(n *Node) (out []string) {
+	for _, m := range regexp.MustCompile(`selected new timeline ID: (\d+)`).FindAllStringSubmatch(n.Log("patroni"), -1) {
+		out = append(out, m[1])
+	}
+	return out
 }
 
 // settled waits until the archive has all of the line up to now.
