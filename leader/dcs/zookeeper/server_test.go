@@ -90,17 +90,32 @@ func (s *server) Start(t testing.TB) {
 	s.waitReady(t)
 }
 
+// waitReady waits for both ports: the plain one listens first.
 func (s *server) waitReady(t testing.TB) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		answer, err := s.ask("srvr")
 		if strings.Contains(answer, "Mode: ") {
-			return
+			if err = s.listensSecurely(); err == nil {
+				return
+			}
 		}
 		if time.Now().After(end) {
 			t.Fatalf("ZooKeeper does not answer: %q, %v\n%s", answer, err, s.Said())
 		}
 	}
+}
+
+// listensSecurely is an error when there is a port for TLS and nobody listens on it.
+func (s *server) listensSecurely() error {
+	if s.secure == "" {
+		return nil
+	}
+	conn, err := net.DialTimeout("tcp", s.secure, time.Second)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // ask sends one of ZooKeeper's four letter words.
