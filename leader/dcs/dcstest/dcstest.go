@@ -29,6 +29,18 @@ type Scope struct {
 	TTL    time.Duration // a lease to test with, as short as the server honours
 	Slack  time.Duration // how long after its end a lease may still be seen
 	Server Server        // only for Outage
+
+	// Only for Cut: Client goes through Network, Direct does not.
+	Network *Network
+	Direct  func(t *testing.T) dcs.DCS
+}
+
+// Through puts a network in front of the server's host:port; client makes a client of another address.
+func (s Scope) Through(t *testing.T, server string, client func(t *testing.T, address string) dcs.DCS) Scope {
+	n := NewNetwork(t, server)
+	s.Network, s.Direct = n, s.Client
+	s.Client = func(t *testing.T) dcs.DCS { return client(t, n.Address) }
+	return s
 }
 
 // Server is the process that a scope lives on.
