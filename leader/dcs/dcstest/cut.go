@@ -26,6 +26,7 @@ func Cut(t *testing.T, r Runner) {
 			run(d.name+" "+f.name, func(t *testing.T, s Scope) { atEachMoment(t, s, d, f) })
 		}
 	}
+	run("a wait when the connections had been cut", cutBeforeWait)
 	run("a wait whose connections are cut returns or shows the change", cutWait)
 	run("a wait shows the change that was made while it was cut off", waitCutOff)
 	run("a take that is carried out late and not repeated is over after its TTL", orphan)
@@ -286,6 +287,22 @@ func repeat(t *testing.T, p *play, d deed) {
 		}
 		return err == nil
 	})
+}
+
+// cutBeforeWait cuts what a driver keeps from one wait to the next.
+func cutBeforeWait(t *testing.T, s Scope) {
+	p := newPlay(t, s)
+	for ; p.round < 3; p.round++ {
+		now := read(t, p.d)
+		if err := p.d.Wait(within(t, 300*time.Millisecond), now); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("nothing has changed, and Wait: %v", err)
+		}
+		s.Network.Cut()
+		leader := fmt.Sprintf("n%d", p.round+1)
+		changed := waitFor(t, p.d, now, leader)
+		s.Put(t, "leader", leader)
+		changed()
+	}
 }
 
 // cutWait cuts the connections of a wait at each moment, of its beginning and of the change that ends it.

@@ -1,6 +1,8 @@
 // Package dcstest holds what every driver of package dcs must pass: Reader for what it
 // shows, Lease for the baton and the records, Outage for what it does when its server
-// hangs, restarts or is gone. The fourth suite needs an Elector and is beside it: leadertest.Frozen.
+// hangs, restarts or is gone, Cut for what it does when the network to its server breaks
+// connections, loses answers or delivers requests late, at each moment of each call. The fifth
+// suite needs an Elector and is beside it: leadertest.Frozen.
 //
 //	func TestLease(t *testing.T) {
 //		dcstest.Lease(t, func(t *testing.T, test func(*testing.T, dcstest.Scope)) {
