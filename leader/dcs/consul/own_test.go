@@ -287,7 +287,7 @@ func TestTLS(t *testing.T) {
 	unchecked.CACert, unchecked.Insecure = "", true
 	use("verify off", unchecked)
 	both := c
-	both.Cert, both.Key = inOne(t, ca), ""
+	both.Cert, both.Key = ca.Member+".pem", ""
 	use("certificate and key in one file", both)
 	for name, change := range map[string]func(c *Config){
 		"no client certificate":                func(c *Config) { c.Cert, c.Key = "", "" },

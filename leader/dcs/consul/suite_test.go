@@ -67,6 +67,18 @@ func TestOutage(t *testing.T) {
 	})
 }
 
+func TestCut(t *testing.T) {
+	t.Parallel()
+	s, raw := startWithACL(t)
+	dcstest.Cut(t, func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) {
+		c := config(t, s, raw)
+		test(t, scope(t, s, raw).Through(t, s.address, func(t *testing.T, address string) dcs.DCS {
+			c.Address = address
+			return open(t, c)
+		}))
+	})
+}
+
 func TestFrozen(t *testing.T) {
 	t.Parallel()
 	leadertest.Frozen(t, func(t *testing.T, test func(*testing.T, dcstest.Scope, Config)) {

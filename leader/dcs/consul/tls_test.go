@@ -4,7 +4,6 @@ package consul
 
 import (
 	"crypto/tls"
-	"os"
 	"testing"
 
 	"github.com/walbaton/walbaton/leader/dcs/dcstest"
@@ -18,22 +17,4 @@ func clientTLS(t testing.TB, a *dcstest.Authority) *tls.Config {
 		t.Fatal(err)
 	}
 	return c
-}
-
-// inOne is the member's certificate and key in one file.
-func inOne(t *testing.T, a *dcstest.Authority) string {
-	t.Helper()
-	var all []byte
-	for _, ext := range []string{".crt", ".key"} {
-		b, err := os.ReadFile(a.Member + ext)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, b...)
-	}
-	path := a.Member + ".pem"
-	if err := os.WriteFile(path, all, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }

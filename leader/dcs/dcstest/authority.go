@@ -18,68 +18,85 @@ import (
 // Authority is a certificate authority made for one test, with files for a server and for a client of it.
 type Authority struct {
 	File   string // the authority's certificate
-	Server string // + .crt, .key; for 127.0.0.1
-	Member string // + .crt, .key
+	Server string // + .crt, .key, or both in .pem; for 127.0.0.1
+	Member string // + .crt, .key, .pem
 
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	cert   *x509.Certificate
+	key    *ecdsa.PrivateKey
+	serial int64
 }
 
 // NewAuthority makes one in a folder of the test.
 func NewAuthority(t testing.TB) *Authority {
 	t.Helper()
 	dir := t.TempDir()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := &Authority{File: filepath.Join(dir, "ca.crt"), Server: filepath.Join(dir, "server"), Member: filepath.Join(dir, "member"), serial: 1}
+	a.key = newKey(t)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
+		SerialNumber: big.NewInt(a.serial), Subject: pkix.Name{CommonName: "test authority"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.key.PublicKey, a.key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
+	if a.cert, err = x509.ParseCertificate(der); err != nil {
 		t.Fatal(err)
 	}
-	a := &Authority{File: filepath.Join(dir, "ca.crt"), Server: filepath.Join(dir, "server"), Member: filepath.Join(dir, "member"), cert: cert, key: key}
-	writePEM(t, a.File, "CERTIFICATE", der)
-	a.issue(t, a.Server, 2)
-	a.issue(t, a.Member, 3)
+	write(t, a.File, block("CERTIFICATE", der))
+	a.issue(t, a.Server)
+	a.issue(t, a.Member)
 	return a
 }
 
-func (a *Authority) issue(t testing.TB, path string, serial int64) {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return key
+}
+
+func (a *Authority) issue(t testing.TB, path string) {
+	t.Helper()
+	key := newKey(t)
+	cert := a.Sign(t, filepath.Base(path), &key.PublicKey)
+	der, err := x509.MarshalPKCS8PrivateKey(key) // Java reads no other
+	if err != nil {
+		t.Fatal(err)
+	}
+	private := block("PRIVATE KEY", der)
+	write(t, path+".crt", cert)
+	write(t, path+".key", private)
+	write(t, path+".pem", append(private, cert...))
+}
+
+// Sign is a certificate, as PEM, for a key that the test has made.
+func (a *Authority) Sign(t testing.TB, name string, public any) []byte {
+	t.Helper()
+	a.serial++
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: filepath.Base(path)},
+		SerialNumber: big.NewInt(a.serial), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}, a.cert, &key.PublicKey, a.key)
+	}, a.cert, public, a.key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	private, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writePEM(t, path+".crt", "CERTIFICATE", der)
-	writePEM(t, path+".key", "EC PRIVATE KEY", private)
+	return block("CERTIFICATE", der)
 }
 
-func writePEM(t testing.TB, path, kind string, der []byte) {
+func block(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
+func write(t testing.TB, path string, text []byte) {
 	t.Helper()
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,6 +1,8 @@
 // Package dcstest holds what every driver of package dcs must pass: Reader for what it
 // shows, Lease for the baton and the records, Outage for what it does when its server
-// hangs, restarts or is gone. The fourth suite needs an Elector and is beside it: leadertest.Frozen.
+// hangs, restarts or is gone, Cut for what it does when the network to its server breaks
+// connections, loses answers or delivers requests late, at each moment of each call. The fifth
+// suite needs an Elector and is beside it: leadertest.Frozen.
 //
 //	func TestLease(t *testing.T) {
 //		dcstest.Lease(t, func(t *testing.T, test func(*testing.T, dcstest.Scope)) {
@@ -29,6 +31,18 @@ type Scope struct {
 	TTL    time.Duration // a lease to test with, as short as the server honours
 	Slack  time.Duration // how long after its end a lease may still be seen
 	Server Server        // only for Outage
+
+	// Only for Cut: Client goes through Network, Direct does not.
+	Network *Network
+	Direct  func(t *testing.T) dcs.DCS
+}
+
+// Through puts a network in front of the server's host:port; client makes a client of another address.
+func (s Scope) Through(t *testing.T, server string, client func(t *testing.T, address string) dcs.DCS) Scope {
+	n := NewNetwork(t, server)
+	s.Network, s.Direct = n, s.Client
+	s.Client = func(t *testing.T) dcs.DCS { return client(t, n.Address) }
+	return s
 }
 
 // Server is the process that a scope lives on.

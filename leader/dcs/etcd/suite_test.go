@@ -3,6 +3,7 @@
 package etcd
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -58,6 +59,18 @@ func TestOutage(t *testing.T) {
 	dcstest.Outage(t, func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) {
 		s := startServer(t, nil)
 		test(t, scope(t, s, s.raw(t)))
+	})
+}
+
+func TestCut(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, nil)
+	raw := s.raw(t)
+	dcstest.Cut(t, func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) {
+		prefix := prefixOf(t)
+		test(t, scope(t, s, raw).Through(t, strings.TrimPrefix(s.url, "http://"), func(t *testing.T, address string) dcs.DCS {
+			return open(t, Config{Endpoints: []string{"http://" + address}, Prefix: prefix})
+		}))
 	})
 }
 

@@ -127,12 +127,18 @@ func (n *namespace) config() Config {
 
 func (n *namespace) client(t *testing.T) *Client {
 	t.Helper()
-	c, err := New(n.config())
+	return open(t, n.config())
+}
+
+// open makes a client of ours that is closed at the end.
+func open(t *testing.T, c Config) *Client {
+	t.Helper()
+	d, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
-	return c
+	t.Cleanup(func() { d.Close() })
+	return d
 }
 
 func (n *namespace) labels() object {

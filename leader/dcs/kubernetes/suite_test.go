@@ -3,6 +3,7 @@
 package kubernetes
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/walbaton/walbaton/leader/dcs"
@@ -60,6 +61,19 @@ func TestOutage(t *testing.T) {
 	t.Run("an extension that is handled late", func(t *testing.T) { lateExtension(t, s.namespace(t, true)) })
 	t.Run("a revision that is gone", func(t *testing.T) { tooOld(t, s.namespace(t, false)) })
 	dcstest.Outage(t, func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) { test(t, s.namespace(t, true).scope()) })
+}
+
+func TestCut(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	dcstest.Cut(t, func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) {
+		n := s.namespace(t, true)
+		test(t, n.scope().Through(t, strings.TrimPrefix(s.url, "https://"), func(t *testing.T, address string) dcs.DCS {
+			c := n.config()
+			c.Access.Server = "https://" + address
+			return open(t, c)
+		}))
+	})
 }
 
 func TestFrozen(t *testing.T) {

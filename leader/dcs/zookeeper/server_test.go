@@ -31,14 +31,14 @@ type server struct {
 // tick is short, so that sessions may be as short as 0.4 s.
 const tick = 200 * time.Millisecond
 
-func startServer(t testing.TB, ca *authority, settings ...string) *server {
+func startServer(t testing.TB, ca *dcstest.Authority, settings ...string) *server {
 	t.Helper()
 	s := newServer(t, ca, settings...)
 	s.Start(t)
 	return s
 }
 
-func newServer(t testing.TB, ca *authority, settings ...string) *server {
+func newServer(t testing.TB, ca *dcstest.Authority, settings ...string) *server {
 	t.Helper()
 	dir := t.TempDir()
 	s := &server{address: freeAddress(t), dir: dir, Process: dcstest.Process{Log: filepath.Join(dir, "log")}}
@@ -53,8 +53,8 @@ func newServer(t testing.TB, ca *authority, settings ...string) *server {
 		_, port, _ := net.SplitHostPort(s.secure)
 		conf = append(conf, "secureClientPort="+port, "secureClientPortAddress=127.0.0.1",
 			"serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
-			"ssl.keyStore.location="+ca.server+".pem", "ssl.keyStore.type=PEM",
-			"ssl.trustStore.location="+ca.trust, "ssl.trustStore.type=PEM", "ssl.clientAuth=need",
+			"ssl.keyStore.location="+ca.Server+".pem", "ssl.keyStore.type=PEM",
+			"ssl.trustStore.location="+ca.File, "ssl.trustStore.type=PEM", "ssl.clientAuth=need",
 			"authProvider.x509=org.apache.zookeeper.server.auth.X509AuthenticationProvider")
 	}
 	conf = append(conf, settings...)
@@ -90,17 +90,32 @@ func (s *server) Start(t testing.TB) {
 	s.waitReady(t)
 }
 
+// waitReady waits for both ports: the plain one listens first.
 func (s *server) waitReady(t testing.TB) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		answer, err := s.ask("srvr")
 		if strings.Contains(answer, "Mode: ") {
-			return
+			if err = s.listensSecurely(); err == nil {
+				return
+			}
 		}
 		if time.Now().After(end) {
 			t.Fatalf("ZooKeeper does not answer: %q, %v\n%s", answer, err, s.Said())
 		}
 	}
+}
+
+// listensSecurely is an error when there is a port for TLS and nobody listens on it.
+func (s *server) listensSecurely() error {
+	if s.secure == "" {
+		return nil
+	}
+	conn, err := net.DialTimeout("tcp", s.secure, time.Second)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // ask sends one of ZooKeeper's four letter words.

@@ -53,6 +53,18 @@ func TestOutage(t *testing.T) {
 	})
 }
 
+func TestCut(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, nil)
+	r := s.raw(t)
+	dcstest.Cut(t, func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) {
+		prefix := prefixOf(t)
+		test(t, scope(t, s, r).Through(t, s.address, func(t *testing.T, address string) dcs.DCS {
+			return open(t, Config{Hosts: []string{address}, Prefix: prefix})
+		}))
+	})
+}
+
 func TestFrozen(t *testing.T) {
 	t.Parallel()
 	leadertest.Frozen(t, func(t *testing.T, test func(*testing.T, dcstest.Scope, Config)) {
