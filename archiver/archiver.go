@@ -308,7 +308,7 @@ func (a *Archiver) stored(l *local, n wal.Name, c *content, put bool) {
 	l.cover(n, c)
 	a.cover.add(n)
 	if n.Kind == wal.KindSegment {
-		a.cover.vouch(vouch{n.Segment.Timeline, l == a.keep && n.Segment.Timeline > 1})
+		a.cover.vouch(vouch{n.Segment.Timeline, l == a.keep})
 	}
 	a.mu.Lock()
 	delete(a.failed, n)

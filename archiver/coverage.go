@@ -19,6 +19,10 @@ type coverage struct {
 	begun    map[wal.Timeline]bool   // one of its segments is there
 	news     int                     // grows when begun or vouched do
 	vouched  map[vouch]bool          // the archive's timeline is ours: a segment compared equal, or we opened it
+	led      map[wal.Timeline]bool   // we put its history, as its leader: that counts until somebody has put a segment of it
+	fitting  map[wal.Name]bool       // our copy goes on with the archive's segment beside it, or the other way round
+	misfits  map[wal.Name]bool       // of what was set aside, what does not: it is another server's
+	parted   map[wal.Timeline]bool   // of what was set aside one segment is another than the archive's: equal ones prove nothing of those behind them
 }
 
 // vouch is for the segments of a timeline in pg_wal, or for those set aside. A rewind between the two
@@ -34,6 +38,10 @@ func newCoverage() *coverage {
 		from:    map[wal.Timeline]uint64{},
 		begun:   map[wal.Timeline]bool{},
 		vouched: map[vouch]bool{},
+		led:     map[wal.Timeline]bool{},
+		fitting: map[wal.Name]bool{},
+		misfits: map[wal.Name]bool{},
+		parted:  map[wal.Timeline]bool{},
 	}
 }
 
@@ -90,6 +98,48 @@ func (c *coverage) doubt() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	maps.DeleteFunc(c.vouched, func(v vouch, _ bool) bool { return !v.kept })
+	clear(c.led)
+	clear(c.fitting)
+}
+
+// lead notes that we put the history of t, as its leader.
+func (c *coverage) lead(t wal.Timeline) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.led[t] = true
+}
+
+// fit notes that our copy of n fits the archive's segment beside it.
+func (c *coverage) fit(n wal.Name) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fitting[n] = true
+}
+
+// misfit notes that the copy of n that was set aside does not fit the archive's segment beside it.
+func (c *coverage) misfit(n wal.Name) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.misfits[n] = true
+}
+
+func (c *coverage) isMisfit(n wal.Name) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.misfits[n]
+}
+
+// part notes that a segment of t that was set aside is another one than the archive's.
+func (c *coverage) part(t wal.Timeline) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.parted[t] = true
+}
+
+func (c *coverage) isParted(t wal.Timeline) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.parted[t]
 }
 
 // has says whether the archive is known to have the name n.
@@ -122,10 +172,12 @@ func (c *coverage) opened(n wal.Name) {
 	}
 }
 
-func (c *coverage) isVouched(v vouch) bool {
+// isVouched says whether our copy of n, or the one that was set aside, is known to be of the archive's timeline.
+func (c *coverage) isVouched(n wal.Name, kept bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.vouched[v]
+	t := n.Segment.Timeline
+	return !kept && c.led[t] && !c.begun[t] || c.fitting[n] || c.vouched[vouch{t, kept}] && !(kept && c.parted[t])
 }
 
 // archived gives the segments the archive is known to have.

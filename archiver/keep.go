@@ -78,10 +78,9 @@ func (a *Archiver) setAside(ctx context.Context, n wal.Name, c *content) error {
 // SetAside copies a file of a pg_wal to keep_dir, durably, unless keep_dir has one of that name. It needs no archive: it
 // is all that can be done for a stopped server before the archive could be opened.
 //
-// With a segment of a timeline that was promoted to go witnesses: the oldest segment of that timeline, and the newest of
-// those that are expected to be in the archive some day: it has them, or the leader does. Two servers can have been promoted
-// to one number, and once a witness compares equal with the archive's, the others are known to be of the archive's
-// timeline, too.
+// With a segment goes a witness: the newest segment of its timeline that is expected to be in the archive some day: it has it, or the
+// leader does. Two servers can have been promoted to one number, or have written one timeline; once the witness compares equal with the
+// archive's, the others are known to be of the archive's timeline, too. Of a timeline that was promoted to, the oldest segment will do as well.
 func SetAside(q *queue.Queue, keepDir string, n wal.Name, expected func(wal.Segment) bool) error {
 	root, err := os.OpenRoot(keepDir)
 	if err != nil {
@@ -91,7 +90,7 @@ func SetAside(q *queue.Queue, keepDir string, n wal.Name, expected func(wal.Segm
 	if err := copyAside(root, q, n); err != nil {
 		return err
 	}
-	if n.Kind != wal.KindSegment || n.Segment.Timeline == 1 {
+	if n.Kind != wal.KindSegment {
 		return nil
 	}
 	files, err := q.Scan()
@@ -103,7 +102,7 @@ func SetAside(q *queue.Queue, keepDir string, n wal.Name, expected func(wal.Segm
 		if f.Name.Kind != wal.KindSegment || f.Name.Segment.Timeline != n.Segment.Timeline || f.Gone {
 			continue
 		}
-		if oldest == (wal.Name{}) {
+		if oldest == (wal.Name{}) && n.Segment.Timeline > 1 {
 			oldest = f.Name
 		}
 		if expected(f.Name.Segment) {
@@ -212,8 +211,8 @@ func (a *Archiver) names() []known {
 }
 
 // ReleaseKept removes what was set aside and is safe now: the archive has the same content, or
-// it lies on a branch and a copy is in orphans/. While another segment of its timeline waits, the newest that the archive has
-// stays as the witness: what it proved would be forgotten at the next start.
+// it lies on a branch, or is another one than the archive's, and a copy is in orphans/. While another segment of its timeline waits, the newest that the
+// archive has stays as the witness, and the newest that differs: what they proved would be forgotten at the next start.
 func (a *Archiver) ReleaseKept(ctx context.Context) {
 	if a.keep == nil {
 		return
@@ -237,11 +236,16 @@ func (a *Archiver) ReleaseKept(ctx context.Context) {
 			}
 		}
 	}
+	type witness struct {
+		timeline wal.Timeline
+		equal    bool
+	}
+	stays := map[witness]bool{}
 	for _, k := range slices.Backward(a.keep.names()) {
-		switch t := k.name.Segment.Timeline; {
+		switch w := (witness{k.name.Segment.Timeline, k.sealed}); {
 		case !safe[k.name]:
-		case t > 1 && waits[t] && k.name.Kind == wal.KindSegment && k.sealed:
-			waits[t] = false
+		case waits[w.timeline] && k.name.Kind == wal.KindSegment && a.cover.has(k.name) && !stays[w]:
+			stays[w] = true
 		default:
 			a.dropKept(k.name)
 		}
@@ -274,6 +278,9 @@ func (a *Archiver) safeKept(ctx context.Context, k known) bool {
 			return false
 		}
 		same, err := a.compare(ctx, a.keep, n, c)
+		if err == nil && !same && c.good && n.Kind == wal.KindSegment {
+			a.cover.part(n.Segment.Timeline)
+		}
 		return err == nil && (same || a.orphan(ctx, a.keep, n) == nil)
 	case n.Kind == wal.KindSegment && a.scope.Last().PlaceOf(n.Segment) == OnBranch:
 		c, err := a.scope.Read(ctx)

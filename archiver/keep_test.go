@@ -1,6 +1,7 @@
 package archiver
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -217,8 +218,65 @@ func TestStatusLostInACrash(t *testing.T) {
 	for _, e := range kept {
 		got = append(got, e.Name())
 	}
-	want := []string{full[2].String(), full[3].String()}
+	want := []string{full[1].String(), full[2].String(), full[3].String()}
 	if !slices.Equal(got, want) {
 		t.Errorf("set aside: %v, want %v", got, want)
+	}
+}
+
+// TestKeptOfTheSecondPrimary: two servers wrote timeline 1, and the archive has the WAL of the one that led. What the other one set
+// aside before it was rewound begins as the archive's does, and is not its: the newest segment that the archive has of it, too, says so. It is
+// neither shipped nor listed, and a restart changes nothing about that. What is of the archive's WAL is shipped.
+func TestKeptOfTheSecondPrimary(t *testing.T) {
+	for _, same := range []bool{false, true} {
+		w := newWriter()
+		w.Fill(2)
+		ours := w
+		if !same {
+			ours = w.Clone(7)
+			ours.Fill(4)
+		}
+		w.Fill(4)
+		s := mem.New("x")
+		full := w.Full()
+		n1 := newTestNode(t, s, "n1", w)
+		for _, g := range full[:4] {
+			n1.write(g.String(), w.Segment(g), ".ready")
+		}
+		if err := n1.Rescan(); err != nil {
+			t.Fatal(err)
+		}
+		n1.shipAll(1)
+
+		n2 := newTestNode(t, s, "n2", w)
+		for _, g := range []wal.Segment{full[1], full[3], full[4], full[5]} { // a witness before the two part, too
+			if err := os.WriteFile(filepath.Join(n2.o.KeepDir, g.String()), ours.Segment(g), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 { // as after a restart
+			n2.sees(func(_ *Cluster, s *Server) { s.Flush = w.Pos() })
+			if err := n2.openKeep(); err != nil {
+				t.Fatal(err)
+			}
+			if err := n2.List(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			n2.ReleaseKept(t.Context())
+			n2.shipAll(2)
+			n2.ReleaseKept(t.Context())
+			n2.EndTerm()
+			clear(n2.cover.vouched)
+			clear(n2.cover.parted)
+		}
+		has := n2.State().Has
+		for _, g := range full[4:] {
+			if b, ok := stored(t, n2.Archive())[g.String()]; ok != same || ok && !bytes.Equal(b, w.Segment(g)) {
+				t.Errorf("same WAL %v: the archive has %v: %v", same, g, ok)
+			}
+		}
+		if has.Has(full[4]) && !same {
+			t.Errorf("the record lists %v, which is another server's", full[4])
+		}
 	}
 }

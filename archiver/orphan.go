@@ -172,6 +172,9 @@ func (a *Archiver) adopt(ctx context.Context, key string, n wal.Name, line wal.H
 	return nil
 }
 
+// errMisfit is the error of joined when one contradicts.
+var errMisfit = errors.New("it does not fit")
+
 // joined is nil when a stretch of WAL that is said to be s fits a segment of the line beside it, and none contradicts. That no
 // segment contradicts is not enough: two servers can have been promoted to one number, and the good WAL of the
 // wrong one would take the name for ever. For the same reason it is not enough to go on with the timeline before.
@@ -189,7 +192,7 @@ func (a *Archiver) joined(ctx context.Context, s wal.Segment, line wal.History, 
 			_, err = wal.Join(j, theirs)
 		}
 		if err != nil && !errors.Is(err, wal.ErrApart) {
-			return fmt.Errorf("it and %v do not fit: %w", beside, err)
+			return fmt.Errorf("%w %v: %w", errMisfit, beside, err)
 		}
 		fits = fits || err == nil && beside.Timeline >= s.Timeline
 	}

@@ -13,7 +13,7 @@ type request struct {
 	server  Server      // the PostgreSQL beside us
 	own     wal.History // of our own server's timeline
 	baton   bool        // inside a term
-	kept    bool        // it was set aside, and is not of timeline 1: the server beside us may have been rewound since
+	kept    bool        // it was set aside: the server beside us may have been rewound since
 	open    bool        // the archive has one of the timeline's segments; for a history, that history will do
 	vouched bool        // the archive's timeline is ours: one of our segments compared equal, or we opened it
 	parted  bool        // and yet an earlier segment of ours is whole, and another one than the archive's
@@ -169,17 +169,28 @@ func (a *Archiver) due(q question) bool {
 }
 
 // isKept says whether n is a file set aside whose timeline has to be told from another server's of the
-// same number. Nobody is promoted to timeline 1.
+// same number. Nobody is promoted to timeline 1, but two servers can have written it: what the archive has of it is to vouch for the file,
+// once it has any.
 func (a *Archiver) isKept(n wal.Name) bool {
-	return a.keep != nil && n.Segment.Timeline > 1 && a.source(n) == a.keep
+	return a.keep != nil && (n.Segment.Timeline > 1 || a.cover.open(n)) && a.source(n) == a.keep
 }
 
 func (a *Archiver) request(n wal.Name, c Cluster) request {
 	srv := a.server()
 	kept := a.isKept(n)
-	open, vouched, parted := a.cover.open(n), a.cover.isVouched(vouch{n.Segment.Timeline, kept}), !kept && a.parted(n)
+	open, vouched, parted := a.cover.open(n), a.cover.isVouched(n, kept) || kept && a.acceptedKept(n), !kept && a.parted(n)
 	c.Line = a.line(c)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return request{name: n, cluster: c, server: srv, own: a.own(srv), baton: a.term != 0, kept: kept, open: open, vouched: vouched, parted: parted}
+}
+
+// acceptedKept says whether an administrator wants the copy of n that was set aside.
+func (a *Archiver) acceptedKept(n wal.Name) bool {
+	id, err := a.keep.q.Ident(n)
+	if err != nil {
+		return false
+	}
+	c, _ := a.keep.recall(n, id)
+	return c != nil && a.decided(n, c.digest).Accept
 }

@@ -3,6 +3,7 @@ package archiver
 import (
 	"testing"
 
+	"github.com/walbaton/walbaton/archiver/store/mem"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
@@ -100,5 +101,47 @@ func TestRefusalNamesTheHolder(t *testing.T) {
 	r.cluster.Holder = ""
 	if got := mayPut(r).why; got != "nobody has the baton" {
 		t.Errorf("free: %q", got)
+	}
+}
+
+// TestHistoryOfWhoLedForAMoment: two servers are promoted to one number. The first puts its history, as the leader, and no segment; the second
+// leads from then on, and opens the timeline. With the baton the first ships nothing of its own.
+func TestHistoryOfWhoLedForAMoment(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	line, twin := w.Fork(2), w.Clone(7).Fork(2)
+	line.Fill(4)
+	twin.Fill(4)
+	n1, n2 := newTestNode(t, s, "n1", line), newTestNode(t, s, "n2", twin)
+	n2.sees(func(c *Cluster, _ *Server) { c.Leader = "n2" })
+	n2.write("00000002.history", twin.History().Bytes(), ".ready")
+	n2.copyFrom(twin, ".ready")
+	if err := n2.List(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := n2.Ship(t.Context(), wal.HistoryName(2)); err != nil {
+		t.Fatal(err)
+	}
+	n1.write("00000002.history", line.History().Bytes(), ".ready")
+	n1.copyFrom(line, ".ready")
+	if err := n1.List(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	own := onTimeline(line, 2)
+	if err := n1.Ship(t.Context(), wal.SegmentName(own[0])); err != nil {
+		t.Fatal(err)
+	}
+	n2.sees(func(c *Cluster, s *Server) {
+		c.Leader, s.State, s.SQL, s.Receiver = "n1", ServerStopped, false, Receiver{}
+	})
+	n2.BeginTerm(2, Set{})
+	if err := n2.List(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range own[1:] {
+		if err := n2.Ship(t.Context(), wal.SegmentName(g)); err == nil {
+			t.Errorf("%v of the other server's timeline was put", g)
+		}
 	}
 }

@@ -193,7 +193,7 @@ func (a *Archiver) Ship(ctx context.Context, n wal.Name) error {
 	}
 	err := a.putFile(ctx, a.source(n), n)
 	if err == nil && p.opens && n.Kind == wal.KindHistory {
-		a.cover.vouch(vouch{timeline: n.Segment.Timeline}) // its segments are ours to put while the DCS is silent, too
+		a.cover.lead(n.Segment.Timeline) // its segments are ours to put while the DCS is silent, too
 	}
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, fs.ErrNotExist):
@@ -272,10 +272,10 @@ func (a *Archiver) compare(ctx context.Context, l *local, n wal.Name, c *content
 // vouchFor compares the newest segment that the archive has a name of, on the timeline of n and from the
 // same folder, so that we know that our timeline is the archive's. If no such name is known the archive is listed: the
 // timeline may have been opened after the last listing. With nothing to compare, it is enough that n itself fits the
-// archive's segment beside it.
+// archive's segment beside it; of what was set aside, also when the comparison tells that some of it is another server's.
 func (a *Archiver) vouchFor(ctx context.Context, n wal.Name) bool {
-	l, t := a.local, n.Segment.Timeline
-	if a.isKept(n) {
+	l, t, kept := a.local, n.Segment.Timeline, a.isKept(n)
+	if kept {
 		l = a.keep
 	}
 	names := slices.DeleteFunc(l.names(), func(k known) bool { return k.name.Kind != wal.KindSegment || k.name.Segment.Timeline != t })
@@ -286,7 +286,7 @@ func (a *Archiver) vouchFor(ctx context.Context, n wal.Name) bool {
 			return false
 		}
 	}
-	for i := len(names) - 1; i >= 0; i-- {
+	for i := len(names) - 1; i >= 0 && !(kept && a.cover.isParted(t)); i-- {
 		m := names[i].name
 		if !a.cover.has(m) {
 			continue
@@ -296,7 +296,10 @@ func (a *Archiver) vouchFor(ctx context.Context, n wal.Name) bool {
 			continue
 		}
 		same, err := a.compare(ctx, l, m, c)
-		return err == nil && same
+		if err != nil || same || !kept {
+			return err == nil && same
+		}
+		a.cover.part(t)
 	}
 	return a.fits(ctx, l, n)
 }
@@ -316,10 +319,14 @@ func (a *Archiver) fits(ctx context.Context, l *local, n wal.Name) bool {
 	if err == nil && c.good {
 		err = a.joined(ctx, s, line, c.joint)
 	}
-	if err != nil || !c.good {
+	switch {
+	case errors.Is(err, errMisfit) && l == a.keep:
+		a.cover.misfit(n)
+		return false
+	case err != nil || !c.good:
 		return false
 	}
-	a.cover.vouch(vouch{s.Timeline, a.isKept(n)})
+	a.cover.fit(n)
 	return true
 }
 
