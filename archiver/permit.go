@@ -49,10 +49,10 @@ func (r request) speaksFor(t wal.Timeline) bool {
 	return rc.Streaming && r.cluster.Leader != "" && rc.Port == r.cluster.LeaderPort && rc.Host == r.cluster.LeaderHost
 }
 
-// second says whether our server is the second primary of timeline t: somebody started it by hand, and Patroni's leader is another
-// node that is on t too. What the two write from there on has the same names and is not the same.
+// second says whether our server is, or was when it stopped, the second primary of timeline t: somebody started it by hand, and Patroni's leader is
+// another node that is on t too. What the two write from there on has the same names and is not the same.
 func (r request) second(t wal.Timeline) bool {
-	return !r.cluster.NoDCS && r.server.State == ServerPrimary && r.server.Timeline == t && r.cluster.Line.Timeline == t &&
+	return !r.cluster.NoDCS && (r.server.State == ServerPrimary || r.server.WasPrimary) && r.server.Timeline == t && r.cluster.Line.Timeline == t &&
 		r.cluster.Leader != "" && !r.cluster.IsLeader()
 }
 

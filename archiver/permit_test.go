@@ -104,6 +104,36 @@ func TestRefusalNamesTheHolder(t *testing.T) {
 	}
 }
 
+// TestSecondPrimaryThatStopped: a standby was started as a second primary of the leader's timeline, and has been stopped since. It has
+// the beginning of the timeline in common with the archive, gets the baton for what nobody else has, and ships nothing of it.
+func TestSecondPrimaryThatStopped(t *testing.T) {
+	for _, was := range []bool{true, false} {
+		w := newWriter()
+		w.Fill(2)
+		s := mem.New("x")
+		twin := w.Clone(7)
+		w.Fill(3)
+		twin.Fill(3)
+		n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", twin)
+		for _, g := range w.Full()[:2] {
+			n1.write(g.String(), w.Segment(g), ".ready")
+		}
+		if err := n1.Rescan(); err != nil {
+			t.Fatal(err)
+		}
+		n1.shipAll(1)
+		n2.copyFrom(twin, ".ready")
+		n2.sees(func(_ *Cluster, s *Server) {
+			s.State, s.SQL, s.Receiver, s.WasPrimary = ServerStopped, false, Receiver{}, was
+		})
+		n2.shipAll(2)
+		g := twin.Full()[3]
+		if _, ok := stored(t, n2.Archive())[g.String()]; ok == was {
+			t.Errorf("it was a primary: %v; the archive has %v: %v", was, g, ok)
+		}
+	}
+}
+
 // TestHistoryOfWhoLedForAMoment: two servers are promoted to one number. The first puts its history, as the leader, and no segment; the second
 // leads from then on, and opens the timeline. With the baton the first ships nothing of its own.
 func TestHistoryOfWhoLedForAMoment(t *testing.T) {
@@ -139,7 +169,7 @@ func TestHistoryOfWhoLedForAMoment(t *testing.T) {
 	if err := n2.List(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for _, g := range own[1:] {
+	for _, g := range own[2:] { // not beside the one that the archive has
 		if err := n2.Ship(t.Context(), wal.SegmentName(g)); err == nil {
 			t.Errorf("%v of the other server's timeline was put", g)
 		}

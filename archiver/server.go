@@ -32,6 +32,9 @@ type Server struct {
 	Major    int // 15 for PostgreSQL 15.x
 	Version  int // server_version_num, 0 when SQL did not say
 
+	// WasPrimary says that its newest WAL is its own: it is a primary, or pg_control says that it was one when it was stopped or crashed.
+	WasPrimary bool
+
 	SegmentSize wal.SegmentSize
 	// Timeline that the server writes (primary), receives or replays (standby), or was on last (stopped).
 	Timeline wal.Timeline

@@ -164,11 +164,11 @@ func (a sqlAnswer) server(s archiver.Server) archiver.Server {
 	s.Flush = a.flush
 	s.Receiver = a.receiver
 	if a.timeline != 0 {
-		s.State, s.Timeline = archiver.ServerPrimary, a.timeline
+		s.State, s.Timeline, s.WasPrimary = archiver.ServerPrimary, a.timeline, true
 		s.Receiver = archiver.Receiver{}
 		return s
 	}
-	s.State = archiver.ServerStandby
+	s.State, s.WasPrimary = archiver.ServerStandby, false
 	// Without a receiver the files know the timeline that is replayed. With one, what is received
 	// is the newer of the two, but for the moment before it has received anything.
 	s.Timeline = max(s.Timeline, a.receiver.Timeline)

@@ -188,6 +188,10 @@ func (f serverFiles) server() archiver.Server {
 	// Right after a promotion only the recovery's timeline is the new one.
 	s.Timeline = max(c.RedoTimeline, c.MinRecoveryTimeline)
 	s.Flush = max(c.Checkpoint, c.MinRecovery)
+	switch c.State {
+	case wal.DBInProduction, wal.DBShuttingDown, wal.DBShutDown, wal.DBCrashRecovery:
+		s.WasPrimary = true
+	}
 	return s
 }
 

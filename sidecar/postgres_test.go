@@ -69,10 +69,10 @@ func TestServerFromFiles(t *testing.T) {
 	control.State = wal.DBInProduction
 	recovering := control
 	recovering.State, recovering.MinRecoveryTimeline, recovering.MinRecovery = wal.DBArchiveRecovery, 2, 200
-	base := archiver.Server{SystemID: 7, Major: 15, SegmentSize: 16 << 20, Timeline: 1, Flush: 100}
+	base := archiver.Server{SystemID: 7, Major: 15, SegmentSize: 16 << 20, Timeline: 1, Flush: 100, WasPrimary: true}
 	with := func(state archiver.ServerState) archiver.Server { s := base; s.State = state; return s }
 	ahead := with(archiver.ServerStandby)
-	ahead.Timeline, ahead.Flush = 2, 200
+	ahead.Timeline, ahead.Flush, ahead.WasPrimary = 2, 200, false
 	running := func(status string) serverFiles {
 		return serverFiles{major: 15, control: control, running: true, postmaster: postmaster{pid: 1, status: status}}
 	}

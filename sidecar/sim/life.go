@@ -20,7 +20,7 @@ func (s *server) start(primary bool, up *server) {
 	s.w.say(s.name, "postgresql starts, primary %v", primary)
 	s.host.spawn(func(p *proc) {
 		p.sleep(s.w.between(200*time.Millisecond, time.Second))
-		s.state = archiver.ServerStandby
+		s.state, s.wrote = archiver.ServerStandby, primary
 		if primary {
 			s.state, s.up = archiver.ServerPrimary, nil
 		} else {
@@ -159,7 +159,7 @@ func (s *server) rewind(p *proc, source *server) bool {
 	}
 	s.c.check.rewound(s, source)
 	s.copyFrom(source)
-	s.stream, s.flush, s.crashed = source.stream, source.flush, false
+	s.stream, s.flush, s.crashed, s.wrote = source.stream, source.flush, false, false
 	s.w.say(s.name, "pg_rewind from %s, timeline %d up to %v", source.name, s.stream.tli, s.flush)
 	s.c.count("rewind")
 	s.c.rewound(s)
@@ -217,7 +217,7 @@ func (s *server) clone(p *proc, source *server) bool {
 		return false
 	}
 	s.initdb()
-	s.stream, s.flush, s.crashed, s.cloned = source.stream, source.flush, false, true
+	s.stream, s.flush, s.crashed, s.cloned, s.wrote = source.stream, source.flush, false, true, source.wrote
 	first := segmentSize.At(s.stream.tli, s.flush).No
 	first -= min(first, uint64(s.w.rng.IntN(6)))
 	done := 0
@@ -247,7 +247,7 @@ func (s *server) reading() archiver.Server {
 	if s.gone || s.stream == nil {
 		return archiver.Server{State: archiver.ServerUnknown}
 	}
-	r := archiver.Server{State: s.state, SystemID: systemID, Major: 15, SegmentSize: segmentSize, Timeline: s.stream.tli, Flush: s.flush, ArchiveMode: s.mode}
+	r := archiver.Server{State: s.state, SystemID: systemID, Major: 15, SegmentSize: segmentSize, Timeline: s.stream.tli, Flush: s.flush, ArchiveMode: s.mode, WasPrimary: s.wrote}
 	switch s.state {
 	case archiver.ServerPrimary:
 		r.SQL = true

@@ -24,6 +24,7 @@ type server struct {
 	state   archiver.ServerState
 	crashed bool // it stopped without a shutdown
 	cloned  bool // the data directory was made anew since it last ran
+	wrote   bool // by pg_control it was a primary when it last ran
 	gone    bool // there is no data directory
 
 	stream    *stream
@@ -276,7 +277,7 @@ func (s *server) promote() {
 	s.c.streams = append(s.c.streams, next)
 	last := segmentSize.At(old.tli, at)
 	first := last.On(t)
-	s.stream, s.up, s.streaming, s.state = next, nil, false, archiver.ServerPrimary
+	s.stream, s.up, s.streaming, s.state, s.wrote = next, nil, false, archiver.ServerPrimary, true
 	for _, suffix := range []string{".ready", ".done"} {
 		os.Remove(s.status(first.String(), suffix))
 	}
