@@ -63,9 +63,9 @@ type Archiver struct {
 
 	mu       sync.Mutex
 	busy     map[wal.Name]bool
-	failed   map[wal.Name]failure     // files that could not be shipped, and why
-	waits    map[wal.Name]time.Time   // cut segments that no timeline switch explains yet, since when
-	differ   map[wal.Name]seal.Digest // whole segments of ours that are others than the archive's (row 6c)
+	failed   map[wal.Name]failure    // files that could not be shipped, and why
+	waits    map[wal.Name]time.Time  // cut segments that no timeline switch explains yet, since when
+	differ   map[wal.Name]difference // whole segments of ours that are others than the archive's (row 6c)
 	alarms   map[string]Alarm
 	put      putState
 	term     uint64 // 0 outside a term
@@ -128,7 +128,7 @@ func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Option
 		o: o, archive: a, scope: scope, server: server, sealer: sealer,
 		local: newLocal(q, a.SegmentSize(), a.Identity().SystemID),
 		cover: newCoverage(), bell: newBell(), m: newMetrics(o.Metrics), log: o.Log,
-		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, differ: map[wal.Name]seal.Digest{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{}, asked: map[question]time.Time{},
+		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, differ: map[wal.Name]difference{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{}, asked: map[question]time.Time{},
 		floorsRead: o.Now(), // a was opened just now
 	}
 	if err := r.openKeep(); err != nil {
@@ -179,7 +179,7 @@ func (a *Archiver) forgetGone() {
 	a.mu.Lock()
 	maps.DeleteFunc(a.failed, func(n wal.Name, _ failure) bool { return gone(n) })
 	maps.DeleteFunc(a.waits, func(n wal.Name, _ time.Time) bool { return gone(n) })
-	maps.DeleteFunc(a.differ, func(n wal.Name, _ seal.Digest) bool { return gone(n) })
+	maps.DeleteFunc(a.differ, func(n wal.Name, _ difference) bool { return gone(n) })
 	maps.DeleteFunc(a.orphaned, func(n wal.Name, _ seal.Digest) bool { return gone(n) })
 	over := a.endAlarms(func(al Alarm) bool {
 		n, err := wal.ParseName(al.Name, a.archive.SegmentSize())

@@ -243,7 +243,7 @@ func (a *Archiver) confirm(ctx context.Context, n wal.Name) (absent bool) {
 		// A standby that was stopped inside of it, or has a recycled file of that name. Should PostgreSQL ask, the table answers.
 		err = fmt.Errorf("%w: %s", errNotWhole, content.why)
 	case err == nil && !same:
-		err = errDiffers
+		err = a.differs(ctx, a.local, n, content)
 	}
 	if err != nil {
 		a.fail(n, err)

@@ -123,10 +123,39 @@ func (c *coverage) misfit(n wal.Name) {
 	c.misfits[n] = true
 }
 
-func (c *coverage) isMisfit(n wal.Name) bool {
+// belongs says whether n, which was set aside, counts as what this node has: it is not known to be another server's, and where some of its
+// timeline is, it is known to fit.
+func (c *coverage) belongs(n wal.Name) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.misfits[n]
+	return !c.misfits[n] && (!c.parted[n.Segment.Timeline] || c.fitting[n])
+}
+
+// untell forgets whether n fits: the file set aside is gone, and another one may come.
+func (c *coverage) untell(n wal.Name) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.fitting, n)
+	delete(c.misfits, n)
+}
+
+// told says whether it is known if n fits.
+func (c *coverage) told(n wal.Name) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fitting[n] || c.misfits[n]
+}
+
+// like notes that n is of the same server's WAL as m.
+func (c *coverage) like(n, m wal.Name) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fitting[m] {
+		c.fitting[n] = true
+	}
+	if c.misfits[m] {
+		c.misfits[n] = true
+	}
 }
 
 // part notes that a segment of t that was set aside is another one than the archive's.

@@ -236,6 +236,7 @@ func (a *Archiver) ReleaseKept(ctx context.Context) {
 			}
 		}
 	}
+	a.sortKept(ctx, safe)
 	type witness struct {
 		timeline wal.Timeline
 		equal    bool
@@ -251,6 +252,52 @@ func (a *Archiver) ReleaseKept(ctx context.Context) {
 		}
 	}
 	a.tellReleased()
+}
+
+// sortKept finds out whose the waiting files of a timeline are, where what was set aside of it is not all the archive's server's: they are its when they fit what
+// it has beside them, and so are those that go on with them. The others are not ours to tell of: the leader's list is believed, and another
+// node would let its own copy go.
+func (a *Archiver) sortKept(ctx context.Context, safe map[wal.Name]bool) {
+	var waiting []wal.Name
+	for _, k := range a.keep.names() {
+		if n := k.name; n.Kind == wal.KindSegment && !safe[n] && a.cover.isParted(n.Segment.Timeline) && k.read != nil {
+			waiting = append(waiting, n)
+		}
+	}
+	if !slices.ContainsFunc(waiting, func(n wal.Name) bool { return !a.cover.told(n) }) || !a.due(question{kept: true}) {
+		return
+	}
+	for _, n := range waiting {
+		if !a.cover.told(n) && (a.cover.has(wal.SegmentName(n.Segment.Prev())) || a.cover.has(wal.SegmentName(n.Segment.Next()))) {
+			a.fits(ctx, a.keep, n)
+		}
+	}
+	for range 2 { // upwards, and downwards
+		for i := 1; i < len(waiting); i++ {
+			n, m := waiting[i], waiting[i-1]
+			if !a.cover.told(n) && a.cover.told(m) && a.keep.fit(m, n) {
+				a.cover.like(n, m)
+			}
+		}
+		slices.Reverse(waiting)
+	}
+}
+
+// fit says whether two segments go on with one another, in whatever order.
+func (l *local) fit(n, m wal.Name) bool {
+	if n.Segment.No > m.Segment.No {
+		n, m = m, n
+	}
+	x, err := l.check(n)
+	if err != nil {
+		return false
+	}
+	y, err := l.check(m)
+	if err != nil {
+		return false
+	}
+	_, err = wal.Join(x.joint, y.joint)
+	return err == nil
 }
 
 // tellReleased says once that nothing is left in keep_dir.
@@ -297,6 +344,7 @@ func (a *Archiver) dropKept(n wal.Name) {
 	defer root.Close()
 	if err := root.Remove(n.String()); err == nil {
 		a.log.Debug("released from keep_dir", "file", n.String())
+		a.cover.untell(n)
 		a.mu.Lock()
 		a.released++
 		a.mu.Unlock()

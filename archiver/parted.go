@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/walbaton/walbaton/archiver/seal"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
@@ -22,7 +23,7 @@ func (a *Archiver) parted(n wal.Name) bool {
 	var earlier []copyOf
 	for m, d := range a.differ {
 		if m.Segment.Timeline == n.Segment.Timeline && m.Segment.No < n.Segment.No {
-			earlier = append(earlier, copyOf{m.String(), d})
+			earlier = append(earlier, copyOf{m.String(), d.digest})
 		}
 	}
 	a.mu.Unlock()
@@ -39,11 +40,44 @@ func (a *Archiver) parted(n wal.Name) bool {
 	return false
 }
 
+// difference is a segment of ours that is another one than the archive's.
+type difference struct {
+	digest seal.Digest // of ours
+	sure   bool        // both are whole; else the archive's was not looked at yet
+}
+
 // parts notes that our copy of n, which is whole, is another one than the archive's.
-func (a *Archiver) parts(n wal.Name, c *content) {
+func (a *Archiver) parts(n wal.Name, d difference) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.differ[n] = c.digest
+	a.differ[n] = d
+}
+
+// differs looks at once at the archive's copy of n, which is another one than ours: what follows on ours is not to be put meanwhile.
+func (a *Archiver) differs(ctx context.Context, l *local, n wal.Name, c *content) error {
+	if l != a.local || n.Kind != wal.KindSegment || !c.good {
+		return errDiffers
+	}
+	d := difference{digest: c.digest, sure: true}
+	a.mu.Lock()
+	known := a.differ[n] == d
+	a.mu.Unlock()
+	if known {
+		return errDiffers
+	}
+	a.parts(n, difference{digest: c.digest})
+	contrast, err := a.contrast(ctx, n, c)
+	switch {
+	case err != nil:
+		return err
+	case contrast == BothWhole:
+		a.parts(n, d)
+	default:
+		a.mu.Lock()
+		delete(a.differ, n)
+		a.mu.Unlock()
+	}
+	return errDiffers
 }
 
 // follows compares the segment before n, when the archive has one of its name and ours was never held against it: what the
@@ -78,7 +112,7 @@ func (a *Archiver) follows(ctx context.Context, n wal.Name) error {
 	if err != nil || contrast != BothWhole || a.decisions.of(copyOf{m.String(), c.digest}).KeepArchive {
 		return err
 	}
-	a.parts(m, c)
+	a.parts(m, difference{c.digest, true})
 	a.alarm("6c", m, "the archive has another segment of this name, and what follows on ours is not shipped")
 	return fmt.Errorf("%w: %v of ours is another one than the archive's (row 6c)", errNotOurs, m)
 }

@@ -154,6 +154,7 @@ func (a *Archiver) permit(ctx context.Context, n wal.Name) permit {
 type question struct {
 	timeline wal.Timeline
 	vouch    bool // what it has of the timeline now; else whether it has anything, for a node that may not open it
+	kept     bool // what it has beside the files set aside
 }
 
 // due says whether it is time to ask again.

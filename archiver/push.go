@@ -235,7 +235,7 @@ func (c *Call) ask(ctx context.Context, f *Facts, read *content, shipped bool) e
 				return err
 			}
 			if c.contrast == BothWhole {
-				a.parts(c.n, read)
+				a.parts(c.n, difference{read.digest, true})
 			}
 		}
 		c.found = Different

@@ -234,7 +234,7 @@ func (a *Archiver) putFile(ctx context.Context, l *local, n wal.Name) error {
 	if errors.Is(err, fs.ErrExist) {
 		same, err := a.compare(ctx, l, n, c)
 		if err == nil && !same {
-			err = errDiffers
+			err = a.differs(ctx, l, n, c)
 		}
 		return err
 	}
@@ -280,7 +280,7 @@ func (a *Archiver) vouchFor(ctx context.Context, n wal.Name) bool {
 	}
 	names := slices.DeleteFunc(l.names(), func(k known) bool { return k.name.Kind != wal.KindSegment || k.name.Segment.Timeline != t })
 	there := func(k known) bool { return a.cover.has(k.name) }
-	if len(names) > 0 && !slices.ContainsFunc(names, there) && a.due(question{t, true}) {
+	if len(names) > 0 && !slices.ContainsFunc(names, there) && a.due(question{timeline: t, vouch: true}) {
 		if err := a.cover.list(ctx, a.archive, t, names[0].name.Segment.No); err != nil {
 			a.note(err)
 			return false
@@ -310,7 +310,7 @@ func (a *Archiver) fits(ctx context.Context, l *local, n wal.Name) bool {
 	cluster, s, srv := a.scope.Last(), n.Segment, a.server()
 	line := a.line(cluster)
 	a.mu.Lock()
-	reached := a.term != 0 && (a.errand.Has(s) || s.End() <= srv.Flush)
+	reached := a.errand.Has(s) || s.End() <= srv.Flush
 	a.mu.Unlock()
 	if !reached || !cluster.Answered || !line.Holds(s) {
 		return false

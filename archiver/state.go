@@ -43,7 +43,7 @@ func (a *Archiver) State() State {
 		if k.kept {
 			s.Kept++
 		}
-		if n.Kind != wal.KindSegment || !line.Holds(n.Segment) || !k.kept && !below(k) || k.kept && a.cover.isMisfit(n) {
+		if n.Kind != wal.KindSegment || !line.Holds(n.Segment) || !k.kept && !below(k) || k.kept && !a.cover.belongs(n) {
 			continue
 		}
 		good := k.read != nil && a.shippable(n, k.read) && !k.read.unproven() || k.sealed || k.read == nil && archived.Has(n.Segment)
@@ -151,7 +151,7 @@ func (a *Archiver) lackCandidates(c Cluster) Set {
 	rest := c.Others.Minus(a.cover.archived())
 	var ours Set
 	for _, k := range a.names() {
-		if k.name.Kind == wal.KindSegment && (k.read == nil || a.shippable(k.name, k.read)) && !(k.kept && a.cover.isMisfit(k.name)) {
+		if k.name.Kind == wal.KindSegment && (k.read == nil || a.shippable(k.name, k.read)) && (!k.kept || a.cover.belongs(k.name)) {
 			ours.Add(k.name.Segment)
 		}
 	}
