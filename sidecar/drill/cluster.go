@@ -224,11 +224,13 @@ func (c *Cluster) connect(ctx context.Context) error {
 	return nil
 }
 
-// Stop kills everything below Dir and removes it. It needs no context: it does not wait for anyone's consent.
+// Stop kills everything below Dir and removes it; a second time it does nothing. It needs no context: it does not wait for anyone's
+// consent.
 func (c *Cluster) Stop() error {
 	err := Remove(c.Dir)
 	if c.o.Apart && c.Nodes[0].network != nil {
 		err = errors.Join(err, ip(context.Background(), nil, []string{"link del " + bridge}))
+		c.Nodes[0].network = nil
 	}
 	return err
 }

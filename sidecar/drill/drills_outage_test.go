@@ -139,14 +139,14 @@ func (s *scenario) amidUploads(verb func(context.Context) error) func(context.Co
 	}
 }
 
-// Drill 7: etcd is away for a minute. Without failsafe_mode the primary steps down, and is promoted again.
+// Drill 7: etcd, or the DCS that was chosen, is away for a minute. Without failsafe_mode the primary steps down, and is promoted again.
 func TestDrill07EtcdAway(t *testing.T) {
 	s := begin(t, Options{})
 	s.do("three segments are finished", s.finish(3))
-	s.do("etcd goes away", s.StopDCS)
+	s.do("the DCS goes away", s.StopDCS)
 	s.do("the primary steps down", s.nobodyWrites)
 	s.do("a minute passes", pass(57*time.Second))
-	s.do("etcd comes back", s.StartDCS)
+	s.do("the DCS comes back", s.StartDCS)
 	s.do("a node takes writes again", s.promoted)
 	s.do("all are back", s.AllStreaming)
 	s.do("five segments are finished", s.finish(5))
@@ -157,14 +157,14 @@ func TestDrill07EtcdAway(t *testing.T) {
 func TestDrill07EtcdAwayFailsafe(t *testing.T) {
 	s := begin(t, Options{Failsafe: true})
 	s.do("three segments are finished", s.finish(3))
-	s.do("etcd goes away", s.StopDCS)
+	s.do("the DCS goes away", s.StopDCS)
 	s.do("a minute passes", pass(60*time.Second))
 	missing, err := s.Settle(s.ctx, s.base, 20*time.Second)
 	if err != nil || len(missing) > 0 {
-		t.Fatalf("without etcd the archive lacks %d files: %v, %v", len(missing), missing, err)
+		t.Fatalf("without the DCS the archive lacks %d files: %v, %v", len(missing), missing, err)
 	}
 	t.Log("the archive has every segment of this minute")
-	s.do("etcd comes back", s.StartDCS)
+	s.do("the DCS comes back", s.StartDCS)
 	s.do("all are there", s.AllStreaming)
 	s.do("five segments are finished", s.finish(5))
 	s.wholeTruth()

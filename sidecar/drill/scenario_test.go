@@ -59,7 +59,7 @@ func prepare(t *testing.T, o Options, limit time.Duration) *scenario {
 		if t.Failed() {
 			t.Log(c.Logs(25))
 		}
-		if to := os.Getenv("WALBATON_DRILL_LOGS"); to != "" { // all of them, for a person
+		if to := os.Getenv("WALBATON_DRILL_LOGS"); to != "" && exists(c.Dir) { // all of them, for a person; scenario.end leaves none
 			if err := Run(exec.Command("sh", "-c", `mkdir -p "$2" && cd "$1" && cp -r --parents */log "$2"`, "sh", c.Dir, to)); err != nil {
 				t.Error(err)
 			}
