@@ -198,6 +198,31 @@ func testPushWaitsForTheHolder(t *testing.T) {
 	}
 }
 
+// TestHangingStoreHoldsNobodyUp: a push looks into the archive, which does not answer any more. PostgreSQL begins to stop, and hears 1 after
+// shutdown_wait; where it goes on it hears so after push_wait.
+func TestHangingStoreHoldsNobodyUp(t *testing.T) {
+	for _, stops := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWriter()
+			w.Fill(2)
+			n := newTestNode(t, mem.New("x"), "n1", w)
+			n.o.Limits = Limits{PushWait: time.Minute, ShutdownWait: 5 * time.Second, StoppedWait: time.Minute}
+			n.copyFrom(w, ".ready")
+			n.calls.spoil(func(mem.Call) mem.Fault { return mem.Fault{Hang: true} })
+			want, within := "11", 61*time.Second
+			if stops {
+				want, within = "10", 26*time.Second
+				time.AfterFunc(20*time.Second, func() { n.sees(func(_ *Cluster, s *Server) { s.State = ServerStopping }) })
+			}
+			began := time.Now()
+			r := n.Push(t.Context(), wal.SegmentName(w.Full()[0]))
+			if took := time.Since(began); r.Code != 1 || r.Row != want || took > within {
+				t.Errorf("stops %v: %+v after %v, want 1 by row %s within %v", stops, r, took, want, within)
+			}
+		})
+	}
+}
+
 // TestOnlyTheLeaderOpens: without a segment in the archive the holder that is not the leader and does
 // not stream from it ships nothing; the leader ships one segment without the baton, and no more.
 func TestOnlyTheLeaderOpens(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"time"
 
 	"github.com/walbaton/walbaton/archiver/queue"
@@ -51,7 +52,7 @@ func (a *Archiver) Push(ctx context.Context, n wal.Name) Reply {
 	call := a.NewCall(n)
 	for {
 		woken := a.bell.wait()
-		r, done := call.Step(ctx)
+		r, done := a.step(ctx, call)
 		if done {
 			a.m.answer(r)
 			return r
@@ -63,6 +64,28 @@ func (a *Archiver) Push(ctx context.Context, n wal.Name) Reply {
 			return Reply{Code: 1, Row: "13", Why: "the caller went away"}
 		}
 	}
+}
+
+// step is Call.Step, but for requests to a store that hangs: they may take minutes. Nobody is held up by them for longer than push_wait, and
+// PostgreSQL that stops not for longer than row 10 says.
+func (a *Archiver) step(ctx context.Context, call *Call) (Reply, bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel()
+	watch.Go(func() {
+		for sleep(ctx, 200*time.Millisecond) {
+			f := Facts{Server: a.server().State, Limits: a.o.Limits, Waited: a.o.Now().Sub(call.began)}
+			if f.Server == ServerStopping {
+				a.observe(f.Server)
+				f.StoreIdle, _ = a.patience()
+			}
+			if stopsInVain(f) || f.Waited >= f.Limits.PushWait {
+				cancel()
+			}
+		}
+	})
+	return call.Step(ctx)
 }
 
 // Call is one push that is being answered, step by step.
@@ -179,6 +202,9 @@ func (c *Call) gather(ctx context.Context, f *Facts) (*content, error) {
 	if err := c.ask(ctx, f, read, shipped); err != nil {
 		if !errors.Is(err, errBusy) {
 			c.silent = err
+			if errors.Is(err, context.Canceled) {
+				c.silent = errors.New("it does not answer in time")
+			}
 		}
 		return read, nil // the store is silent: rows 2 to 6 do not fit
 	}

@@ -33,6 +33,8 @@ type soak struct {
 	fault  *fault
 	cloned map[*Node]bool // since the archive was last whole: they may lack what only the others have
 	longer bool           // the fault stays for the next role change, too
+
+	failsafe bool // failsafe_mode
 }
 
 // soakResult is what a soak did.
@@ -201,7 +203,7 @@ func newSoak(t *testing.T) *soak {
 	if every := []DCS{Etcd, Consul, ZooKeeper, Kubernetes}; o.DCS == "" {
 		o.DCS = every[*soakSeed%uint64(len(every))]
 	}
-	s := &soak{rng: rng, cloned: map[*Node]bool{}, report: soakResult{Seed: *soakSeed, DCS: o.DCS, Policy: "primary", Place: o.Place}}
+	s := &soak{rng: rng, failsafe: o.Failsafe, cloned: map[*Node]bool{}, report: soakResult{Seed: *soakSeed, DCS: o.DCS, Policy: "primary", Place: o.Place}}
 	if rng.IntN(2) == 0 {
 		s.report.Policy, o.Settings = "replica", "policy: replica\n"
 	}
@@ -221,6 +223,9 @@ func (s *soak) change() {
 		s.fault = &f
 	}
 	d := pick(s.rng, deeds(), func(d deed) int { return d.weight })
+	for s.failsafe && (d.name == "the DCS is out of reach" || d.name == "the DCS is away") { // no role changes then: that is what failsafe_mode is for
+		d = pick(s.rng, deeds(), func(d deed) int { return d.weight })
+	}
 	if s.fault.brief && d.name == "the DCS is away" || s.fault.brief && d.name == "switchover" && s.fault.name == "the DCS restarts" {
 		s.fault = &fault{} // one outage of the DCS is enough; and Patroni refuses a switchover without one
 	}
@@ -251,6 +256,18 @@ func (s *soak) change() {
 	s.longer = s.fault.end != nil && !s.fault.brief && s.rng.IntN(3) == 0
 	if !s.longer {
 		s.healed()
+	}
+}
+
+// switchover asks Patroni until it does it: while the DCS hangs it may refuse.
+func (s *soak) switchover(to *Node) func(context.Context) error {
+	return func(ctx context.Context) error {
+		return until(ctx, failoverLimit, "Patroni switches over to "+to.Name, func(ctx context.Context) error {
+			if to.leads(ctx) == nil {
+				return nil
+			}
+			return s.Switchover(ctx, to)
+		})
 	}
 }
 
