@@ -32,10 +32,11 @@ type Cluster struct {
 	// Marks say up to where the holder has shipped the line: everything of a timeline below the number.
 	Marks map[wal.Timeline]uint64
 
-	// LeaderHas are the segments that the leader's live record lists as good.
+	// LeaderHas are the segments that the leader's live record lists as good, if the leader may ship.
 	LeaderHas Set
-	// Others are the segments that live members other than this one list as good.
-	Others Set
+	// Others are the segments that live members other than this one list as good; Unshipped those of members that an administrator
+	// keeps from shipping, by the tag `walbaton: never`.
+	Others, Unshipped Set
 }
 
 // IsLeader says whether this node holds Patroni's leader key by this reading.

@@ -123,12 +123,13 @@ func (c *coverage) misfit(n wal.Name) {
 	c.misfits[n] = true
 }
 
-// belongs says whether n, which was set aside, counts as what this node has: it is not known to be another server's, and where some of its
-// timeline is, it is known to fit.
+// belongs says whether n, which was set aside, counts as what this node has: it is not known to be another server's; where some of its
+// timeline is, it is known to fit; and somebody has opened a timeline that there could be two of, which nobody does with files set aside.
 func (c *coverage) belongs(n wal.Name) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.misfits[n] && (!c.parted[n.Segment.Timeline] || c.fitting[n])
+	t := n.Segment.Timeline
+	return !c.misfits[n] && (!c.parted[t] || c.fitting[n]) && (t == 1 || c.begun[t])
 }
 
 // untell forgets whether n fits: the file set aside is gone, and another one may come.

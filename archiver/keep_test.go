@@ -280,3 +280,41 @@ func TestKeptOfTheSecondPrimary(t *testing.T) {
 		}
 	}
 }
+
+// TestKeptOfAnUnopenedTimeline: nobody opens a timeline with files set aside, so the record does not list them before somebody has: the baton
+// would come for them, and stay for nothing, while another node could open it.
+func TestKeptOfAnUnopenedTimeline(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	line := w.Fork(2)
+	line.Fill(3)
+	own := onTimeline(line, 2)
+	n1, n2 := newTestNode(t, s, "n1", line), newTestNode(t, s, "n2", line)
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(1)
+	n2.write("00000002.history", line.History().Bytes(), ".done")
+	setAside(t, n2, line, nil, own[1])
+	n2.ReleaseKept(t.Context())
+	if has := n2.State().Has; has.Has(own[1]) {
+		t.Errorf("%v is listed, and its timeline is not open", own[1])
+	}
+	n1.write("00000002.history", line.History().Bytes(), ".ready")
+	n1.copyFrom(line, ".ready")
+	for _, name := range []wal.Name{wal.HistoryName(2), wal.SegmentName(own[0])} {
+		if err := n1.List(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		n1.BeginTerm(2, Set{})
+		if err := n1.Ship(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n2.List(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n2.ReleaseKept(t.Context())
+	if has := n2.State().Has; !has.Has(own[1]) {
+		t.Errorf("%v is not listed, and its timeline is open: %v", own[1], has.Spans())
+	}
+}

@@ -121,8 +121,8 @@ func (a *Archiver) adoptable(ctx context.Context, line wal.History) (out []orpha
 		if n.Segment.End() > srv.Flush {
 			continue // the line has not come there yet: it is of another server that took the same number
 		}
-		if p := a.permit(ctx, n); !p.ok || p.opens {
-			continue // an orphan opens no timeline, for the same reason
+		if !a.permit(ctx, n).ok {
+			continue
 		}
 		if _, err := a.local.q.Ident(n); err == nil {
 			continue // our own copy goes first

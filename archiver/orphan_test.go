@@ -15,7 +15,7 @@ import (
 
 // TestOrphansAfterTheOpening: a primary of timeline 2 that nobody followed gave its first segments to orphans/, and PostgreSQL removed
 // them. Then it leads the cluster after all, with the later ones. Its first put opens the timeline, and in the same
-// term the orphans are adopted: an orphan opens none itself.
+// term the orphans are adopted.
 func TestOrphansAfterTheOpening(t *testing.T) {
 	synctest.Test(t, testOrphansAfterTheOpening)
 }
@@ -67,6 +67,56 @@ func testOrphansAfterTheOpening(t *testing.T) {
 	for _, g := range own {
 		if _, ok := got[g.String()]; !ok {
 			t.Errorf("%v is not in the archive", g)
+		}
+	}
+}
+
+// TestOrphansOpenTheTimelineBetween: of timeline 2 there is nothing but orphans, of a server that nobody followed. It leads after all, on a
+// timeline that grew from it; the first segment of that begins with the end of timeline 2 and tells that the orphans are its own. Those
+// of another server of that number fit nothing.
+func TestOrphansOpenTheTimelineBetween(t *testing.T) {
+	for _, same := range []bool{true, false} {
+		w := newWriter()
+		w.Fill(2)
+		s := mem.New("x")
+		between, twin := w.Fork(2), w.Clone(7).Fork(2)
+		between.Fill(3)
+		between.Record(100)
+		twin.Fill(4)
+		orphans := between
+		if !same {
+			orphans = twin
+		}
+		line := between.Fork(3)
+		line.Fill(3)
+		n := newTestNode(t, s, "n1", line)
+		n.write("00000002.history", between.History().Bytes(), ".ready")
+		n.write("00000003.history", line.History().Bytes(), ".ready")
+		for _, g := range append(onTimeline(w, 1), onTimeline(line, 3)...) {
+			n.write(g.String(), line.Segment(g), ".ready")
+		}
+		if err := n.Rescan(); err != nil {
+			t.Fatal(err)
+		}
+		n.sees(func(c *Cluster, s *Server) { c.Leader, s.State, s.Flush = "n1", ServerPrimary, line.Pos() })
+		n.shipAll(1)
+		other := newTestNode(t, s, "n2", orphans)
+		other.copyFrom(orphans, "")
+		lost := onTimeline(between, 2)
+		for _, g := range lost {
+			if err := other.orphan(t.Context(), other.local, wal.SegmentName(g)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.BeginTerm(2, Set{})
+		if err := n.AdoptOrphans(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		got := stored(t, n.Archive())
+		for _, g := range lost {
+			if _, ok := got[g.String()]; ok != same {
+				t.Errorf("same server %v: the archive has %v: %v", same, g, ok)
+			}
 		}
 	}
 }

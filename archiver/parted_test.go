@@ -42,3 +42,29 @@ func TestSecondPrimary(t *testing.T) {
 		t.Errorf("ship %v after the decision: %v", next, err)
 	}
 }
+
+// TestDifferenceSeenByTheShipper: while the DCS is silent the first segment that differs from the archive's is found by the shipper, not by a push;
+// what follows on ours is not put from then on.
+func TestDifferenceSeenByTheShipper(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	twin := w.Clone(7)
+	w.Fill(2)
+	twin.Fill(4)
+	n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", twin)
+	n2.copyFrom(twin, ".ready")
+	if err := n2.List(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n1.copyFrom(w, ".ready")
+	n1.shipAll(1)
+	n2.BeginTerm(2, Set{})
+	full := twin.Full()
+	if err := n2.Ship(t.Context(), wal.SegmentName(full[2])); !errors.Is(err, errDiffers) {
+		t.Errorf("ship what the archive has of another server: %v", err)
+	}
+	if err := n2.Ship(t.Context(), wal.SegmentName(full[5])); !errors.Is(err, errNotOurs) {
+		t.Errorf("ship what follows on it: %v, want it refused", err)
+	}
+}

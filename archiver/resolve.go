@@ -37,6 +37,9 @@ type Plan struct {
 // ErrNotDisputed means that there is nothing to decide.
 var ErrNotDisputed = errors.New("not in dispute")
 
+// ErrTaggedNever means that a tag is to be taken away rather than a damaged copy accepted.
+var ErrTaggedNever = errors.New("another live node has a good copy, and its tag walbaton: never keeps it from shipping it; take the tag away for a while")
+
 // maxReason bounds reasons in bytes.
 const maxReason = 1000
 
@@ -117,7 +120,7 @@ func (a *Archiver) considerFile(ctx context.Context, o Order, r Resolution) (Pla
 	}
 	v := Judge(f)
 	absent := e.Archive.State == "absent"
-	good := c.Good
+	good, others := c.Good, a.scope.Last()
 	switch {
 	case v.Code == 0:
 		return Plan{}, fmt.Errorf("%w: a push of it is answered 0 by row %s", ErrNotDisputed, v.Row)
@@ -125,8 +128,10 @@ func (a *Archiver) considerFile(ctx context.Context, o Order, r Resolution) (Pla
 		return Plan{}, errors.New("the archive has a file of this name, and nothing in it is ever overwritten")
 	case o.Decision == Accept && good:
 		return Plan{}, fmt.Errorf("%w: our check finds nothing wrong with it, and it is shipped as soon as that is allowed (row %s: %s)", ErrNotDisputed, v.Row, v.Why)
-	case o.Decision == Accept && a.othersHave(o.Name):
+	case o.Decision == Accept && o.Name.Kind == wal.KindSegment && others.Others.Has(o.Name.Segment):
 		return Plan{}, fmt.Errorf("%w: another live node has a good copy and ships that one", ErrNotDisputed)
+	case o.Decision == Accept && o.Name.Kind == wal.KindSegment && others.Unshipped.Has(o.Name.Segment):
+		return Plan{}, ErrTaggedNever
 	case o.Decision == KeepArchive && absent && good:
 		return Plan{}, fmt.Errorf("%w: the archive has no %v yet (row %s: %s)", ErrNotDisputed, o.Name, v.Row, v.Why)
 	case o.Decision == KeepArchive && absent:
@@ -140,12 +145,6 @@ func (a *Archiver) considerFile(ctx context.Context, o Order, r Resolution) (Pla
 	}
 	was := a.decisions.of(copyOf{r.Name, r.Digest})
 	return Plan{Resolution: r, Row: v.Row, Archive: e.Archive, Already: o.Decision == Accept && was.Accept || o.Decision == KeepArchive && was.KeepArchive}, nil
-}
-
-// othersHave says whether another live node lists n as good.
-func (a *Archiver) othersHave(n wal.Name) bool {
-	others := a.scope.Last().Others
-	return n.Kind == wal.KindSegment && others.Has(n.Segment)
 }
 
 // considerTimeline is about all that a member has of a timeline: two servers promoted to one number, and the

@@ -448,6 +448,10 @@ func TestRefusedOrders(t *testing.T) {
 		}
 	}
 	both := Order{Decision: Accept, Name: wal.SegmentName(damaged), Reason: "x"}
+	n2.sees(func(c *Cluster, _ *Server) { c.Unshipped.Add(damaged) })
+	if _, err := n2.Resolve(t.Context(), both); !errors.Is(err, ErrTaggedNever) {
+		t.Errorf("accepting what a node tagged never has whole: got %v", err)
+	}
 	n2.sees(func(c *Cluster, _ *Server) { c.Others.Add(damaged) })
 	if _, err := n2.Resolve(t.Context(), both); !errors.Is(err, ErrNotDisputed) {
 		t.Errorf("accepting what another node has whole: got %v", err)

@@ -1,10 +1,12 @@
 package sim
 
 import (
+	"errors"
 	"time"
 
 	"github.com/walbaton/walbaton/archiver"
 	"github.com/walbaton/walbaton/archiver/wal"
+	"github.com/walbaton/walbaton/leader"
 )
 
 // This file is the administrator of some clusters: who looks at the alarms now and then, and decides.
@@ -61,5 +63,19 @@ func (n *node) resolve(s *site, al archiver.Alarm) {
 			return
 		}
 		n.say(n.name, "resolve %v, row %s: not %s: %s", name, al.Row, o.Decision, n.clean(err))
+		if errors.Is(err, archiver.ErrTaggedNever) {
+			n.untag()
+			return
+		}
+	}
+}
+
+// untag takes away every tag that keeps a member from shipping.
+func (c *cluster) untag() {
+	for _, name := range c.names {
+		if n := c.nodes[name]; n.tag == leader.TagNever {
+			n.tag, n.tagged = "", c.now
+			c.say(name, "gets the tag %q", n.tag)
+		}
 	}
 }

@@ -29,12 +29,19 @@ func (l *Lens) Cluster(v leader.View, answered bool) archiver.Cluster {
 		c.LeaderHost, c.LeaderPort = m.Host, m.Port
 	}
 	if r, ok := v.Leader(); ok {
-		c.LeaderLive, c.LeaderHas = true, SetOf(r.Has)
+		c.LeaderLive = true
+		if v.Tag(c.Leader) != leader.TagNever {
+			c.LeaderHas = SetOf(r.Has)
+		}
 	}
 	for _, member := range slices.Sorted(maps.Keys(v.Records)) {
 		r := v.Records[member]
 		if member != v.Self && r.Readable() && r.SystemID != 0 && r.SystemID == v.SystemID() {
-			c.Others.Union(SetOf(r.Has))
+			if v.Tag(member) == leader.TagNever {
+				c.Unshipped.Union(SetOf(r.Has))
+			} else {
+				c.Others.Union(SetOf(r.Has))
+			}
 		}
 	}
 	if v.Baton.Held() {
