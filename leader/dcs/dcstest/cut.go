@@ -346,7 +346,7 @@ func waitFor(t *testing.T, d dcs.DCS, now dcs.Reading, leader string) (changed f
 		ctx := within(t, patience)
 		for now.Nodes["leader"].Value != leader {
 			if err := d.Wait(ctx, now); err != nil {
-				done <- fmt.Errorf("Wait: %w", err)
+				done <- fmt.Errorf("wait: %w", err)
 				return
 			}
 			r, err := d.Read(ctx)
@@ -354,7 +354,7 @@ func waitFor(t *testing.T, d dcs.DCS, now dcs.Reading, leader string) (changed f
 			case err == nil:
 				now = r
 			case ctx.Err() != nil:
-				done <- fmt.Errorf("Read: %w", err)
+				done <- fmt.Errorf("read: %w", err)
 				return
 			}
 		}
