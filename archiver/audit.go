@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -165,6 +167,7 @@ type auditor struct {
 	histories map[wal.Timeline]wal.History // those that are believed
 	present   map[wal.Timeline]bool        // history objects, damaged ones too, without other clusters'
 	line      wal.History
+	orphaned  Set // segments that orphans/ has a copy of
 
 	mu   sync.Mutex
 	bad  Set // segments whose object cannot be used
@@ -318,6 +321,10 @@ func (x *auditor) listOrphans(ctx context.Context) error {
 		}
 		x.rep.Count.Orphans++
 		x.rep.OrphanBytes += info.Size
+		name, _, _ := strings.Cut(path.Base(info.Key), "-")
+		if n, err := wal.ParseName(name, x.a.id.SegmentSize); err == nil && n.Kind == wal.KindSegment {
+			x.orphaned.Add(n.Segment)
+		}
 		if len(x.rep.Orphans) < maxOrphans {
 			x.rep.Orphans = append(x.rep.Orphans, info.Key[len(prefix):])
 		}

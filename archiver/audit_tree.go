@@ -207,7 +207,8 @@ func (x *auditor) expected(t wal.Timeline) (lo, hi uint64) {
 	return lo, max(lo, hi)
 }
 
-// holes gives the runs of segments that are missing, by timeline and number. What lies below a floor is none.
+// holes gives the runs of segments that are missing, by timeline and number. What lies below a floor is none, nor is what the line left and
+// orphans/ has: a primary that died had shipped what lies behind it before anybody knew that the line would go elsewhere.
 func (x *auditor) holes() []Span {
 	var out []Span
 	for _, t := range x.timelines() {
@@ -217,6 +218,13 @@ func (x *auditor) holes() []Span {
 		}
 		all := SetOf(Span{t, lo, hi - 1})
 		all = all.Minus(x.inv.segments)
+		for _, p := range slices.Clone(all.Spans()) {
+			for no := p.First; no <= p.Last; no++ {
+				if s := (wal.Segment{Timeline: t, Size: x.a.id.SegmentSize, No: no}); !x.line.Holds(s) && x.orphaned.Has(s) {
+					all.Remove(s)
+				}
+			}
+		}
 		out = append(out, all.Spans()...)
 	}
 	return out
