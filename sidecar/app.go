@@ -136,6 +136,7 @@ func (a *app) Run(ctx context.Context) error {
 	g.Go(func() error { return a.announce(ctx) })
 	g.Go(func() error { return a.keepHistories(ctx) })
 	g.Go(func() error { return a.tendSites(ctx) })
+	g.Go(func() error { return a.pinClones(ctx) })
 	g.Go(func() error { n.Watch(ctx, a.alive); return nil })
 	n.Ready()
 	<-ctx.Done()

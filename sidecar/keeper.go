@@ -88,6 +88,30 @@ func (k *keeper) setAside(pgWAL, file string, srv archiver.Server, c archiver.Cl
 	return nil
 }
 
+// pin asks PostgreSQL of a standby to keep what it takes for archived, while the archive cannot be asked: what came with a clone is .done, and a
+// restartpoint recycles that, though the archive may lack it. What it has is answered, or settled, when it is open.
+func (k *keeper) pin(pgWAL string, srv archiver.Server) error {
+	q, err := queue.Open(pgWAL, srv.SegmentSize)
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	files, err := q.Scan()
+	if err != nil {
+		return err
+	}
+	pinned := 0
+	for _, f := range files {
+		if f.Name.Kind == wal.KindSegment && f.Status == queue.Done && !f.Gone && q.MarkReady(f.Name) == nil {
+			pinned++
+		}
+	}
+	if pinned > 0 {
+		k.log.Info("PostgreSQL is asked to keep WAL that it takes for archived: the archive was not asked yet", "segments", pinned)
+	}
+	return nil
+}
+
 // strangers warns of what another cluster in the same place has left: nobody ships that any more.
 func (k *keeper) strangers(systemID uint64) {
 	dirs, _ := os.ReadDir(k.dir) // none, before anything was set aside

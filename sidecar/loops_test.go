@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -60,6 +61,43 @@ func TestArchiveAwayAtStart(t *testing.T) {
 		}
 		n1.stop()
 	})
+}
+
+// TestCloneInAnOutage: what came with a clone is .done. While the archive cannot be asked PostgreSQL keeps it; where it can be asked
+// at once, what the archive has is left alone.
+func TestCloneInAnOutage(t *testing.T) {
+	for _, away := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			c, w := newTestCluster(t), newTestWriter(3)
+			c.patroni("n1", 1, "n1", "n2")
+			n1, n2 := c.newSidecar("n1"), c.newSidecar("n2")
+			n1.primary(w)
+			n1.start()
+			n1.until(15*time.Second, "all segments are in the archive", func() bool {
+				return !slices.ContainsFunc(w.Full(), func(g wal.Segment) bool { return !c.archived(g.String()) })
+			})
+			n2.standby(w, "n1")
+			dir := filepath.Join(n2.pgWAL(), "archive_status")
+			for _, g := range w.Full() {
+				if err := os.Rename(filepath.Join(dir, g.String()+".ready"), filepath.Join(dir, g.String()+".done")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if away {
+				c.spoils(storemem.Fault{Hang: true})
+			}
+			n2.start()
+			time.Sleep(30 * time.Second)
+			for _, g := range w.Full() {
+				if pinned := exists(filepath.Join(dir, g.String()+".ready")); pinned != away {
+					t.Errorf("the archive is away: %v; %v is .ready: %v", away, g, pinned)
+				}
+			}
+			c.heal()
+			n2.stop()
+			n1.stop()
+		})
+	}
 }
 
 // TestDCSAway: the term ends before the lease may be another's, the sidecar says why it is not ready, ships as a primary may (P4),

@@ -63,6 +63,23 @@ func (a *app) tendSites(ctx context.Context) error {
 	}
 }
 
+// pinEvery is how often a standby without an open archive is looked at; no restartpoint comes sooner after a start.
+const pinEvery = 10 * time.Second
+
+// pinClones keeps what came with a clone from being recycled, as long as the archive is not open.
+func (a *app) pinClones(ctx context.Context) error {
+	for sleep(ctx, pinEvery) == nil {
+		srv := a.pg.Server()
+		if s, _ := a.current(); s != nil || srv.State != archiver.ServerStandby || !srv.SegmentSize.Valid() {
+			continue
+		}
+		if err := a.keeper.pin(a.pgWAL(), srv); err != nil {
+			a.log.Debug("pg_wal of a standby not read", "why", err)
+		}
+	}
+	return nil
+}
+
 func (a *app) leaveSite(why string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
