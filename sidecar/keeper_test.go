@@ -37,7 +37,8 @@ func TestKeeperCounts(t *testing.T) {
 	}
 }
 
-// TestKeeperSetsAside is row 7 before the archive was ever opened: what the live leader does not list is copied.
+// TestKeeperSetsAside is row 7 before the archive was ever opened: what the live leader does not list is copied, with the newest that it does as
+// the witness.
 func TestKeeperSetsAside(t *testing.T) {
 	const size = wal.SegmentSize(1 << 20)
 	pgWAL, keep := t.TempDir(), filepath.Join(t.TempDir(), "keep")
@@ -56,16 +57,19 @@ func TestKeeperSetsAside(t *testing.T) {
 	c.LeaderHas.Add(n.Segment)
 	var out logBuffer
 	k := &keeper{dir: keep, log: newLogger(&out, slog.LevelInfo), now: time.Now}
-	for _, name := range []string{leaders, ours, ours, other} { // a second time is no error
+	for i, name := range []string{leaders, ours, ours, other} { // a second time is no error
 		if err := k.setAside(pgWAL, filepath.Join(pgWAL, name), archiver.Server{SystemID: 7, SegmentSize: size}, c); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+		if i == 0 && exists(filepath.Join(keep, "7", leaders)) {
+			t.Errorf("%s is set aside although the leader has it", leaders)
 		}
 	}
 	if b, err := os.ReadFile(filepath.Join(keep, "7", ours)); err != nil || string(b) != ours {
 		t.Errorf("%s in keep_dir: %q, %v", ours, b, err)
 	}
-	if _, err := os.Stat(filepath.Join(keep, "7", leaders)); !os.IsNotExist(err) {
-		t.Errorf("%s is in keep_dir although the leader has it: %v", leaders, err)
+	if !exists(filepath.Join(keep, "7", leaders)) {
+		t.Errorf("%s, which the leader has, did not go as a witness", leaders)
 	}
 	// Another cluster in the same place has files of the same names.
 	writeFile(t, pgWAL, ours, "the new cluster's")
@@ -80,7 +84,7 @@ func TestKeeperSetsAside(t *testing.T) {
 	k.over()
 	want := []string{
 		`level=WARN msg="PostgreSQL is stopped: what is not known to be stored is set aside in keep_dir" first=000000010000000000000008 keep_dir=` + keep,
-		`level=WARN msg="keep_dir has files of another cluster that were never shipped; its archive may lack them" system_identifier=7 files=2 folder=` + keep + "/7",
+		`level=WARN msg="keep_dir has files of another cluster that were never shipped; its archive may lack them" system_identifier=7 files=3 folder=` + keep + "/7",
 		`level=INFO msg="files were set aside in keep_dir while PostgreSQL was stopped" files=2 keep_dir=` + keep,
 	}
 	if got := out.lines(); !slices.Equal(got, want) {

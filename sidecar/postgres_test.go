@@ -133,7 +133,7 @@ func TestSQLOverFiles(t *testing.T) {
 	}{
 		"just promoted": {
 			sqlAnswer{version: 150020, archiveMode: "always", timeline: 2, flush: 300, receiver: receiver},
-			archiver.Server{State: archiver.ServerPrimary, SQL: true, SystemID: 7, Major: 15, Version: 150020, SegmentSize: 16 << 20, Timeline: 2, Flush: 300, ArchiveMode: "always"},
+			archiver.Server{State: archiver.ServerPrimary, SQL: true, SystemID: 7, Major: 15, Version: 150020, WasPrimary: true, SegmentSize: 16 << 20, Timeline: 2, Flush: 300, ArchiveMode: "always"},
 		},
 		"streaming the next timeline": {
 			sqlAnswer{version: 150020, archiveMode: "on", flush: 300, receiver: receiver},
