@@ -88,8 +88,8 @@ func TestCloneInAnOutage(t *testing.T) {
 			}
 			n2.start()
 			time.Sleep(30 * time.Second)
-			if said := n2.log.count("PostgreSQL is asked to keep WAL") == 1; said != away {
-				t.Errorf("the archive is away: %v; PostgreSQL was asked to keep WAL: %v", away, said)
+			if said := n2.log.count("PostgreSQL is asked to keep WAL that it takes for archived: the archive was not asked yet"); said > 0 != away {
+				t.Errorf("the archive is away: %v; PostgreSQL was asked %d times to keep WAL", away, said)
 			}
 			for _, g := range w.Full() {
 				if away && !exists(filepath.Join(dir, g.String()+".ready")) {
