@@ -74,7 +74,7 @@ func (n *node) resolve(s *site, al archiver.Alarm) {
 func (c *cluster) untag() {
 	for _, name := range c.names {
 		if n := c.nodes[name]; n.tag == leader.TagNever {
-			n.tag, n.tagged = "", c.now
+			n.tag = ""
 			c.say(name, "gets the tag %q", n.tag)
 		}
 	}

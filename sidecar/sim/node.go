@@ -34,7 +34,6 @@ type node struct {
 	policy leader.Policy // what its configuration says; read at the start of the sidecar
 	maxLag uint64
 	tag    leader.Tag // in patroni.yml
-	tagged time.Time  // when it was last changed
 	ownTag leader.Tag // as the sidecar read it at its start
 
 	cut, noDCS, noStore bool // its network, by faults

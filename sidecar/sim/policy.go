@@ -66,7 +66,6 @@ func (c *cluster) rollingChange() {
 func (c *cluster) changeTags() {
 	n := c.any()
 	n.tag = pick(c.world, []leader.Tag{"", leader.TagDesignated, leader.TagDesignated, leader.TagNever})
-	n.tagged = c.now
 	c.say(n.name, "gets the tag %q", n.tag)
 }
 
@@ -75,10 +74,12 @@ func (n *node) began(t leader.Term) {
 	tag, _ := t.View.Cluster.Members[n.name].Tags[leader.TagKey].(string)
 	switch leader.Tag(tag) {
 	case leader.TagNever:
-		if n.now.Sub(n.tagged) < 15*time.Second {
-			return // it was chosen by a reading from before, and the next one ends the term
-		}
-		n.check.fail("P4", "%s takes the baton, and is tagged never", n.name)
+		// It was chosen by a reading from before the tag; the next one ends the term, and without one the lease does.
+		n.in(15*time.Second, func() {
+			if n.epoch == t.Epoch && n.term != nil && n.alive() && !n.host.asleep() && n.term.ctx.Err() == nil && n.tag == leader.TagNever {
+				n.check.fail("P4", "%s keeps the baton, and is tagged never", n.name)
+			}
+		})
 	case leader.TagDesignated:
 		if t.Choice.Rule == leader.RulePolicy && n.leaderKey != n.name {
 			n.fault("a designated replica takes the baton")
