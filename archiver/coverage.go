@@ -20,8 +20,7 @@ type coverage struct {
 	news     int                     // grows when begun or vouched do
 	vouched  map[vouch]bool          // the archive's timeline is ours: a segment compared equal, or we opened it
 	led      map[wal.Timeline]bool   // we put its history, as its leader: that counts until somebody has put a segment of it
-	fitting  map[wal.Name]bool       // our copy goes on with the archive's segment beside it, or the other way round
-	misfits  map[wal.Name]bool       // of what was set aside, what does not: it is another server's
+	fits     map[wal.Name]bool       // whether our copy, or the one set aside, goes on with the archive's segment beside it; absent: nobody knows
 	parted   map[wal.Timeline]bool   // of what was set aside one segment is another than the archive's: equal ones prove nothing of those behind them
 }
 
@@ -39,8 +38,7 @@ func newCoverage() *coverage {
 		begun:   map[wal.Timeline]bool{},
 		vouched: map[vouch]bool{},
 		led:     map[wal.Timeline]bool{},
-		fitting: map[wal.Name]bool{},
-		misfits: map[wal.Name]bool{},
+		fits:    map[wal.Name]bool{},
 		parted:  map[wal.Timeline]bool{},
 	}
 }
@@ -99,7 +97,7 @@ func (c *coverage) doubt() {
 	defer c.mu.Unlock()
 	maps.DeleteFunc(c.vouched, func(v vouch, _ bool) bool { return !v.kept })
 	clear(c.led)
-	clear(c.fitting)
+	maps.DeleteFunc(c.fits, func(_ wal.Name, fits bool) bool { return fits }) // what does not fit was set aside
 }
 
 // lead notes that we put the history of t, as its leader.
@@ -109,18 +107,11 @@ func (c *coverage) lead(t wal.Timeline) {
 	c.led[t] = true
 }
 
-// fit notes that our copy of n fits the archive's segment beside it.
-func (c *coverage) fit(n wal.Name) {
+// fit notes whether our copy of n fits the archive's segment beside it.
+func (c *coverage) fit(n wal.Name, fits bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.fitting[n] = true
-}
-
-// misfit notes that the copy of n that was set aside does not fit the archive's segment beside it.
-func (c *coverage) misfit(n wal.Name) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.misfits[n] = true
+	c.fits[n] = fits
 }
 
 // belongs says whether n, which was set aside, counts as what this node has: it is not known to be another server's; where some of its
@@ -129,33 +120,31 @@ func (c *coverage) belongs(n wal.Name) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := n.Segment.Timeline
-	return !c.misfits[n] && (!c.parted[t] || c.fitting[n]) && (t == 1 || c.begun[t])
+	fits, told := c.fits[n]
+	return (fits || !told && !c.parted[t]) && (t == 1 || c.begun[t])
 }
 
 // untell forgets whether n fits: the file set aside is gone, and another one may come.
 func (c *coverage) untell(n wal.Name) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.fitting, n)
-	delete(c.misfits, n)
+	delete(c.fits, n)
 }
 
 // told says whether it is known if n fits.
 func (c *coverage) told(n wal.Name) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.fitting[n] || c.misfits[n]
+	_, told := c.fits[n]
+	return told
 }
 
 // like notes that n is of the same server's WAL as m.
 func (c *coverage) like(n, m wal.Name) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.fitting[m] {
-		c.fitting[n] = true
-	}
-	if c.misfits[m] {
-		c.misfits[n] = true
+	if fits, told := c.fits[m]; told {
+		c.fits[n] = fits
 	}
 }
 
@@ -207,7 +196,7 @@ func (c *coverage) isVouched(n wal.Name, kept bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := n.Segment.Timeline
-	return !kept && c.led[t] && !c.begun[t] || c.fitting[n] || c.vouched[vouch{t, kept}] && !(kept && c.parted[t])
+	return !kept && c.led[t] && !c.begun[t] || c.fits[n] || c.vouched[vouch{t, kept}] && !(kept && c.parted[t])
 }
 
 // archived gives the segments the archive is known to have.

@@ -321,12 +321,12 @@ func (a *Archiver) fits(ctx context.Context, l *local, n wal.Name) bool {
 	}
 	switch {
 	case errors.Is(err, errMisfit) && l == a.keep:
-		a.cover.misfit(n)
+		a.cover.fit(n, false)
 		return false
 	case err != nil || !c.good:
 		return false
 	}
-	a.cover.fit(n)
+	a.cover.fit(n, true)
 	return true
 }
 
