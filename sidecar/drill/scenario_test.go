@@ -5,6 +5,7 @@ package drill
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"sync"
@@ -23,6 +24,7 @@ type scenario struct {
 	base      *Base
 	inventory *Inventory
 	watching  func() error // ends the inventory and says what it saw
+	step      string       // the last one, and how it failed
 }
 
 // begin starts a cluster with a writer of about 2 MB a second.
@@ -55,9 +57,11 @@ func prepare(t *testing.T, o Options, limit time.Duration) *scenario {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := &scenario{Cluster: c, t: t, ctx: ctx}
 	t.Cleanup(func() {
-		if t.Failed() {
+		if t.Failed() { // who reads a build server's mail sees the end of it
 			t.Log(c.Logs(25))
+			t.Log("the last step:", s.step)
 		}
 		if to := os.Getenv("WALBATON_DRILL_LOGS"); to != "" && exists(c.Dir) { // all of them, for a person; scenario.end leaves none
 			if err := Run(exec.Command("sh", "-c", `mkdir -p "$2" && cd "$1" && cp -r --parents */log "$2"`, "sh", c.Dir, to)); err != nil {
@@ -68,7 +72,7 @@ func prepare(t *testing.T, o Options, limit time.Duration) *scenario {
 			t.Error(err)
 		}
 	})
-	return &scenario{Cluster: c, t: t, ctx: ctx}
+	return s
 }
 
 // populate gives the primary of a new cluster a writer and takes the first base backup.
@@ -95,8 +99,10 @@ func (s *scenario) backup(ctx context.Context) (err error) {
 func (s *scenario) do(words string, verb func(context.Context) error) {
 	s.t.Helper()
 	start := time.Now()
+	s.step = words
 	if err := verb(s.ctx); err != nil {
-		s.t.Fatalf("%s: %v", words, err)
+		s.step = fmt.Sprintf("%s: %v", words, err)
+		s.t.Fatal(s.step)
 	}
 	s.t.Logf("%5.1fs %s", time.Since(start).Seconds(), words)
 }
