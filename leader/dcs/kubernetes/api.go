@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/go-logr/logr"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -93,7 +94,7 @@ func (s *api) list(ctx context.Context, list int) ([]metav1.Object, uint64, erro
 		}
 		return objects, revision, err
 	}
-	found, err := s.resource(list).List(ctx, o)
+	found, err := s.resource(list).List(quietly(ctx), o)
 	if err != nil {
 		return nil, 0, s.failed(ctx, "list", list, err)
 	}
@@ -107,7 +108,7 @@ func (s *api) list(ctx context.Context, list int) ([]metav1.Object, uint64, erro
 
 func (s *api) listLeases(ctx context.Context, o metav1.ListOptions) ([]coordinationv1.Lease, uint64, error) {
 	var found coordinationv1.LeaseList
-	err := s.leases.Get().Namespace(s.namespace).Resource("leases").VersionedParams(&o, s.params).Do(ctx).Into(&found)
+	err := s.leases.Get().Namespace(s.namespace).Resource("leases").VersionedParams(&o, s.params).Do(quietly(ctx)).Into(&found)
 	if err != nil {
 		return nil, 0, s.failed(ctx, "list", leases, err)
 	}
@@ -139,7 +140,7 @@ func (s *api) write(ctx context.Context, l *coordinationv1.Lease) (*coordination
 		verb, r = "update", s.leases.Put().Name(l.Name)
 	}
 	var written coordinationv1.Lease
-	err := r.Namespace(s.namespace).Resource("leases").Body(l).Do(ctx).Into(&written)
+	err := r.Namespace(s.namespace).Resource("leases").Body(l).Do(quietly(ctx)).Into(&written)
 	switch {
 	case err == nil:
 		return &written, nil
@@ -155,9 +156,9 @@ func (s *api) watch(ctx context.Context, list int, from uint64) (k8swatch.Interf
 	var w k8swatch.Interface
 	var err error
 	if list == leases {
-		w, err = s.leases.Get().Namespace(s.namespace).Resource("leases").VersionedParams(&o, s.params).Watch(ctx)
+		w, err = s.leases.Get().Namespace(s.namespace).Resource("leases").VersionedParams(&o, s.params).Watch(quietly(ctx))
 	} else {
-		w, err = s.resource(list).Watch(ctx, o)
+		w, err = s.resource(list).Watch(quietly(ctx), o)
 	}
 	if err != nil {
 		return nil, s.failed(ctx, "watch", list, err)
@@ -200,3 +201,7 @@ func revisionOf(o metav1.Object) uint64 {
 	n, _ := parseRevision(o.GetResourceVersion()) // 0 is older than everything
 	return n
 }
+
+// quietly keeps client-go from writing its own log to standard error, beside ours: what it says there of a request is in the
+// error that it returns, too.
+func quietly(ctx context.Context) context.Context { return logr.NewContext(ctx, logr.Discard()) }

@@ -1,6 +1,9 @@
 package kubernetes
 
 import (
+	"context"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -145,5 +148,38 @@ func TestForeignLease(t *testing.T) {
 	}
 	if _, _, ok := c.recordOf(&l); ok {
 		t.Error("a record without a value")
+	}
+}
+
+// An answer that breaks off is an error of the reading. client-go wrote it to standard error as well, in its own form.
+func TestNothingBesideTheLog(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		w.Write([]byte("{"))
+	}))
+	defer server.Close()
+	c, err := New(Config{Access: Access{Server: server.URL}, Namespace: "db", Scope: "demo", ScopeLabel: "cluster-name"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	file, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	real := os.Stderr
+	os.Stderr = file
+	defer func() { os.Stderr = real }()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err = c.Read(ctx); err == nil {
+		t.Error("half an answer was taken for a reading")
+	}
+	if _, _, err = c.writer.find(ctx, c.names.baton); err == nil {
+		t.Error("half an answer was taken for a Lease")
+	}
+	if said, err := os.ReadFile(file.Name()); err != nil || len(said) > 0 {
+		t.Errorf("%q, %v", said, err)
 	}
 }
