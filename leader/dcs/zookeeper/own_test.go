@@ -330,6 +330,7 @@ func TestThreeServers(t *testing.T) {
 			}
 			t.Logf("server %d %s: extended again after %v", i, name, time.Since(start))
 			o[1](s)
+			s.raw(t).put(t, fmt.Sprintf("/back/%d", i), name) // with two of three away there would be no quorum
 		}
 	}
 }
