@@ -77,6 +77,7 @@ func execute(ctx context.Context, args []string, w world) int {
 		Use:               "walbaton",
 		Short:             "Archive the WAL of a Patroni cluster",
 		Long:              rootHelp,
+		Version:           version(),
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
@@ -84,6 +85,7 @@ func execute(ctx context.Context, args []string, w world) int {
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.AddCommand(verbs(w)...)
+	root.SetVersionTemplate("walbaton {{.Version}}\n") // --version says what the verb says
 	root.SetArgs(args)
 	root.SetOut(w.stdout)
 	root.SetErr(w.stderr)
