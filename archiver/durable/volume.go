@@ -10,7 +10,8 @@ import (
 	"path/filepath"
 )
 
-// volume is the disk as the write sequences see it: an os.Root, or in tests one that fails on demand.
+// volume is the disk as the write sequences see it: an os.Root, or in tests one that fails on demand. It has seven methods, one for each
+// system call that a test lets fail.
 type volume interface {
 	exists(name string) (bool, error)
 	create(name string, perm fs.FileMode) (file, error) // fails if the name is taken

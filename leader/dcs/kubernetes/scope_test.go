@@ -119,7 +119,7 @@ func (n *namespace) token(t *testing.T, boundTo object) string {
 
 func (n *namespace) config() Config {
 	return Config{
-		Access:    Access{Server: n.url, CACert: filepath.Join(n.dir, "ca.crt"), TokenFile: n.tokenFile},
+		Access:    Access{Server: n.url, CACert: n.authority, TokenFile: n.tokenFile},
 		Namespace: n.name, Scope: "batman", Group: n.group,
 		Labels: map[string]string{"application": "patroni"}, ScopeLabel: "cluster-name", Endpoints: n.endpoints,
 	}

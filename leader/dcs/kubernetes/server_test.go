@@ -5,17 +5,13 @@ package kubernetes
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -31,13 +27,14 @@ import (
 // server is a kube-apiserver with an etcd behind it, on free loopback ports. No controllers run:
 // nothing but what a test does happens in it.
 type server struct {
-	url    string
-	etcd   string
-	dir    string
-	args   []string
-	client *http.Client // of an administrator
-	owner  testing.TB   // at whose end it ends
-	scopes atomic.Int32
+	url       string
+	etcd      string
+	dir       string
+	authority string // the file of the certificate authority
+	args      []string
+	client    *http.Client // of an administrator
+	owner     testing.TB   // at whose end it ends
+	scopes    atomic.Int32
 	dcstest.Process
 }
 
@@ -51,8 +48,10 @@ func startServer(t testing.TB) *server {
 	address := freeAddress(t)
 	_, port, _ := net.SplitHostPort(address)
 	in := func(name string) string { return filepath.Join(dir, name) }
-	s := &server{url: "https://" + address, etcd: "http://" + freeAddress(t), dir: dir, owner: t, Process: dcstest.Process{Log: in("apiserver.log")}}
-	s.client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: certificates(t, dir)}}
+	authority := dcstest.NewAuthority(t)
+	s := &server{url: "https://" + address, etcd: "http://" + freeAddress(t), dir: dir, authority: authority.File, owner: t, Process: dcstest.Process{Log: in("apiserver.log")}}
+	s.client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: trusting(t, authority.File)}}
+	accountKeys(t, in("sa.key"), in("sa.pub"))
 	writeFile(t, in("tokens.csv"), adminToken+`,admin,admin,"system:masters"`)
 	peer := "http://" + freeAddress(t)
 	behind := &dcstest.Process{Log: in("etcd.log")}
@@ -62,7 +61,7 @@ func startServer(t testing.TB) *server {
 	s.args = []string{
 		"--etcd-servers", s.etcd, "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1", "--secure-port", port,
 		"--endpoint-reconciler-type", "none", "--service-cluster-ip-range", "10.0.0.0/24", "--cert-dir", dir,
-		"--client-ca-file", in("ca.crt"), "--tls-cert-file", in("server.crt"), "--tls-private-key-file", in("server.key"),
+		"--client-ca-file", authority.File, "--tls-cert-file", authority.Server + ".crt", "--tls-private-key-file", authority.Server + ".key",
 		"--service-account-issuer", "https://kubernetes.default.svc",
 		"--service-account-key-file", in("sa.pub"), "--service-account-signing-key-file", in("sa.key"),
 		"--token-auth-file", in("tokens.csv"), "--authorization-mode", "RBAC", "--disable-admission-plugins", "ServiceAccount",
@@ -137,65 +136,35 @@ func (s *server) do(t testing.TB, method, path string, body any) object {
 	return o
 }
 
-// certificates writes a certificate authority, a certificate of the server and the key of service
-// accounts, and returns how the server is trusted.
-func certificates(t testing.TB, dir string) *tls.Config {
+// accountKeys writes the keys with which the server signs and checks the tokens of service accounts.
+func accountKeys(t testing.TB, private, public string) {
 	t.Helper()
-	caKey, serverKey := newKey(t), newKey(t)
-	now := time.Now()
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "kube-apiserver"},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	sign := func(name string, c *x509.Certificate, key *ecdsa.PrivateKey) []byte {
-		der, err := x509.CreateCertificate(rand.Reader, c, ca, &key.PublicKey, caKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-		writeFile(t, filepath.Join(dir, name), string(text))
-		return text
-	}
-	authority := sign("ca.crt", ca, caKey)
-	sign("server.crt", leaf, serverKey)
-	writeKey(t, filepath.Join(dir, "server.key"), serverKey)
-	account, err := rsa.GenerateKey(rand.Reader, 2048)
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
 	}
-	writeKey(t, filepath.Join(dir, "sa.key"), account)
-	public, err := x509.MarshalPKIXPublicKey(&account.PublicKey)
+	signs, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, filepath.Join(dir, "sa.pub"), string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})))
+	checks, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, private, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: signs})))
+	writeFile(t, public, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: checks})))
+}
+
+// trusting is how a client trusts the certificates of an authority.
+func trusting(t testing.TB, authority string) *tls.Config {
+	t.Helper()
+	cert, err := os.ReadFile(authority)
+	if err != nil {
+		t.Fatal(err)
+	}
 	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(authority)
+	pool.AppendCertsFromPEM(cert)
 	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
-}
-
-func newKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func writeKey(t testing.TB, path string, key any) {
-	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, path, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
 }
 
 func writeFile(t testing.TB, path, text string) {
