@@ -31,7 +31,7 @@ func (a *Archiver) Tend(ctx context.Context) error {
 	}
 	loop(func() error { return a.watch(ctx) })
 	loop(func() error { return a.confirmUntil(ctx) })
-	loop(func() error { return a.shipUntil(ctx, a.ShippableAlone) })
+	loop(func() error { return a.shipUntil(ctx, func() []wal.Name { return a.NextAlone(ctx) }) })
 	return g.Wait()
 }
 
@@ -302,6 +302,20 @@ func (a *Archiver) settle(srv Server, k known) {
 	if err := a.local.q.MarkDone(k.name); err == nil {
 		a.m.settled.Inc()
 	}
+}
+
+// NextAlone is ShippableAlone for a loop that ships. While the DCS does not answer somebody else may have the baton, and ship too: what they have put is
+// listed first, so that nothing goes behind another server's segment.
+func (a *Archiver) NextAlone(ctx context.Context) []wal.Name {
+	names := a.ShippableAlone()
+	c := a.scope.Last()
+	if len(names) == 0 || c.NoDCS || c.Answered || a.server().State != ServerPrimary && !c.IsLeader() {
+		return names
+	}
+	if err := a.Follow(ctx); err != nil {
+		return nil // the store does not answer
+	}
+	return a.ShippableAlone()
 }
 
 // ShippableAlone gives what this node may ship without the baton: the first segment of a timeline

@@ -171,6 +171,14 @@ func (c *coverage) has(n wal.Name) bool {
 	return c.small[n]
 }
 
+// before gives the last segment of its timeline below s that the archive is known to have.
+func (c *coverage) before(s wal.Segment) (wal.Segment, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	no, ok := c.segments.Before(s)
+	return wal.Segment{Timeline: s.Timeline, Size: s.Size, No: no}, ok
+}
+
 // open says whether somebody opened the timeline of n for files of its kind: a history may be put once it or a segment
 // is there, which changes nothing; the first segment is the one that decides whose timeline the archive's is.
 func (c *coverage) open(n wal.Name) bool {

@@ -323,7 +323,7 @@ func TestPutWakesThePush(t *testing.T) {
 func tendBlind(ctx context.Context, n *testNode) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.confirmUntil(ctx) })
-	g.Go(func() error { return n.shipUntil(ctx, n.ShippableAlone) })
+	g.Go(func() error { return n.shipUntil(ctx, func() []wal.Name { return n.NextAlone(ctx) }) })
 	return g.Wait()
 }
 

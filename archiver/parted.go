@@ -80,16 +80,17 @@ func (a *Archiver) differs(ctx context.Context, l *local, n wal.Name, c *content
 	return errDiffers
 }
 
-// follows compares the segment before n, when the archive has one of its name and ours was never held against it: what the
-// archive gets is to go on with what it has.
+// follows compares the last segment before n that the archive has a name of, when ours was never held against it: what the archive gets is to
+// go on with what it has. That need not be the one next to n, for the workers put several at a time.
 func (a *Archiver) follows(ctx context.Context, n wal.Name) error {
-	if n.Kind != wal.KindSegment || n.Segment.No == 0 || a.source(n) != a.local || !mayPut(a.request(n, a.scope.Last())).ok {
+	if n.Kind != wal.KindSegment || a.source(n) != a.local || !mayPut(a.request(n, a.scope.Last())).ok {
 		return nil
 	}
-	m := wal.SegmentName(n.Segment.Prev())
-	if !a.cover.has(m) {
+	before, ok := a.cover.before(n.Segment)
+	if !ok {
 		return nil
 	}
+	m := wal.SegmentName(before)
 	id, err := a.local.q.Ident(m)
 	if err != nil {
 		return nil // it is not here

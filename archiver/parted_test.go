@@ -68,3 +68,50 @@ func TestDifferenceSeenByTheShipper(t *testing.T) {
 		t.Errorf("ship what follows on it: %v, want it refused", err)
 	}
 }
+
+// TestNothingBehindAnotherServersSegment: a worker that has the second segment after one that differs holds that one against the archive's, too. While the
+// DCS is silent the holder may have put it a moment ago, so the archive is listed before each batch.
+func TestNothingBehindAnotherServersSegment(t *testing.T) {
+	for name, ship := range map[string]func(n *testNode, second wal.Name) error{
+		"in a term": func(n *testNode, second wal.Name) error {
+			n.BeginTerm(2, Set{})
+			if err := n.List(n.t.Context()); err != nil {
+				n.t.Fatal(err)
+			}
+			return n.Ship(n.t.Context(), second)
+		},
+		"the DCS is silent": func(n *testNode, second wal.Name) error {
+			n.silent = true
+			if got := n.NextAlone(n.t.Context()); len(got) == 0 {
+				n.t.Error("the primary has nothing to ship without the DCS")
+			}
+			return n.Ship(n.t.Context(), second)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWriter()
+			w.Fill(2)
+			s := mem.New("x")
+			twin := w.Clone(7)
+			w.Fill(1)
+			twin.Fill(4)
+			n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", twin)
+			n1.sees(func(c *Cluster, _ *Server) { c.Leader, c.Self = "n1", "n1" })
+			n2.sees(func(c *Cluster, srv *Server) { c.Leader, c.Self, srv.State = "n2", "n2", ServerPrimary })
+			n2.copyFrom(twin, ".ready")
+			if err := n2.List(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			n1.copyFrom(w, ".ready")
+			n1.shipAll(1)
+			before := len(stored(t, n1.Archive()))
+			second := wal.SegmentName(twin.Full()[4])
+			if err := ship(n2, second); !errors.Is(err, errNotOurs) {
+				t.Errorf("ship %v: %v, want it refused", second, err)
+			}
+			if got := len(stored(t, n1.Archive())); got != before {
+				t.Errorf("the archive has %d files, want the %d of the first server", got, before)
+			}
+		})
+	}
+}

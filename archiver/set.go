@@ -116,6 +116,18 @@ func (s *Set) Next(t wal.Timeline, no uint64) uint64 {
 	return no
 }
 
+// Before gives the highest number of g's timeline below g that is in the set.
+func (s *Set) Before(g wal.Segment) (no uint64, ok bool) {
+	i, in := s.find(g.Timeline, g.No)
+	if in && s.spans[i].First < g.No {
+		return g.No - 1, true
+	}
+	if i == 0 || s.spans[i-1].Timeline != g.Timeline {
+		return 0, false
+	}
+	return s.spans[i-1].Last, true
+}
+
 // Minus gives what is in s and not in o.
 func (s *Set) Minus(o Set) Set {
 	var out Set

@@ -59,6 +59,14 @@ func TestSetAgainstMap(t *testing.T) {
 				if got := s.Next(tl, no); got != want {
 					t.Fatalf("Next(%d,%d): got %d, want %d in %v", tl, no, got, want, s.Spans())
 				}
+				below, some := no, false
+				for below > 0 && !some {
+					below--
+					some = m[seg(tl, below)]
+				}
+				if got, ok := s.Before(g); ok != some || ok && got != below {
+					t.Fatalf("Before(%v): got %d, %v, want %d, %v in %v", g, got, ok, below, some, s.Spans())
+				}
 			}
 		}
 		for i := 1; i < len(s.spans); i++ {

@@ -182,7 +182,7 @@ func (n *node) tendSite(p *proc) error {
 	}
 	each(n.watch)
 	each(n.confirm)
-	n.shipUntil(p, s, b, b, s.a.ShippableAlone)
+	n.shipUntil(p, s, b, b, func() []wal.Name { return s.a.NextAlone(b.ctx) })
 	for running > 0 {
 		p.sleep(50 * time.Millisecond)
 	}
