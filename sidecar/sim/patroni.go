@@ -207,21 +207,11 @@ func (p *patroni) race() {
 	if s.state == archiver.ServerStopped && s.stream.owner != p.name && !p.alone() {
 		return
 	}
-	if c.prefer != "" && c.prefer != p.name && c.healthy(c.prefer) {
+	if c.prefer != "" && c.prefer != p.name && c.healthy(c.prefer) && (c.lagged || c.best(c.srv[c.prefer])) {
 		return
 	}
-	best := true
-	for _, name := range c.names {
-		o := c.srv[name]
-		if o == s || !c.dcsUp(name) || o.state != archiver.ServerStandby && o.state != archiver.ServerPrimary || o.stream == nil {
-			continue
-		}
-		if o.stream.tli > s.stream.tli || o.stream.tli == s.stream.tli && o.flush > s.flush {
-			best = false
-		}
-	}
 	switch {
-	case best:
+	case c.best(s):
 	case c.lagged && s.state == archiver.ServerStandby:
 		c.fault("failover to a lagging node")
 		c.lagged = false
@@ -238,6 +228,20 @@ func (p *patroni) race() {
 			p.keepKeys()
 		}
 	})
+}
+
+// best says that nobody whom the others can ask is ahead of s.
+func (c *cluster) best(s *server) bool {
+	for _, name := range c.names {
+		o := c.srv[name]
+		if o == s || !c.dcsUp(name) || o.state != archiver.ServerStandby && o.state != archiver.ServerPrimary || o.stream == nil {
+			continue
+		}
+		if o.stream.tli > s.stream.tli || o.stream.tli == s.stream.tli && o.flush > s.flush {
+			return false
+		}
+	}
+	return true
 }
 
 // alone says that nobody else can lead.
