@@ -202,7 +202,8 @@ func (a *Archiver) joined(ctx context.Context, s wal.Segment, line wal.History, 
 	return nil
 }
 
-// lineJoint is the joint of the archive's copy of s, else of ours if we may put it; else it is zero.
+// lineJoint is the joint of the archive's copy of s, else of ours if we may put it; else it is zero, as it is where the archive's copy is
+// damaged: that tells nothing.
 func (a *Archiver) lineJoint(ctx context.Context, s wal.Segment) (wal.Joint, error) {
 	n := wal.SegmentName(s)
 	_, r, err := a.archive.Open(ctx, a.archive.Key(n))
@@ -213,13 +214,17 @@ func (a *Archiver) lineJoint(ctx context.Context, s wal.Segment) (wal.Joint, err
 		}
 		ours, err := a.neighbour(ctx, s, true)
 		return ours.joint, err
-	case err != nil:
-		return wal.Joint{}, err
+	case err == nil:
+		defer r.Close()
+		k := wal.NewChecker(s, a.local.systemID)
+		if _, err = io.Copy(k, r); err == nil {
+			return k.Joint(), nil
+		}
 	}
-	defer r.Close()
-	k := wal.NewChecker(s, a.local.systemID)
-	_, err = io.Copy(k, r)
-	return k.Joint(), err
+	if errors.Is(err, seal.ErrDamaged) || errors.Is(err, seal.ErrFormat) {
+		return wal.Joint{}, nil
+	}
+	return wal.Joint{}, err
 }
 
 // samePrefix says whether our copy of n and the archive's are the same bytes up to end.

@@ -3,6 +3,8 @@ package archiver
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -118,6 +120,59 @@ func TestOrphansOpenTheTimelineBetween(t *testing.T) {
 				t.Errorf("same server %v: the archive has %v: %v", same, g, ok)
 			}
 		}
+	}
+}
+
+// TestOrphanBesideADamagedObject: the archive's copy of the segment before an orphan is damaged, at its beginning or further in. The one after tells all the same
+// that the orphan is the line's.
+func TestOrphanBesideADamagedObject(t *testing.T) {
+	for name, spoil := range map[string]func([]byte) []byte{
+		"no object at all": func([]byte) []byte { return []byte("spoiled") },
+		"cut":              func(b []byte) []byte { return b[:len(b)/2] },
+	} {
+		w := newWriter()
+		w.Fill(4)
+		s := mem.New("x")
+		full := w.Full()
+		n := newTestNode(t, s, "n1", w)
+		n.sees(func(c *Cluster, s *Server) { c.Leader, s.State, s.Flush = "n1", ServerPrimary, w.Pos() })
+		other := newTestNode(t, s, "n2", w)
+		other.copyFrom(w, "")
+		other.put(wal.SegmentName(full[0]), w.Segment(full[0]))
+		spoilObject(t, s, n.Archive().Key(wal.SegmentName(full[0])), spoil)
+		for _, g := range full[2:] {
+			n.write(g.String(), w.Segment(g), ".ready")
+		}
+		if err := n.Rescan(); err != nil {
+			t.Fatal(err)
+		}
+		n.shipAll(1)
+		if err := other.orphan(t.Context(), other.local, wal.SegmentName(full[1])); err != nil {
+			t.Fatal(err)
+		}
+		n.BeginTerm(2, Set{})
+		if err := n.AdoptOrphans(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.Archive().Header(t.Context(), n.Archive().Key(wal.SegmentName(full[1]))); err != nil {
+			t.Errorf("%s: the orphan was not adopted: %v", name, err)
+		}
+	}
+}
+
+// spoilObject changes what is stored under a key.
+func spoilObject(t *testing.T, s *mem.Store, key string, spoil func([]byte) []byte) {
+	t.Helper()
+	r, err := s.Get(t.Context(), key, 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(r)
+	if err == nil {
+		err = errors.Join(r.Close(), s.Delete(t.Context(), key), s.Put(t.Context(), key, bytes.NewReader(spoil(b))))
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
