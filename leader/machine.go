@@ -118,6 +118,7 @@ type announcing struct {
 	left       uint64    // segments of it when it last shrank
 	shrankAt   time.Time // when that was
 	gaveUp     bool      // it has not shrunk for long
+	vain       int       // so many errands in a row were given up
 	tried      Ranges
 	triedTill  time.Time
 	encoded    string    // the record, as value gives it
@@ -135,7 +136,8 @@ type announcing struct {
 
 const (
 	writeEvery  = time.Second     // a record is written at most this often
-	retryErrand = time.Minute     // for this long what was tried in an errand is not offered again
+	retryErrand = time.Minute     // for this long what was tried in an errand is not offered again; twice as long for each one given up
+	retriesVain = 5               // but no more than this often: half an hour
 	errandStall = 5 * time.Minute // an errand that does not shrink for this long is given up
 	passedHold  = time.Minute     // for this long a node that left the baton free is passed over
 

@@ -107,7 +107,8 @@ func (m *Machine) dropPart(v View) {
 
 // rememberErrand marks what a term was to ship as tried. If it is in the archive now, that
 // changes nothing; if not, we could not ship it, and the next holder, who lacks it still,
-// would send the baton straight back.
+// would send the baton straight back. What we give up again and again is offered again later and later: nobody ships what the
+// primary writes meanwhile.
 func (m *Machine) rememberErrand(now time.Time, cause error) {
 	if cause == ErrExpired || cause == ErrLost || m.errand.Empty() {
 		return
@@ -115,7 +116,10 @@ func (m *Machine) rememberErrand(now time.Time, cause error) {
 	if !now.Before(m.triedTill) {
 		m.tried = nil
 	}
-	m.tried, m.triedTill = m.tried.Union(m.errand), now.Add(retryErrand)
+	if m.vain = min(m.vain+1, retriesVain); !m.gaveUp {
+		m.vain = 0
+	}
+	m.tried, m.triedTill = m.tried.Union(m.errand), now.Add(retryErrand<<m.vain)
 	m.errand, m.stale = nil, true
 }
 

@@ -35,8 +35,9 @@ import (
 //     Owed segments must be in the archive with the right bytes, in the end, with no human step. Where a server was
 //     promoted to a number that the archive already has of another server's timeline, because it could not ask the archive, no
 //     segment of that number is owed: the first whose leader opened it keeps it (P2, row 6c), and a person has to act.
-//     Nor is a segment that lies in a keep_dir while the archive has none of its timeline: two servers may have had that
-//     number, nothing can be compared, and the copy stays where it is.
+//     Nor is a segment that lies in a keep_dir while the archive has none of its timeline, or that only servers have which do not
+//     stream, while the archive has nothing beside it and nothing else of its timeline that they have: two servers may have
+//     had that number, nothing can be compared, and the copy stays where it is.
 type checker struct {
 	c        *cluster
 	errs     []string
@@ -360,7 +361,7 @@ func (k *checker) missing() []string {
 		if k.c.truth.opened[s.Timeline] != nil && !slices.Contains(k.c.truth.writers[s.Timeline], own) {
 			continue
 		}
-		if k.c.truth.opened[s.Timeline] == nil && k.aside(s) {
+		if k.c.truth.opened[s.Timeline] == nil && k.aside(s) || k.untold(now, ownedKey{own, s}) {
 			continue
 		}
 		if !ok || k.c.truth.belowFloor(s) || k.spoiled[wal.SegmentName(s)] || k.c.truth.holds(line.stream, s) {
@@ -369,6 +370,29 @@ func (k *checker) missing() []string {
 		out = append(out, fmt.Sprintf("%v (%s)", s, who))
 	}
 	return out
+}
+
+// untold says whether nothing tells those who have a segment that their timeline is the archive's.
+func (k *checker) untold(now map[ownedKey]map[string]bool, o ownedKey) bool {
+	if len(now[o]) == 0 {
+		return false
+	}
+	for _, beside := range []wal.Segment{o.g.Prev(), o.g.Next()} {
+		if _, ok := k.c.truth.object(wal.SegmentName(beside)); ok {
+			return false
+		}
+	}
+	for name := range now[o] {
+		if s := k.c.srv[name]; s.streaming || k.c.leads(s) {
+			return false
+		}
+		for other, who := range now {
+			if _, has := who[name]; has && other.s == o.s && k.c.truth.holds(o.s, other.g) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // aside says whether a node has the segment in its keep_dir.
