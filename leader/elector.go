@@ -387,6 +387,8 @@ func (r *run) logEnd(t Term, cause, err error) {
 		r.o.Log.Error("gave the baton back: the work failed", append(words, "error", err)...)
 	case errors.Is(cause, ErrExpired), errors.Is(cause, ErrLost):
 		r.o.Log.Warn("lost the baton", words...)
+	case errors.Is(cause, ErrErrandVain):
+		r.o.Log.Warn("gave the baton back", words...)
 	default:
 		r.o.Log.Info("gave the baton back", words...)
 	}

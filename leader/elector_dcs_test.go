@@ -162,6 +162,8 @@ func TestLogOneLineATerm(t *testing.T) {
 		{errand, fmt.Errorf("%w: n2 is next: it is the leader", ErrErrandDone), nil, []string{
 			`level=INFO msg="took the baton" term=7 rule=errand why="it has 1 segment that n2 lacks" errand=` + errand.Errand.String(),
 			`level=INFO msg="gave the baton back" term=7 why="the errand is done: n2 is next: it is the leader"`}},
+		{errand, fmt.Errorf("%w: n2 is next: it is the leader", ErrErrandVain), nil, []string{"",
+			`level=WARN msg="gave the baton back" term=7 why="the errand is given up, for nothing more of it could be shipped in a while: n2 is next: it is the leader"`}},
 		{errand, ErrExpired, ErrExpired, []string{"", `level=WARN msg="lost the baton" term=7 why="the lease could not be renewed in time"`}},
 		{errand, ErrLost, nil, []string{"", `level=WARN msg="lost the baton" term=7 why="the DCS says that the lease has ended"`}},
 		{errand, ErrStopped, nil, []string{"", `level=INFO msg="gave the baton back" term=7 why="the sidecar stops"`}},

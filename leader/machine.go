@@ -224,6 +224,8 @@ func (m *Machine) verdict(now time.Time) error {
 	case m.claim.Rule == RuleFree && m.choice.Member == m.passed && m.passed != "" &&
 		now.Before(m.began.Add(passedHold)) && !m.mine.Misses.Empty():
 		return nil // it left the baton free before, and there is work
+	case m.claim.Rule == RuleErrand && m.gaveUp:
+		return fmt.Errorf("%w: %s", ErrErrandVain, m.successor())
 	case m.claim.Rule == RuleErrand && m.part.Errand.Empty():
 		return fmt.Errorf("%w: %s", ErrErrandDone, m.successor())
 	}

@@ -15,13 +15,14 @@ type Term struct {
 	View   View   // the reading that decided it
 }
 
-// Causes that a term's context can end with (context.Cause). ErrDemoted and ErrErrandDone
+// Causes that a term's context can end with (context.Cause). ErrDemoted, ErrErrandDone and ErrErrandVain
 // are wrapped in an error that says who is next and why, or why nobody is.
 var (
 	ErrExpired    = newCause("baton: the lease could not be renewed in time")
 	ErrLost       = newCause("baton: the DCS says that the lease has ended")
 	ErrDemoted    = newCause("baton: it is not ours any more")
 	ErrErrandDone = newCause("baton: the errand is done")
+	ErrErrandVain = newCause("baton: the errand is given up, for nothing more of it could be shipped in a while")
 	ErrReleased   = newCause("baton: the work returned by itself")
 	ErrStopped    = newCause("baton: the sidecar stops") // the context that Run was given has ended
 )
@@ -44,6 +45,7 @@ var ends = []struct {
 	{ErrLost, "lost"},
 	{ErrDemoted, "demoted"},
 	{ErrErrandDone, "errand_done"},
+	{ErrErrandVain, "errand_given_up"},
 	{ErrReleased, "released"},
 	{ErrStopped, "stopped"},
 }

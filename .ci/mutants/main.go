@@ -107,7 +107,11 @@ func all(ctx context.Context, only string, r *run) (err error) {
 	if len(alive) > 0 {
 		return fmt.Errorf("%d of %d live: %s", len(alive), len(mutants), strings.Join(alive, ", "))
 	}
-	fmt.Printf("%d mutants, all caught, after %v\n", len(mutants), time.Since(begin).Round(time.Second))
+	verdict := "all caught"
+	if r.check {
+		verdict = "all apply and build"
+	}
+	fmt.Printf("%d mutants, %s, after %v\n", len(mutants), verdict, time.Since(begin).Round(time.Second))
 	return nil
 }
 

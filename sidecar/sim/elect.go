@@ -252,7 +252,7 @@ func (n *node) ended(cause error) {
 	for _, e := range []struct {
 		cause error
 		label string
-	}{{leader.ErrExpired, "expired"}, {leader.ErrLost, "lost"}, {leader.ErrDemoted, "demoted"}, {leader.ErrErrandDone, "errand_done"},
+	}{{leader.ErrExpired, "expired"}, {leader.ErrLost, "lost"}, {leader.ErrDemoted, "demoted"}, {leader.ErrErrandDone, "errand_done"}, {leader.ErrErrandVain, "errand_given_up"},
 		{leader.ErrReleased, "released"}, {leader.ErrStopped, "stopped"}} {
 		if errors.Is(cause, e.cause) {
 			n.endTally(e.label)
