@@ -235,11 +235,7 @@ func TestDrill14PrimaryDiskFull(t *testing.T) {
 	s.do("three segments are finished", s.finish(3))
 	s.shippedBy(mark, standby)
 	s.do("an administrator frees the disk", full.FreeDisk)
-	s.do("the old primary streams, or never will", s.streamsOrNever(full))
-	if lostItsCheckpoint(full) {
-		s.do("an administrator clones it anew", full.Reinit)
-	}
-	s.do("all stream", s.AllStreaming)
+	s.rejoins(full)
 	s.do("three segments are finished", s.finish(3))
 	s.do("nothing stays in keep_dir", func(ctx context.Context) error {
 		return until(ctx, failoverLimit, "keep_dir is empty", func(ctx context.Context) error {
@@ -252,26 +248,6 @@ func TestDrill14PrimaryDiskFull(t *testing.T) {
 	})
 	s.calm(s.Nodes...)
 	s.wholeTruth()
-}
-
-// streamsOrNever waits until n streams, or nothing that it does by itself will make it.
-func (s *scenario) streamsOrNever(n *Node) func(context.Context) error {
-	return func(ctx context.Context) error {
-		return until(ctx, clusterLimit, n.Name+" streams", func(ctx context.Context) error {
-			following, err := s.followers(ctx, s.primary())
-			if err == nil && !slices.Contains(following, n.Name) && !lostItsCheckpoint(n) {
-				err = fmt.Errorf("only %v do", following)
-			}
-			return err
-		})
-	}
-}
-
-// lostItsCheckpoint says whether PostgreSQL of n looks again and again for a checkpoint on a timeline that does not have it. Recovery in single-user mode
-// can write its checkpoint, beyond the fork, and find the disk full at the next one, in its shutdown: Patroni 3.0 starts such a server as a standby
-// of the new timeline, without pg_rewind.
-func lostItsCheckpoint(n *Node) bool {
-	return strings.Count(n.Log("patroni"), "could not locate a valid checkpoint record") > 3
 }
 
 // Drill 15: with the store away, the designated replica's copy of a segment goes bad on its disk. When the store is back
