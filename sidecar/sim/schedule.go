@@ -85,8 +85,7 @@ func (c *cluster) heal() {
 		n, s, p := c.nodes[name], c.srv[name], c.patronis[name]
 		n.cut, n.noDCS, n.noStore, s.held, p.fenced = false, false, false, false, false
 		if n.host.paused.After(c.now) {
-			n.host.paused = c.now
-			n.resumed = c.now
+			n.host.paused = c.now // what sleeps already wakes when the pause was to end: resumed says that
 		}
 		if p.host.dead {
 			c.startPatroni(name)
