@@ -210,7 +210,7 @@ func TestDrill14DesignatedDiskFull(t *testing.T) {
 // Drill 14, where it is the primary's disk, and keep_dir is on it, too. It takes no more writes, and dies. On its return
 // Patroni submits what waits there, and nothing can be set aside: the others have it.
 func TestDrill14PrimaryDiskFull(t *testing.T) {
-	s, full, second, designated := beginReplica(t, Options{DiskMB: map[string]int{"n1": 200}, Settings: "stopped_wait: 2s\n"})
+	s, full, second, designated := beginReplica(t, Options{DiskMB: map[string]int{"n1": 400}, Settings: "stopped_wait: 2s\n"})
 	s.do("three segments are finished", s.finish(3))
 	s.do("the store goes away", s.StopStore)
 	s.do("six segments are finished that nobody can archive", s.finish(6))

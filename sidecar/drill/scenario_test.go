@@ -116,7 +116,7 @@ func (s *scenario) rejoins(n *Node) (cloned bool) {
 	s.t.Helper()
 	lost := func() bool {
 		log := n.Log("patroni")
-		return strings.Count(log, "could not locate a valid checkpoint record")+strings.Count(log, "record with incorrect prev-link") > 12
+		return strings.Count(log, "could not locate a valid checkpoint record") > 3 || strings.Count(log, "record with incorrect prev-link") > 12
 	}
 	s.do("the old primary streams, or never will", func(ctx context.Context) error {
 		return until(ctx, clusterLimit, n.Name+" streams", func(ctx context.Context) error {
