@@ -247,9 +247,9 @@ func (x *auditor) judgeObject(n wal.Name, err error, opened bool) error {
 		x.fault(ProblemWAL, n, reason(err))
 	case errors.Is(err, errNoHistory):
 		x.fault(ProblemForeignHistory, n, reason(err))
-	case (errors.Is(err, seal.ErrDamaged) || errors.Is(err, seal.ErrFormat)) && !opened:
+	case damaged(err) && !opened:
 		x.fault(ProblemHeader, n, reason(err))
-	case errors.Is(err, seal.ErrDamaged), errors.Is(err, seal.ErrFormat):
+	case damaged(err):
 		x.fault(ProblemDamaged, n, reason(err))
 	case errors.Is(err, seal.ErrEncrypted):
 		x.fault(ProblemDamaged, n, "it is encrypted, which this version cannot read")

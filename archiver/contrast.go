@@ -2,10 +2,8 @@ package archiver
 
 import (
 	"context"
-	"errors"
 	"time"
 
-	"github.com/walbaton/walbaton/archiver/seal"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
@@ -21,14 +19,13 @@ func (a *Archiver) contrast(ctx context.Context, n wal.Name, ours *content) (Con
 		defer r.Close()
 		theirs, err = wal.Check(r, n.Segment, a.local.systemID)
 	}
-	damaged := errors.Is(err, seal.ErrFormat) || errors.Is(err, seal.ErrDamaged)
-	if err != nil && !damaged {
+	if err != nil && !damaged(err) {
 		a.note(err)
 		return NotCompared, err
 	}
 	whole := ours.good || ours.disputed
 	switch {
-	case damaged || theirs.State != wal.Complete:
+	case damaged(err) || theirs.State != wal.Complete:
 		if whole {
 			return TheirsDamaged, nil
 		}

@@ -235,7 +235,7 @@ func (a *Archiver) explainArchive(ctx context.Context, e *Explanation, n wal.Nam
 	case errors.Is(err, fs.ErrNotExist):
 		e.Archive.State = "absent"
 		return
-	case errors.Is(err, seal.ErrFormat), errors.Is(err, seal.ErrDamaged):
+	case damaged(err):
 		e.Archive.State, e.Archive.Problem = "damaged", err.Error()
 		return
 	case err != nil:

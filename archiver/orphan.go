@@ -221,7 +221,7 @@ func (a *Archiver) lineJoint(ctx context.Context, s wal.Segment) (wal.Joint, err
 			return k.Joint(), nil
 		}
 	}
-	if errors.Is(err, seal.ErrDamaged) || errors.Is(err, seal.ErrFormat) {
+	if damaged(err) {
 		return wal.Joint{}, nil
 	}
 	return wal.Joint{}, err

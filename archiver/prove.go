@@ -121,8 +121,7 @@ func (a *Archiver) arbitrate(ctx context.Context, here neighbour, c *content, wh
 	case err == nil:
 		c.good, c.state, c.why = true, wal.Complete, ""
 	case errors.As(err, &b):
-	case errors.Is(err, wal.ErrApart), // not whole: an administrator accepted it
-		errors.Is(err, seal.ErrFormat), errors.Is(err, seal.ErrDamaged):
+	case errors.Is(err, wal.ErrApart), damaged(err): // not whole: an administrator accepted it
 		c.disputed = true
 	default:
 		a.note(err)

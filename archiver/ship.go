@@ -252,7 +252,7 @@ func (a *Archiver) compare(ctx context.Context, l *local, n wal.Name, c *content
 	h, err := a.archive.Header(ctx, a.archive.Key(n))
 	a.note(err)
 	switch {
-	case errors.Is(err, seal.ErrFormat), errors.Is(err, seal.ErrDamaged):
+	case damaged(err):
 		a.cover.add(n)
 		return false, nil
 	case errors.Is(err, fs.ErrNotExist):
