@@ -226,7 +226,9 @@ func (e *wrongObject) Error() string { return e.why }
 func (e *wrongObject) Unwrap() error { return e.kind }
 
 // damaged says whether err is of an object that the archive has and nobody can use: it is not one of ours, or not whole any more.
-func damaged(err error) bool { return errors.Is(err, seal.ErrDamaged) || errors.Is(err, seal.ErrFormat) }
+func damaged(err error) bool {
+	return errors.Is(err, seal.ErrDamaged) || errors.Is(err, seal.ErrFormat)
+}
 
 // spoiled marks as hopeless what is wrong with an object, not with the way to it.
 func spoiled(err error) error {
