@@ -1,11 +1,14 @@
 package main
 
 import (
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -22,7 +25,7 @@ func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"dispute": disputeCmd},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"dispute": disputeCmd, "silent": silentCmd()},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
@@ -31,6 +34,38 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// silentCmd is the script command "silent": without an argument it starts a server that takes
+// connections and never answers, and puts its address into $SILENT; "silent asked" waits until
+// somebody has connected, so that a script knows a program to be in the middle of its work.
+func silentCmd() func(*testscript.TestScript, bool, []string) {
+	var asked chan struct{}
+	return func(ts *testscript.TestScript, _ bool, args []string) {
+		if len(args) == 1 && args[0] == "asked" {
+			select {
+			case <-asked:
+			case <-time.After(time.Minute):
+				ts.Fatalf("nobody has connected to %s", ts.Getenv("SILENT"))
+			}
+			return
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		ts.Check(err)
+		ts.Setenv("SILENT", l.Addr().String())
+		asked = make(chan struct{})
+		first, done := asked, make(chan struct{})
+		go func() {
+			defer close(done)
+			conn, err := l.Accept()
+			close(first) // also where none came: the script's next step tells
+			if err == nil {
+				_, _ = io.Copy(io.Discard, conn) // ends with the program
+				conn.Close()
+			}
+		}()
+		ts.Defer(func() { l.Close(); <-done })
+	}
 }
 
 // buildClient builds walbaton-wal and gives its path.
