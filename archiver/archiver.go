@@ -73,7 +73,7 @@ type Archiver struct {
 	lacks    Set
 	timeline wal.Timeline // of our server, to notice when it changes
 	orphaned map[wal.Name]seal.Digest
-	adopted  adoption
+	adopted  adopted
 	asked    map[question]time.Time // when the archive was asked what every file of a timeline that waits would ask
 	released int                    // files that have left keep_dir since it was last empty
 

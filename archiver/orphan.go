@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/walbaton/walbaton/archiver/seal"
 	"github.com/walbaton/walbaton/archiver/wal"
@@ -58,26 +59,45 @@ func (a *Archiver) orphan(ctx context.Context, l *local, n wal.Name) error {
 
 // adoption is when orphans/ was looked through: since then nothing may have become adoptable.
 type adoption struct {
-	term uint64
-	line wal.Timeline
-	news int // of coverage
+	term   uint64
+	line   wal.Timeline
+	news   int // of coverage
+	beside int // how many segments the archive has beside the orphans that were left
+}
+
+// adopted is what came of it.
+type adopted struct {
+	when  adoption
+	left  []wal.Segment // orphans that were not adopted
+	err   error         // the archive did not answer
+	again time.Time     // when to try once more, after err
 }
 
 // AdoptOrphans puts under its own name what lies in orphans/ and is on the line now: it was put
 // there while another line was the cluster's. It is a step of Lead, and looks once a term, and again when the line has
-// changed, or when the archive got the first segment of a timeline.
+// changed, when the archive got the first segment of a timeline or one beside an orphan, and a while after it did not answer.
 func (a *Archiver) AdoptOrphans(ctx context.Context) error {
 	line := a.line(a.scope.Last())
-	now := adoption{a.Term(), line.Timeline, a.cover.changes()}
 	a.mu.Lock()
-	done := a.adopted == now
+	last := a.adopted
 	a.mu.Unlock()
-	if done {
-		return nil
+	now := adoption{a.Term(), line.Timeline, a.cover.changes(), a.beside(last.left, line)}
+	if last.when == now && (last.err == nil || a.o.Now().Before(last.again)) {
+		return last.err
 	}
+	left, err := a.lookForOrphans(ctx, line)
+	now.beside = a.beside(left, line)
+	a.mu.Lock()
+	a.adopted = adopted{now, left, err, a.o.Now().Add(lookAfter)}
+	a.mu.Unlock()
+	return err
+}
+
+// lookForOrphans adopts what it can, and gives the others. It is an error when the archive does not answer.
+func (a *Archiver) lookForOrphans(ctx context.Context, line wal.History) (left []wal.Segment, err error) {
 	waiting, err := a.adoptable(ctx, line)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	// A run of orphans is joined to the archive's WAL at its beginning, or at its end.
 	why := map[string]error{}
@@ -88,13 +108,39 @@ func (a *Archiver) AdoptOrphans(ctx context.Context) error {
 		})
 		slices.Reverse(waiting)
 	}
-	if len(waiting) > 0 {
+	for _, o := range waiting {
+		left = append(left, o.name.Segment)
+		if !unfit(why[o.key]) {
+			err = fmt.Errorf("adopt %s: %w", o.key, why[o.key])
+		}
+	}
+	if len(waiting) > 0 && err == nil {
 		a.log.Warn("orphans are not adopted", "orphans", len(waiting), "first", waiting[0].key, "why", why[waiting[0].key])
 	}
-	a.mu.Lock()
-	a.adopted = now
-	a.mu.Unlock()
-	return ctx.Err()
+	return left, err
+}
+
+// beside counts the segments that the archive has beside these, on the line.
+func (a *Archiver) beside(left []wal.Segment, line wal.History) (count int) {
+	for _, s := range left {
+		for _, b := range neighbours(s, line) {
+			if a.cover.has(wal.SegmentName(b)) {
+				count++
+			}
+		}
+	}
+	return count
+}
+
+// neighbours gives the segments before and after s on the line.
+func neighbours(s wal.Segment, line wal.History) [2]wal.Segment {
+	prev, next := s.Prev(), s.Next()
+	return [2]wal.Segment{prev.On(line.TimelineAt(prev.End() - 1)), next.On(line.TimelineAt(next.End() - 1))}
+}
+
+// unfit says whether an orphan itself, and not the way to it, is why it was not adopted.
+func unfit(err error) bool {
+	return errors.Is(err, errBadCopy) || errors.Is(err, errMisfit) || errors.Is(err, errAlone) || errors.Is(err, fs.ErrNotExist) || damaged(err)
 }
 
 // orphaned is a segment in orphans/.
@@ -175,13 +221,15 @@ func (a *Archiver) adopt(ctx context.Context, key string, n wal.Name, line wal.H
 // errMisfit is the error of joined when one contradicts.
 var errMisfit = errors.New("it does not fit")
 
+// errAlone is the error of joined when none tells.
+var errAlone = errors.New("there is no segment beside it that would tell whether it is the line's")
+
 // joined is nil when a stretch of WAL that is said to be s fits a segment of the line beside it, and none contradicts. That no
 // segment contradicts is not enough: two servers can have been promoted to one number, and the good WAL of the
 // wrong one would take the name for ever. For the same reason it is not enough to go on with the timeline before.
 func (a *Archiver) joined(ctx context.Context, s wal.Segment, line wal.History, j wal.Joint) error {
 	fits := false
-	for _, beside := range []wal.Segment{s.Prev(), s.Next()} {
-		beside = beside.On(line.TimelineAt(beside.End() - 1))
+	for _, beside := range neighbours(s, line) {
 		theirs, err := a.lineJoint(ctx, beside)
 		if err != nil {
 			return err
@@ -197,7 +245,7 @@ func (a *Archiver) joined(ctx context.Context, s wal.Segment, line wal.History, 
 		fits = fits || err == nil && beside.Timeline >= s.Timeline
 	}
 	if !fits {
-		return errors.New("there is no segment beside it that would tell whether it is the line's")
+		return errAlone
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -157,6 +158,81 @@ func TestOrphanBesideADamagedObject(t *testing.T) {
 		if _, err := n.Archive().Header(t.Context(), n.Archive().Key(wal.SegmentName(full[1]))); err != nil {
 			t.Errorf("%s: the orphan was not adopted: %v", name, err)
 		}
+	}
+}
+
+// TestOrphanWhileTheStoreFails: the archive did not answer when an orphan was to be read. The same term asks again, after a while.
+func TestOrphanWhileTheStoreFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWriter()
+		w.Fill(3)
+		s := mem.New("x")
+		full := w.Full()
+		n := newTestNode(t, s, "n1", w)
+		n.copyFrom(w, ".ready")
+		if err := n.orphan(t.Context(), n.local, wal.SegmentName(full[1])); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(n.dir, full[1].String())); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Rescan(); err != nil {
+			t.Fatal(err)
+		}
+		n.calls.spoil(func(c mem.Call) mem.Fault {
+			return mem.Fault{Drop: c.Op == mem.OpGet && strings.Contains(c.Key, "/orphans/")}
+		})
+		n.shipAll(2)
+		n.calls.take()
+		for range 20 {
+			if err := n.AdoptOrphans(t.Context()); err == nil {
+				t.Fatal("the store fails, and nobody hears of it")
+			}
+			time.Sleep(time.Second)
+		}
+		if lists := n.calls.take()[mem.OpList]; lists < 2 || lists > 6 {
+			t.Errorf("%d listings in 20 s of a store that fails", lists)
+		}
+		n.calls.spoil(func(mem.Call) mem.Fault { return mem.Fault{} })
+		time.Sleep(lookAfter)
+		if err := n.AdoptOrphans(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := stored(t, n.Archive())[full[1].String()]; !ok {
+			t.Error("the orphan was not adopted")
+		}
+	})
+}
+
+// TestOrphanGetsANeighbour: nothing was beside an orphan when it was looked at. Once another node has put that, the same term adopts it.
+func TestOrphanGetsANeighbour(t *testing.T) {
+	w := newWriter()
+	w.Fill(5)
+	s := mem.New("x")
+	full := w.Full()
+	n, other := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", w)
+	other.copyFrom(w, ".ready")
+	if err := other.orphan(t.Context(), other.local, wal.SegmentName(full[3])); err != nil {
+		t.Fatal(err)
+	}
+	n.write(full[0].String(), w.Segment(full[0]), ".ready")
+	if err := n.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	n.shipAll(1)
+	n.BeginTerm(2, Set{})
+	if err := n.AdoptOrphans(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := stored(t, n.Archive())[full[3].String()]; ok {
+		t.Fatal("adopted with nothing beside it")
+	}
+	other.put(wal.SegmentName(full[4]), w.Segment(full[4]))
+	if err := errors.Join(n.List(t.Context()), n.AdoptOrphans(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := stored(t, n.Archive())[full[3].String()]; !ok {
+		t.Error("the orphan was not adopted")
 	}
 }
 
