@@ -114,6 +114,13 @@ func (c *coverage) fit(n wal.Name, fits bool) {
 	c.fits[n] = fits
 }
 
+// isFit says whether our copy of n is known to fit the archive's segment beside it.
+func (c *coverage) isFit(n wal.Name) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fits[n]
+}
+
 // belongs says whether n, which was set aside, counts as what this node has: it is not known to be another server's; where some of its
 // timeline is, it is known to fit; and somebody has opened a timeline that there could be two of, which nobody does with files set aside.
 func (c *coverage) belongs(n wal.Name) bool {

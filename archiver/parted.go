@@ -86,34 +86,49 @@ func (a *Archiver) follows(ctx context.Context, n wal.Name) error {
 	if n.Kind != wal.KindSegment || a.source(n) != a.local || !mayPut(a.request(n, a.scope.Last())).ok {
 		return nil
 	}
-	before, ok := a.cover.before(n.Segment)
-	if !ok {
-		return nil
-	}
-	m := wal.SegmentName(before)
-	id, err := a.local.q.Ident(m)
-	if err != nil {
-		return nil // it is not here
-	}
-	if _, sealed := a.local.recall(m, id); sealed {
-		return nil
+	_, err := a.goesOn(ctx, n)
+	return err
+}
+
+// goesOn makes that comparison, and says whether it told that they are equal: nothing is told where the archive has no such
+// segment, or ours is not here or not good.
+func (a *Archiver) goesOn(ctx context.Context, n wal.Name) (told bool, err error) {
+	m, sealed := a.heldBefore(n)
+	if sealed || m == (wal.Name{}) {
+		return sealed, nil
 	}
 	c, err := a.local.check(m)
 	if err != nil || !c.good {
-		return nil
+		return false, nil
 	}
 	same, err := a.compare(ctx, a.local, m, c)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return false, nil
 	}
 	if err != nil || same {
-		return err
+		return same, err
 	}
 	contrast, err := a.contrast(ctx, m, c)
 	if err != nil || contrast != BothWhole || a.decisions.of(copyOf{m.String(), c.digest}).KeepArchive {
-		return err
+		return false, err
 	}
 	a.parts(m, difference{c.digest, true})
 	a.alarm("6c", m, "the archive has another segment of this name, and what follows on ours is not shipped")
-	return fmt.Errorf("%w: %v of ours is another one than the archive's (row 6c)", errNotOurs, m)
+	return false, fmt.Errorf("%w: %v of ours is another one than the archive's (row 6c)", errNotOurs, m)
+}
+
+// heldBefore gives the last segment before n that the archive has a name of, or none when that is not in pg_wal; sealed says
+// that ours is known to be equal.
+func (a *Archiver) heldBefore(n wal.Name) (m wal.Name, sealed bool) {
+	before, ok := a.cover.before(n.Segment)
+	if !ok {
+		return wal.Name{}, false
+	}
+	m = wal.SegmentName(before)
+	id, err := a.local.q.Ident(m)
+	if err != nil {
+		return wal.Name{}, false
+	}
+	_, sealed = a.local.recall(m, id)
+	return m, sealed
 }

@@ -2,6 +2,8 @@ package archiver
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/walbaton/walbaton/archiver/store/mem"
@@ -113,5 +115,60 @@ func TestNothingBehindAnotherServersSegment(t *testing.T) {
 				t.Errorf("the archive has %d files, want the %d of the first server", got, before)
 			}
 		})
+	}
+}
+
+// TestStandbyOfTheSecondPrimary: a standby streams from a second primary of the leader's timeline. What it received before is the archive's; its pg_wal
+// no longer has what would tell that the rest is another server's. It ships none of that, and what the leader writes takes the names.
+func TestStandbyOfTheSecondPrimary(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	twin := w.Clone(7)
+	w.Fill(4)
+	twin.Fill(4)
+	full := w.Full()
+	n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", twin)
+	n1.copyFrom(w, ".ready")
+	n1.BeginTerm(1, Set{})
+	for _, g := range full[:3] {
+		if err := n1.Ship(t.Context(), wal.SegmentName(g)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n1.EndTerm()
+
+	n2.copyFrom(twin, ".ready")
+	if err := os.Remove(filepath.Join(n2.dir, full[2].String())); err != nil {
+		t.Fatal(err)
+	}
+	if err := n2.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	n2.sees(func(_ *Cluster, srv *Server) { srv.Receiver.Host = "10.0.0.3" })
+	n2.BeginTerm(2, Set{})
+	if err := n2.List(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // it is vouched for by the first time
+		for _, g := range full[3:5] {
+			if err := n2.Ship(t.Context(), wal.SegmentName(g)); !errors.Is(err, errNotOurs) {
+				t.Errorf("ship %v of the second primary: %v, want it refused", g, err)
+			}
+		}
+	}
+	n2.EndTerm()
+	n1.shipAll(3)
+	n1.wantPush(wal.SegmentName(full[4]), 0, "2")
+
+	// A standby of the same server that has what is before it ships, whomever it streams from.
+	n3 := newTestNode(t, s, "n3", w)
+	w.Fill(1)
+	last := wal.SegmentName(w.Full()[6])
+	n3.copyFrom(w, ".ready")
+	n3.sees(func(_ *Cluster, srv *Server) { srv.Receiver.Host, srv.Flush = "10.0.0.2", w.Pos() })
+	n3.BeginTerm(4, Set{})
+	if err := errors.Join(n3.List(t.Context()), n3.Ship(t.Context(), last)); err != nil {
+		t.Error(err)
 	}
 }

@@ -17,6 +17,7 @@ type request struct {
 	open    bool        // the archive has one of the timeline's segments; for a history, that history will do
 	vouched bool        // the archive's timeline is ours: one of our segments compared equal, or we opened it
 	parted  bool        // and yet an earlier segment of ours is whole, and another one than the archive's
+	joined  bool        // the last segment before it that the archive has is ours, too, or it fits the archive's beside it
 }
 
 // permit is the answer; why says what is missing when it is no.
@@ -54,6 +55,12 @@ func (r request) speaksFor(t wal.Timeline) bool {
 func (r request) second(t wal.Timeline) bool {
 	return !r.cluster.NoDCS && (r.server.State == ServerPrimary || r.server.WasPrimary) && r.server.Timeline == t && r.cluster.Line.Timeline == t &&
 		r.cluster.Leader != "" && !r.cluster.IsLeader()
+}
+
+// strays says whether our standby may have got timeline t from another server than the leader, which is on t: somebody may have started a
+// second primary by hand. That an older segment is the archive's then tells nothing of those that came later.
+func (r request) strays(t wal.Timeline) bool {
+	return !r.cluster.NoDCS && !r.kept && r.server.State != ServerPrimary && r.cluster.Line.Timeline == t && r.cluster.Leader != "" && !r.speaksFor(t)
 }
 
 // mayPut decides about segments and histories. Backup labels and partial segments need no leave.
@@ -94,6 +101,8 @@ func mayPut(r request) permit {
 		return permit{vouch: true, why: "the DCS does not answer, and no segment of this timeline here was compared with the archive yet"}
 	case !r.cluster.NoDCS && !r.baton:
 		return refuse(r.cluster.notOurs())
+	case r.strays(t) && !r.joined:
+		return permit{vouch: true, why: "our server does not stream from " + r.cluster.Leader + ", and it was not compared with what the archive has before it"}
 	case r.speaksFor(t) || r.vouched:
 		return allow()
 	}
@@ -182,8 +191,13 @@ func (a *Archiver) request(n wal.Name, c Cluster) request {
 	open, vouched, parted := a.cover.open(n), a.cover.isVouched(n, kept) || kept && a.acceptedKept(n), !kept && a.parted(n)
 	c.Line = a.line(c)
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	return request{name: n, cluster: c, server: srv, own: a.own(srv), baton: a.term != 0, kept: kept, open: open, vouched: vouched, parted: parted}
+	r := request{name: n, cluster: c, server: srv, own: a.own(srv), baton: a.term != 0, kept: kept, open: open, vouched: vouched, parted: parted}
+	a.mu.Unlock()
+	if n.Kind == wal.KindSegment && r.strays(n.Segment.Timeline) {
+		_, r.joined = a.heldBefore(n)
+		r.joined = r.joined || a.cover.isFit(n)
+	}
+	return r
 }
 
 // acceptedKept says whether an administrator wants the copy of n that was set aside.

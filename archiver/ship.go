@@ -170,13 +170,10 @@ func (a *Archiver) Ship(ctx context.Context, n wal.Name) error {
 	if a.cover.has(n) {
 		return nil // another loop was faster: it chose the same file before this one was in the archive
 	}
-	if err := a.follows(ctx, n); err != nil {
+	p, err := a.leave(ctx, n)
+	if err != nil {
 		a.fail(n, err)
 		return err
-	}
-	p := a.permit(ctx, n)
-	if p.vouch && a.vouchFor(ctx, n) {
-		p = a.permit(ctx, n)
 	}
 	if p.ok && p.opens && n.Kind == wal.KindSegment {
 		// Without the baton only the first segment of a timeline is ours to put, not the first four.
@@ -191,7 +188,7 @@ func (a *Archiver) Ship(ctx context.Context, n wal.Name) error {
 		a.fail(n, err)
 		return err
 	}
-	err := a.putFile(ctx, a.source(n), n)
+	err = a.putFile(ctx, a.source(n), n)
 	if err == nil && p.opens && n.Kind == wal.KindHistory {
 		a.cover.lead(n.Segment.Timeline) // its segments are ours to put while the DCS is silent, too
 	}
@@ -202,6 +199,21 @@ func (a *Archiver) Ship(ctx context.Context, n wal.Name) error {
 	a.fail(n, err)
 	a.bell.ring()
 	return err
+}
+
+// leave asks whether this node may put n now, and holds what is before it, and where it is needed what vouches for it, against the archive.
+func (a *Archiver) leave(ctx context.Context, n wal.Name) (permit, error) {
+	if err := a.follows(ctx, n); err != nil {
+		return permit{}, err
+	}
+	p := a.permit(ctx, n)
+	if !p.vouch || !a.vouchFor(ctx, n) {
+		return p, nil
+	}
+	if err := a.follows(ctx, n); err != nil { // before, it was not ours to put
+		return permit{}, err
+	}
+	return a.permit(ctx, n), nil
 }
 
 // putFile reads, checks, seals and puts n from l, and compares when the archive has the name.
@@ -273,8 +285,13 @@ func (a *Archiver) compare(ctx context.Context, l *local, n wal.Name, c *content
 // same folder, so that we know that our timeline is the archive's. If no such name is known the archive is listed: the
 // timeline may have been opened after the last listing. With nothing to compare, it is enough that n itself fits the
 // archive's segment beside it; of what was set aside, also when the comparison tells that some of it is another server's.
+// Of what a standby may have got from another server than the leader, only the segment next to n tells.
 func (a *Archiver) vouchFor(ctx context.Context, n wal.Name) bool {
 	l, t, kept := a.local, n.Segment.Timeline, a.isKept(n)
+	if a.request(n, a.scope.Last()).strays(t) {
+		told, err := a.goesOn(ctx, n)
+		return err == nil && (told || a.fits(ctx, l, n))
+	}
 	if kept {
 		l = a.keep
 	}
