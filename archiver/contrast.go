@@ -1,7 +1,11 @@
 package archiver
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"time"
 
 	"github.com/walbaton/walbaton/archiver/wal"
@@ -30,16 +34,58 @@ func (a *Archiver) contrast(ctx context.Context, n wal.Name, ours *content) (Con
 			return TheirsDamaged, nil
 		}
 		return NotCompared, nil // neither is known to hold: not for us to let go of ours (P1)
-	case ours.state == wal.Damaged && !ours.disputed:
+	case ours.state == wal.Damaged && ours.report.State == wal.Damaged:
 		return TheirsHolds, nil
 	case whole:
 		return BothWhole, nil
+	case ours.state == wal.Damaged:
+		same, err := a.sameRecords(ctx, n, ours.report)
+		switch {
+		case err != nil:
+			return NotCompared, err
+		case same:
+			return TheirsHolds, nil
+		}
+		return BothWhole, nil
 	}
-	same, err := a.samePrefix(ctx, n, ours.end)
+	same, err := a.sameBetween(ctx, n, n.Segment.Start(), ours.end)
 	if err != nil || !same {
 		return NotCompared, err
 	}
 	return TheirsHolds, nil
+}
+
+// sameRecords says whether the archive's copy has the records that lie wholly in ours, which is complete and does not fit the segment beside it: if
+// so a record that lies in both is damaged, else ours is another server's.
+func (a *Archiver) sameRecords(ctx context.Context, n wal.Name, ours wal.Report) (bool, error) {
+	from, to := ours.First, ours.End
+	if ours.Continues {
+		to = ours.Last
+	}
+	if from == 0 || from >= to {
+		return false, nil
+	}
+	return a.sameBetween(ctx, n, from, to)
+}
+
+// sameBetween says whether our copy of n and the archive's are the same bytes from one LSN to another.
+func (a *Archiver) sameBetween(ctx context.Context, n wal.Name, from, to wal.LSN) (bool, error) {
+	f, _, err := a.local.q.Open(n)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	_, r, err := a.archive.Open(ctx, a.archive.Key(n))
+	if err != nil {
+		return false, err
+	}
+	defer r.Close()
+	for _, r := range []io.Reader{f, r} {
+		if _, err := io.CopyN(io.Discard, r, int64(from-n.Segment.Start())); err != nil && err != io.EOF {
+			return false, fmt.Errorf("compare %v: %w", n, err)
+		}
+	}
+	return equalUpTo(f, r, int64(to-from))
 }
 
 // freshen reads the leader for this call, at most once a second, and places the file on the line.
@@ -112,4 +158,25 @@ func (a *Archiver) childKept(ctx context.Context, s wal.Segment, line wal.Histor
 		}
 	}
 	return false
+}
+
+// equalUpTo compares the first n bytes of two readers.
+func equalUpTo(x, y io.Reader, n int64) (bool, error) {
+	bx, by := bufio.NewReaderSize(io.LimitReader(x, n), 1<<16), bufio.NewReaderSize(io.LimitReader(y, n), 1<<16)
+	var cx, cy [1 << 14]byte
+	for {
+		kx, ex := io.ReadFull(bx, cx[:])
+		ky, ey := io.ReadFull(by, cy[:])
+		if !bytes.Equal(cx[:kx], cy[:ky]) {
+			return false, nil
+		}
+		if ex != nil || ey != nil {
+			for _, err := range []error{ex, ey} {
+				if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+					return false, err
+				}
+			}
+			return kx == ky, nil
+		}
+	}
 }

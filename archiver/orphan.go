@@ -1,8 +1,6 @@
 package archiver
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -273,40 +271,4 @@ func (a *Archiver) lineJoint(ctx context.Context, s wal.Segment) (wal.Joint, err
 		return wal.Joint{}, nil
 	}
 	return wal.Joint{}, err
-}
-
-// samePrefix says whether our copy of n and the archive's are the same bytes up to end.
-func (a *Archiver) samePrefix(ctx context.Context, n wal.Name, end wal.LSN) (bool, error) {
-	f, _, err := a.local.q.Open(n)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	_, r, err := a.archive.Open(ctx, a.archive.Key(n))
-	if err != nil {
-		return false, err
-	}
-	defer r.Close()
-	return equalUpTo(f, r, int64(end-n.Segment.Start()))
-}
-
-// equalUpTo compares the first n bytes of two readers.
-func equalUpTo(x, y io.Reader, n int64) (bool, error) {
-	bx, by := bufio.NewReaderSize(io.LimitReader(x, n), 1<<16), bufio.NewReaderSize(io.LimitReader(y, n), 1<<16)
-	var cx, cy [1 << 14]byte
-	for {
-		kx, ex := io.ReadFull(bx, cx[:])
-		ky, ey := io.ReadFull(by, cy[:])
-		if !bytes.Equal(cx[:kx], cy[:ky]) {
-			return false, nil
-		}
-		if ex != nil || ey != nil {
-			for _, err := range []error{ex, ey} {
-				if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-					return false, err
-				}
-			}
-			return kx == ky, nil
-		}
-	}
 }
