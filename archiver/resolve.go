@@ -104,8 +104,10 @@ func (a *Archiver) considerFile(ctx context.Context, o Order, r Resolution) (Pla
 	case o.Digest != seal.Digest{} && o.Digest != c.Digest:
 		return Plan{}, fmt.Errorf("our copy is another one now (digest %v, and %v was looked at): look again", c.Digest, o.Digest)
 	case e.BelowFloor:
+		a.calm(o.Name) // nobody may push it any more
 		return Plan{}, fmt.Errorf("%w: it is below the floor %s, the archive promises nothing about it", ErrNotDisputed, e.Floor)
 	case e.Archive.State == "same":
+		a.calm(o.Name)
 		return Plan{}, fmt.Errorf("%w: the archive has this very content", ErrNotDisputed)
 	case c.Writing:
 		return Plan{}, fmt.Errorf("%w: PostgreSQL has not finished it", ErrNotDisputed)
@@ -123,6 +125,7 @@ func (a *Archiver) considerFile(ctx context.Context, o Order, r Resolution) (Pla
 	good, others := c.Good, a.scope.Last()
 	switch {
 	case v.Code == 0:
+		a.calm(o.Name)
 		return Plan{}, fmt.Errorf("%w: a push of it is answered 0 by row %s", ErrNotDisputed, v.Row)
 	case o.Decision == Accept && !absent:
 		return Plan{}, errors.New("the archive has a file of this name, and nothing in it is ever overwritten")

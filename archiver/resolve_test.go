@@ -418,27 +418,29 @@ func TestRefusedOrders(t *testing.T) {
 		name string
 		o    Order
 		want string
+		over bool // an alarm of this name has no reason any more
 	}{
-		{"same", order(KeepArchive, wal.SegmentName(same)), "the archive has this very content"},
-		{"same, accept", order(Accept, wal.SegmentName(same)), "the archive has this very content"},
-		{"whole and not there yet", order(Accept, wal.SegmentName(missing)), "our check finds nothing wrong with it"},
-		{"whole, nothing to keep", order(KeepArchive, wal.SegmentName(missing)), "the archive has no"},
-		{"damaged, nothing to keep", order(KeepArchive, wal.SegmentName(damaged)), "that could be kept"},
-		{"being written", order(Accept, wal.SegmentName(writing)), "PostgreSQL has not finished it"},
-		{"on a branch", order(Accept, branch), "answered 0 by row 5"},
-		{"a prefix", order(KeepArchive, wal.SegmentName(prefix)), "answered 0 by row 6a"},
-		{"below the floor", order(Accept, below), "below the floor"},
-		{"not here", order(Accept, wal.SegmentName(seg2(1, 900))), "this node has no"},
-		{"no reason", Order{Decision: Accept, Name: wal.SegmentName(damaged), Reason: " \n\x01 "}, "needs a reason"},
-		{"a long reason", Order{Decision: Accept, Name: wal.SegmentName(damaged), Reason: strings.Repeat("x", 1001)}, "1001 bytes"},
-		{"no decision", Order{Name: wal.SegmentName(damaged), Reason: "x"}, "unknown decision"},
-		{"leader on its own timeline", Order{Decision: Apart, Member: "n1", Timeline: 1, Reason: "x"}, "n1 is Patroni's leader"},
-		{"nothing differs", Order{Decision: Apart, Member: "n2", Timeline: 3, Reason: "x"}, "differs from the archive's or lies off the line"},
-		{"no member", Order{Decision: Apart, Timeline: 3, Reason: "x"}, "both must be given"},
-		{"no timeline", Order{Decision: Apart, Member: "n2", Reason: "x"}, "both must be given"},
-		{"a path for a member", Order{Decision: Apart, Member: "../n2", Timeline: 2, Reason: "x"}, "as Patroni names them"},
+		{"same", order(KeepArchive, wal.SegmentName(same)), "the archive has this very content", true},
+		{"same, accept", order(Accept, wal.SegmentName(same)), "the archive has this very content", true},
+		{"whole and not there yet", order(Accept, wal.SegmentName(missing)), "our check finds nothing wrong with it", false},
+		{"whole, nothing to keep", order(KeepArchive, wal.SegmentName(missing)), "the archive has no", false},
+		{"damaged, nothing to keep", order(KeepArchive, wal.SegmentName(damaged)), "that could be kept", false},
+		{"being written", order(Accept, wal.SegmentName(writing)), "PostgreSQL has not finished it", false},
+		{"on a branch", order(Accept, branch), "answered 0 by row 5", true},
+		{"a prefix", order(KeepArchive, wal.SegmentName(prefix)), "answered 0 by row 6a", true},
+		{"below the floor", order(Accept, below), "below the floor", true},
+		{"not here", order(Accept, wal.SegmentName(seg2(1, 900))), "this node has no", false},
+		{"no reason", Order{Decision: Accept, Name: wal.SegmentName(damaged), Reason: " \n\x01 "}, "needs a reason", false},
+		{"a long reason", Order{Decision: Accept, Name: wal.SegmentName(damaged), Reason: strings.Repeat("x", 1001)}, "1001 bytes", false},
+		{"no decision", Order{Name: wal.SegmentName(damaged), Reason: "x"}, "unknown decision", false},
+		{"leader on its own timeline", Order{Decision: Apart, Member: "n1", Timeline: 1, Reason: "x"}, "n1 is Patroni's leader", false},
+		{"nothing differs", Order{Decision: Apart, Member: "n2", Timeline: 3, Reason: "x"}, "differs from the archive's or lies off the line", false},
+		{"no member", Order{Decision: Apart, Timeline: 3, Reason: "x"}, "both must be given", false},
+		{"no timeline", Order{Decision: Apart, Member: "n2", Reason: "x"}, "both must be given", false},
+		{"a path for a member", Order{Decision: Apart, Member: "../n2", Timeline: 2, Reason: "x"}, "as Patroni names them", false},
 	} {
 		calls()
+		n2.alarm("9", tt.o.Name, "it was so once")
 		_, err := n2.Resolve(t.Context(), tt.o)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
@@ -446,6 +448,10 @@ func TestRefusedOrders(t *testing.T) {
 		if n := calls()[mem.OpPut]; n != 0 {
 			t.Errorf("%s: %d puts by a refused order", tt.name, n)
 		}
+		if over := len(n2.Alarms()) == 0; over != tt.over {
+			t.Errorf("%s: nobody has to be asked any more: %v, want %v", tt.name, over, tt.over)
+		}
+		n2.calm(tt.o.Name)
 	}
 	both := Order{Decision: Accept, Name: wal.SegmentName(damaged), Reason: "x"}
 	n2.sees(func(c *Cluster, _ *Server) { c.Unshipped.Add(damaged) })
