@@ -19,25 +19,34 @@ func (a *Archiver) parted(n wal.Name) bool {
 	if n.Kind != wal.KindSegment {
 		return false
 	}
+	first, ok := a.partedAt(n.Segment.Timeline)
+	return ok && first < n.Segment.No
+}
+
+// partedAt gives the number of the first such segment of t.
+func (a *Archiver) partedAt(t wal.Timeline) (first uint64, ok bool) {
+	type part struct {
+		name wal.Name
+		copy copyOf
+	}
+	var parts []part
 	a.mu.Lock()
-	var earlier []copyOf
 	for m, d := range a.differ {
-		if m.Segment.Timeline == n.Segment.Timeline && m.Segment.No < n.Segment.No {
-			earlier = append(earlier, copyOf{m.String(), d.digest})
+		if m.Segment.Timeline == t {
+			parts = append(parts, part{m, copyOf{m.String(), d.digest}})
 		}
 	}
 	a.mu.Unlock()
-	for _, e := range earlier {
-		m, err := wal.ParseName(e.name, n.Segment.Size)
-		if err != nil || a.decisions.of(e).KeepArchive {
+	for _, p := range parts {
+		if ok && p.name.Segment.No > first || a.decisions.of(p.copy).KeepArchive {
 			continue
 		}
-		id, err := a.local.q.Ident(m)
-		if c, _ := a.local.recall(m, id); err == nil && c != nil && c.digest == e.digest {
-			return true
+		id, err := a.local.q.Ident(p.name)
+		if c, _ := a.local.recall(p.name, id); err == nil && c != nil && c.digest == p.copy.digest {
+			first, ok = p.name.Segment.No, true
 		}
 	}
-	return false
+	return first, ok
 }
 
 // difference is a segment of ours that is another one than the archive's.

@@ -36,8 +36,21 @@ func TestSecondPrimary(t *testing.T) {
 		t.Errorf("ship %v: got %v, want errNotOurs", next, err)
 	}
 	n2.wantPush(parting, 1, "6c")
+	c, err := n2.local.check(next)
+	if err == nil {
+		_, err = n2.prove(t.Context(), n2.local, next, c)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := n2.State(); len(got.Held.Spans()) != 1 || !got.Held.Has(next.Segment) || !got.Misses.Has(next.Segment) {
+		t.Errorf("held back: %v of %v, want what follows on %v", got.Held, got.Misses, parting)
+	}
 	if _, err := n2.Resolve(t.Context(), order(KeepArchive, parting)); err != nil {
 		t.Fatal(err)
+	}
+	if got := n2.State(); !got.Held.Empty() {
+		t.Errorf("held back after the decision: %v", got.Held)
 	}
 	n2.wantPush(parting, 0, "6c")
 	if err := n2.Ship(t.Context(), next); err != nil {
@@ -61,7 +74,7 @@ func TestDifferenceSeenByTheShipper(t *testing.T) {
 	}
 	n1.copyFrom(w, ".ready")
 	n1.shipAll(1)
-	n2.BeginTerm(2, Set{})
+	n2.BeginTerm(t.Context(), 2, Set{})
 	full := twin.Full()
 	if err := n2.Ship(t.Context(), wal.SegmentName(full[2])); !errors.Is(err, errDiffers) {
 		t.Errorf("ship what the archive has of another server: %v", err)
@@ -76,7 +89,7 @@ func TestDifferenceSeenByTheShipper(t *testing.T) {
 func TestNothingBehindAnotherServersSegment(t *testing.T) {
 	for name, ship := range map[string]func(n *testNode, second wal.Name) error{
 		"in a term": func(n *testNode, second wal.Name) error {
-			n.BeginTerm(2, Set{})
+			n.BeginTerm(t.Context(), 2, Set{})
 			if err := n.List(n.t.Context()); err != nil {
 				n.t.Fatal(err)
 			}
@@ -130,7 +143,7 @@ func TestStandbyOfTheSecondPrimary(t *testing.T) {
 	full := w.Full()
 	n1, n2 := newTestNode(t, s, "n1", w), newTestNode(t, s, "n2", twin)
 	n1.copyFrom(w, ".ready")
-	n1.BeginTerm(1, Set{})
+	n1.BeginTerm(t.Context(), 1, Set{})
 	for _, g := range full[:3] {
 		if err := n1.Ship(t.Context(), wal.SegmentName(g)); err != nil {
 			t.Fatal(err)
@@ -146,7 +159,7 @@ func TestStandbyOfTheSecondPrimary(t *testing.T) {
 		t.Fatal(err)
 	}
 	n2.sees(func(_ *Cluster, srv *Server) { srv.Receiver.Host = "10.0.0.3" })
-	n2.BeginTerm(2, Set{})
+	n2.BeginTerm(t.Context(), 2, Set{})
 	if err := n2.List(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +180,7 @@ func TestStandbyOfTheSecondPrimary(t *testing.T) {
 	last := wal.SegmentName(w.Full()[6])
 	n3.copyFrom(w, ".ready")
 	n3.sees(func(_ *Cluster, srv *Server) { srv.Receiver.Host, srv.Flush = "10.0.0.2", w.Pos() })
-	n3.BeginTerm(4, Set{})
+	n3.BeginTerm(t.Context(), 4, Set{})
 	if err := errors.Join(n3.List(t.Context()), n3.Ship(t.Context(), last)); err != nil {
 		t.Error(err)
 	}

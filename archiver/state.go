@@ -13,6 +13,7 @@ import (
 type State struct {
 	Has    Set // good complete segments of the line here
 	Misses Set // of those, the ones the archive is not known to have
+	Held   Set // of those, the ones that wait for an administrator: they follow on a segment that differs from the archive's
 	Marks  map[wal.Timeline]uint64
 	Lacks  Set // holder only: what the archive lacks, and we have no good copy of
 	Errand Set
@@ -38,6 +39,7 @@ func (a *Archiver) State() State {
 	below := a.completeBelow()
 	s := State{Marks: map[wal.Timeline]uint64{}, Alarms: a.Alarms(), Failed: map[string]string{}}
 	pending := map[wal.Timeline]uint64{}
+	held := a.heldBack()
 	for _, k := range a.names() {
 		n := k.name
 		if k.kept {
@@ -58,6 +60,9 @@ func (a *Archiver) State() State {
 		}
 		if good {
 			s.Misses.Add(n.Segment)
+			if !k.kept && held(n.Segment) {
+				s.Held.Add(n.Segment)
+			}
 			if s.Oldest == "" {
 				s.Oldest = n.String()
 			}
@@ -85,6 +90,23 @@ func (a *Archiver) State() State {
 		s.Failed[n.String()] = f.why
 	}
 	return s
+}
+
+// heldBack is parted for one look at everything.
+func (a *Archiver) heldBack() func(wal.Segment) bool {
+	type part struct {
+		first uint64
+		ok    bool
+	}
+	known := map[wal.Timeline]part{}
+	return func(s wal.Segment) bool {
+		p, asked := known[s.Timeline]
+		if !asked {
+			p.first, p.ok = a.partedAt(s.Timeline)
+			known[s.Timeline] = p
+		}
+		return p.ok && p.first < s.No
+	}
 }
 
 // frontier follows the line from the highest floor that was listed to the first hole. Only what

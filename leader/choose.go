@@ -136,7 +136,7 @@ func (v View) errand(able []string, pick string) (Choice, bool) {
 	if !ok || rec.Holder == nil {
 		return Choice{}, false
 	}
-	left := rec.Holder.Errand.Intersect(rec.Has)
+	left := rec.Holder.Errand.Intersect(rec.Has.Subtract(rec.Tried))
 	if !left.Empty() && slices.Contains(able, holder) {
 		return Choice{Member: holder, Rule: RuleErrand, Errand: left,
 			Why: fmt.Sprintf("it still has to ship %s of its errand", segments(left))}, true

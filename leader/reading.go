@@ -141,9 +141,8 @@ func (m *Machine) stepErrand(now time.Time) {
 func (m *Machine) compose(now time.Time) Record {
 	r := m.mine
 	r.Version, r.Member, r.Policy, r.MaxLag = RecordVersion, m.o.Self, m.o.Policy, m.o.MaxLag
-	r.Tried = nil
 	if now.Before(m.triedTill) {
-		r.Tried = m.tried
+		r.Tried = r.Tried.Union(m.tried)
 	}
 	if m.part != nil {
 		part := *m.part

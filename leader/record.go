@@ -36,7 +36,7 @@ const (
 )
 
 // Record is what one sidecar tells the others, as JSON in the DCS. Its owner fills it and
-// hands it to Elector.Announce, which sets the fields of the first block and Tried.
+// hands it to Elector.Announce, which sets the fields of the first block and adds to Tried.
 //
 // Every field is one that another node's decision, or an administrator's question, needs,
 // and none of them moves while the cluster idles: the flush position, which does, is not
@@ -62,7 +62,7 @@ type Record struct {
 	Has    Ranges `json:"has,omitempty"`    // complete good segments in its pg_wal or keep_dir
 	Misses Ranges `json:"misses,omitempty"` // of those, what the archive lacks ("missing" in DESIGN section 3)
 	Store  bool   `json:"store"`            // its store answers: the last put succeeded or still moves bytes
-	Tried  Ranges `json:"tried,omitempty"`  // what it took the baton for under rule 2 a short while ago
+	Tried  Ranges `json:"tried,omitempty"`  // of Has, what rule 2 does not count: it took the baton for that in vain a short while ago, or may not ship it before an administrator decides
 
 	// Free is what is left on the disk of pg_wal, in bytes, for administrators: rounded down, and only while the store does
 	// not answer or it is little; 0 otherwise.

@@ -201,6 +201,8 @@ func (s *script) record(n *simNode, settings []string) error {
 			r.Has = set
 		case "misses":
 			r.Misses = set
+		case "tried":
+			r.Tried = set
 		case "lacks":
 			r.Holder.Lacks = set
 		case "errand":
