@@ -114,8 +114,10 @@ func (k *checker) sends(n *node, object string) {
 	}
 	name, _ := wal.ParseName(object[strings.LastIndex(object, "/")+1:], segmentSize)
 	t := name.Segment.Timeline
-	// A timeline is open with its history, too: who put that as the leader goes on by itself while its DCS is silent.
-	began := k.c.truth.objects[key(wal.HistoryName(t))].from == n.name
+	// A timeline is open with its history, too: who put that as the leader, or found its own there, goes on by itself while its DCS is silent.
+	history := k.c.truth.objects[key(wal.HistoryName(t))]
+	ours, err := k.c.content(n.pg.path(wal.HistoryName(t).String()))
+	began := history.from == n.name || err == nil && n.pg.stream != nil && n.pg.stream.owner == n.name && ours.digest == history.digest
 	if k.c.truth.opened[t] == nil && !began && k.c.now.Sub(n.spoke) > 10*time.Second {
 		k.fail("P4", "%s opens timeline %d, and is not the leader's", n.name, t)
 	}
