@@ -68,7 +68,8 @@ type Archiver struct {
 	differ   map[wal.Name]difference // whole segments of ours that are others than the archive's (row 6c)
 	alarms   map[string]Alarm
 	put      putState
-	term     uint64 // 0 outside a term
+	term     uint64          // 0 outside a term
+	over     <-chan struct{} // closed once it has ended; its uploads may still run
 	errand   Set
 	lacks    Set
 	timeline wal.Timeline // of our server, to notice when it changes

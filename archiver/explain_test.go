@@ -68,7 +68,7 @@ func TestExplainInAnOutage(t *testing.T) {
 	n1.shipAll(1)
 	w.Fill(1)
 	n1.copyFrom(w, ".ready")
-	n1.BeginTerm(2, Set{})
+	n1.BeginTerm(t.Context(), 2, Set{})
 	n1.sees(func(c *Cluster, _ *Server) { c.Holder = "n1" })
 	n1.calls.fail(true)
 	if err := n1.Rescan(); err != nil {

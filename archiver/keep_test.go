@@ -79,7 +79,7 @@ func TestKeptFilesNeedAWitness(t *testing.T) {
 			t.Fatal(err)
 		}
 		n2.ReleaseKept(t.Context())
-		n2.BeginTerm(2, Set{})
+		n2.BeginTerm(t.Context(), 2, Set{})
 		if err := n2.List(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -177,7 +177,7 @@ func TestOlderThanTheListing(t *testing.T) {
 		t.Fatal(err)
 	}
 	n2.ReleaseKept(t.Context())
-	n2.BeginTerm(2, Set{})
+	n2.BeginTerm(t.Context(), 2, Set{})
 	if err := n2.Ship(t.Context(), last); err != nil {
 		t.Errorf("ship %v: %v", last, err)
 	}
@@ -305,7 +305,7 @@ func TestKeptOfAnUnopenedTimeline(t *testing.T) {
 		if err := n1.List(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		n1.BeginTerm(2, Set{})
+		n1.BeginTerm(t.Context(), 2, Set{})
 		if err := n1.Ship(t.Context(), name); err != nil {
 			t.Fatal(err)
 		}

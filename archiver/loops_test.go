@@ -203,7 +203,7 @@ func TestGraceIsNotMissed(t *testing.T) {
 		done := background(t, func() error {
 			return n.shipUntil(ctx, func() []wal.Name { return []wal.Name{wal.SegmentName(w.Full()[0])} })
 		})
-		n.BeginTerm(1, Set{})
+		n.BeginTerm(t.Context(), 1, Set{})
 		time.Sleep(5 * time.Second)
 		if _, running := s.take(); running != 1 {
 			t.Fatalf("uploads under way: got %d, want 1", running)
@@ -551,7 +551,7 @@ func TestBacklogIsCheap(t *testing.T) {
 		}
 	}
 	n.sees(func(_ *Cluster, s *Server) { s.Flush = last.End() })
-	n.BeginTerm(1, Set{})
+	n.BeginTerm(t.Context(), 1, Set{})
 	n.calls.take()
 	before := heap()
 	if err := n.Rescan(); err != nil {

@@ -81,7 +81,7 @@ func alone(t *testing.T, segments int) (*waltest.Writer, *testNode) {
 	w.Fill(segments)
 	n := newTestNode(t, mem.New("x"), "n1", w)
 	n.copyFrom(w, ".ready")
-	n.BeginTerm(1, Set{})
+	n.BeginTerm(t.Context(), 1, Set{})
 	return w, n
 }
 

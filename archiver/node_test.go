@@ -159,7 +159,7 @@ func TestLocalTroubleIsNotTheStores(t *testing.T) {
 	w.Fill(2)
 	n1 := newTestNode(t, mem.New("x"), "n1", w)
 	n1.copyFrom(w, ".ready")
-	n1.BeginTerm(1, Set{})
+	n1.BeginTerm(t.Context(), 1, Set{})
 	if err := errors.Join(n1.Rescan(), os.RemoveAll(n1.dir)); err != nil {
 		t.Fatal(err)
 	}
@@ -385,7 +385,7 @@ func TestHolderAsksForWhatItLacks(t *testing.T) {
 		t.Fatalf("the holder lacks %d segments, want %d", got, want)
 	}
 	n1.EndTerm()
-	n2.BeginTerm(2, lacks)
+	n2.BeginTerm(t.Context(), 2, lacks)
 	if err := n2.List(t.Context()); err != nil {
 		t.Fatal(err)
 	}

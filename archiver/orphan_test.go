@@ -111,7 +111,7 @@ func TestOrphansOpenTheTimelineBetween(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		n.BeginTerm(2, Set{})
+		n.BeginTerm(t.Context(), 2, Set{})
 		if err := n.AdoptOrphans(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +151,7 @@ func TestOrphanBesideADamagedObject(t *testing.T) {
 		if err := other.orphan(t.Context(), other.local, wal.SegmentName(full[1])); err != nil {
 			t.Fatal(err)
 		}
-		n.BeginTerm(2, Set{})
+		n.BeginTerm(t.Context(), 2, Set{})
 		if err := n.AdoptOrphans(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -220,7 +220,7 @@ func TestOrphanGetsANeighbour(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.shipAll(1)
-	n.BeginTerm(2, Set{})
+	n.BeginTerm(t.Context(), 2, Set{})
 	if err := n.AdoptOrphans(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +276,7 @@ func TestOrphansOfAnIdleTwin(t *testing.T) {
 	n1.sees(func(c *Cluster, s *Server) { c.Line, s.Timeline = line.History(), 2 })
 	n1.copyFrom(line, ".ready")
 	n1.shipAll(2)
-	n1.BeginTerm(3, Set{})
+	n1.BeginTerm(t.Context(), 3, Set{})
 	if err := n1.AdoptOrphans(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -330,7 +330,7 @@ func TestOrphansOfAnotherIncarnation(t *testing.T) {
 	n2 := newTestNode(t, s, "n2", line) // has none of it: a clone, say
 	n2.write("00000002.history", line.History().Bytes(), ".done")
 	for _, n := range []*testNode{n1, n2} {
-		n.BeginTerm(4, Set{})
+		n.BeginTerm(t.Context(), 4, Set{})
 		if err := n.List(t.Context()); err != nil {
 			t.Fatal(err)
 		}

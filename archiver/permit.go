@@ -191,7 +191,7 @@ func (a *Archiver) request(n wal.Name, c Cluster) request {
 	open, vouched, parted := a.cover.open(n), a.cover.isVouched(n, kept) || kept && a.acceptedKept(n), !kept && a.parted(n)
 	c.Line = a.line(c)
 	a.mu.Lock()
-	r := request{name: n, cluster: c, server: srv, own: a.own(srv), baton: a.term != 0, kept: kept, open: open, vouched: vouched, parted: parted}
+	r := request{name: n, cluster: c, server: srv, own: a.own(srv), baton: a.hasBaton(), kept: kept, open: open, vouched: vouched, parted: parted}
 	a.mu.Unlock()
 	if n.Kind == wal.KindSegment && r.strays(n.Segment.Timeline) {
 		_, r.joined = a.heldBefore(n)

@@ -39,7 +39,7 @@ func TestHistoryIsNotTheTimeline(t *testing.T) {
 	n2.write("00000002.history", ours.History().Bytes(), ".ready")
 	n2.copyFrom(ours, ".ready")
 	first := wal.SegmentName(onTimeline(ours, 2)[0])
-	n2.BeginTerm(1, Set{})
+	n2.BeginTerm(t.Context(), 1, Set{})
 	if err := n2.List(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -80,5 +80,42 @@ func TestDCSAnswersMeanwhile(t *testing.T) {
 	name := wal.SegmentName(w.Full()[2])
 	if err := n2.Ship(t.Context(), name); !errors.Is(err, errNotOurs) {
 		t.Errorf("ship %v without the baton, and the DCS answers: got %v, want errNotOurs", name, err)
+	}
+}
+
+// TestTermOverMeanwhile: the term ends while the segment before is held against the archive's, or while the archive says which of two that do not fit is damaged.
+// Uploads that run get the grace; nothing new is put in it.
+func TestTermOverMeanwhile(t *testing.T) {
+	w := newWriter()
+	w.Fill(3)
+	full := w.Full()
+	for i := range 2 {
+		n1, n2 := newTestNode(t, mem.New("x"), "n1", w), (*testNode)(nil)
+		n2 = newTestNode(t, n1.Archive().store, "n2", w)
+		n2.put(wal.SegmentName(full[0]), w.Segment(full[0]))
+		n1.copyFrom(w, ".ready")
+		term, over := context.WithCancel(t.Context())
+		n1.BeginTerm(term, 1, Set{})
+		if err := n1.List(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		n1.calls.spoil(func(c mem.Call) mem.Fault {
+			if i == 0 || c.Op == mem.OpPut {
+				over()
+			}
+			return mem.Fault{}
+		})
+		err := n1.Ship(t.Context(), wal.SegmentName(full[1]))
+		over()
+		if later := n1.Ship(t.Context(), wal.SegmentName(full[2])); !errors.Is(later, errNotOurs) {
+			t.Errorf("ship in the grace: got %v, want errNotOurs", later)
+		}
+		if (err == nil) != (i == 1) {
+			t.Errorf("the term ends with request %d: ship %v: %v", i, full[1], err)
+		}
+		if got := len(stored(t, n1.Archive())); got != 1+i {
+			t.Errorf("the archive has %d segments, want %d", got, 1+i)
+		}
+		n1.EndTerm()
 	}
 }

@@ -167,7 +167,7 @@ func TestHistoryOfWhoLedForAMoment(t *testing.T) {
 	n2.sees(func(c *Cluster, s *Server) {
 		c.Leader, s.State, s.SQL, s.Receiver = "n1", ServerStopped, false, Receiver{}
 	})
-	n2.BeginTerm(2, Set{})
+	n2.BeginTerm(t.Context(), 2, Set{})
 	if err := n2.List(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func (n *testNode) list() {
 	if err := n.Rescan(); err != nil {
 		n.t.Fatal(err)
 	}
-	n.BeginTerm(1, Set{})
+	n.BeginTerm(n.t.Context(), 1, Set{})
 	if err := n.List(n.t.Context()); err != nil {
 		n.t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ var errDiffers = errors.New("the archive has other content under this name")
 // Lead ships inside a term, until ctx ends; all uploads have ended when it returns. The errand are
 // the segments this node took the baton for.
 func (a *Archiver) Lead(ctx context.Context, term uint64, errand Set) error {
-	a.BeginTerm(term, errand)
+	a.BeginTerm(ctx, term, errand)
 	defer a.EndTerm()
 	// What others shipped in their terms is not shipped again. A store that does not answer makes
 	// this term useless; the elector hears so from the record, and gives the baton away.
@@ -67,19 +67,29 @@ func (a *Archiver) Lead(ctx context.Context, term uint64, errand Set) error {
 	})
 }
 
-// BeginTerm says that this node has the baton from now on. It is a step of Lead.
-func (a *Archiver) BeginTerm(term uint64, errand Set) {
+// BeginTerm says that this node has the baton from now on, until ctx ends. It is a step of Lead.
+func (a *Archiver) BeginTerm(ctx context.Context, term uint64, errand Set) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.term, a.errand = term, errand.Clone()
+	a.term, a.errand, a.over = term, errand.Clone(), ctx.Done()
 }
 
-// EndTerm says that it has it no longer. It is a step of Lead.
+// EndTerm says that its last upload has ended, too. It is a step of Lead.
 func (a *Archiver) EndTerm() {
 	a.mu.Lock()
-	a.term, a.errand, a.lacks = 0, Set{}, Set{}
+	a.term, a.errand, a.lacks, a.over = 0, Set{}, Set{}, nil
 	a.mu.Unlock()
 	a.bell.ring()
+}
+
+// hasBaton says whether the term goes on, for a caller that holds mu: in the grace of its uploads nothing new is put.
+func (a *Archiver) hasBaton() bool {
+	select {
+	case <-a.over:
+		return false
+	default:
+		return a.term != 0
+	}
 }
 
 // shipUntil hands the files that next gives to the workers, until ctx ends. Uploads that run then
@@ -240,6 +250,10 @@ func (a *Archiver) putFile(ctx context.Context, l *local, n wal.Name) error {
 		return fmt.Errorf("seal %v: %w", n, err)
 	}
 	defer sealed.Close()
+	// What proves it may have taken a while. That nobody has opened the timeline was read just before.
+	if p := mayPut(a.request(n, a.scope.Last())); !p.ok {
+		return fmt.Errorf("%w: %s", errNotOurs, p.why)
+	}
 	start := a.o.Now()
 	err = a.archive.Put(ctx, a.archive.Key(n), sealed)
 	a.m.put(n.Kind, err, a.o.Now().Sub(start), sealed.Size())

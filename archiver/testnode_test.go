@@ -190,7 +190,7 @@ func (n *testNode) status(name string) string {
 // shipAll is a term: listing and one pass over all that can be shipped.
 func (n *testNode) shipAll(term uint64) {
 	n.t.Helper()
-	n.BeginTerm(term, Set{})
+	n.BeginTerm(n.t.Context(), term, Set{})
 	if err := n.List(n.t.Context()); err != nil {
 		n.t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func testCascadingHolder(t *testing.T) {
 	n2.sees(func(_ *Cluster, s *Server) { s.Receiver.Host = "10.0.0.3" })
 	n2.write("00000002.history", line.History().Bytes(), ".ready")
 	n2.copyFrom(line, ".ready")
-	n2.BeginTerm(2, Set{})
+	n2.BeginTerm(t.Context(), 2, Set{})
 	if err := n2.List(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func (tc firstDamaged) run(t *testing.T) {
 		t.Fatal(err)
 	}
 	n2.ReleaseKept(t.Context())
-	n2.BeginTerm(2, errand)
+	n2.BeginTerm(t.Context(), 2, errand)
 	if err := n2.List(t.Context()); err != nil {
 		t.Fatal(err)
 	}

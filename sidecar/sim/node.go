@@ -293,7 +293,8 @@ func (n *node) shipUntil(p *proc, s *site, b, under *bound, next func() []wal.Na
 		}
 		n.rest(p, b.ctx, woken, 5*time.Millisecond)
 	}
-	n.in(leader.UploadGrace, func() { uploads.end(context.Canceled) })
+	// A history is shipped in between, so the term may have ended a while ago.
+	n.in(max(0, leader.UploadGrace-n.now.Sub(n.inTerm)), func() { uploads.end(context.Canceled) })
 	for running > 0 {
 		p.sleep(10 * time.Millisecond)
 	}
@@ -368,7 +369,7 @@ func (n *node) lead(p *proc, b *bound, t leader.Term) {
 
 func (n *node) leadSite(p *proc, s *site, b *bound, t leader.Term) {
 	a := s.a
-	a.BeginTerm(t.Epoch, wiring.SetOf(t.Choice.Errand))
+	a.BeginTerm(b.ctx, t.Epoch, wiring.SetOf(t.Choice.Errand))
 	defer a.EndTerm()
 	for b.ctx.Err() == nil && s.b.ctx.Err() == nil {
 		err := a.Rescan()
