@@ -1,6 +1,7 @@
 package wiring
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -26,6 +27,19 @@ func TestRecordReceiver(t *testing.T) {
 		if got := Record(leader.Record{}, c.srv, wal.History{}, nil).Receiver; got != c.want {
 			t.Errorf("%+v: receiver %q, want %q", c.srv, got, c.want)
 		}
+	}
+}
+
+// TestRecordHeld: what waits for an administrator is in the record, and is not offered as an errand.
+func TestRecordHeld(t *testing.T) {
+	var st archiver.State
+	s := wal.Segment{Timeline: 1, Size: 1 << 20, No: 7}
+	st.Has.Add(s)
+	st.Misses.Add(s)
+	st.Held.Add(s)
+	r := Record(leader.Record{}, archiver.Server{}, wal.History{}, &st)
+	if want := leader.RangesOf(leader.Range{Timeline: 1, First: 7, Last: 7}); !slices.Equal(r.Has, want) || !slices.Equal(r.Misses, want) || !slices.Equal(r.Tried, want) {
+		t.Errorf("has %v misses %v tried %v, want all %v", r.Has, r.Misses, r.Tried, want)
 	}
 }
 
