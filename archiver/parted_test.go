@@ -159,7 +159,10 @@ func TestStandbyOfTheSecondPrimary(t *testing.T) {
 		t.Fatal(err)
 	}
 	n2.sees(func(_ *Cluster, srv *Server) { srv.Receiver.Host = "10.0.0.3" })
-	n2.BeginTerm(t.Context(), 2, Set{})
+	var errand Set
+	errand.Add(full[3])
+	errand.Add(full[4])
+	n2.BeginTerm(t.Context(), 2, errand)
 	if err := n2.List(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -169,6 +172,9 @@ func TestStandbyOfTheSecondPrimary(t *testing.T) {
 				t.Errorf("ship %v of the second primary: %v, want it refused", g, err)
 			}
 		}
+	}
+	if got := n2.State().Refused; !got.equal(errand) {
+		t.Errorf("refused %v of the errand, want %v", got, errand)
 	}
 	n2.EndTerm()
 	n1.shipAll(3)

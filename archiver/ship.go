@@ -28,6 +28,9 @@ var errNotWhole = fmt.Errorf("%w for shipping yet", errBadCopy)
 // errNotOurs means that this node may not put the file now.
 var errNotOurs = errors.New("not ours to put now")
 
+// errNoWitness is errNotOurs where another segment would have to tell whose the file is, or the leader to open its timeline.
+var errNoWitness = fmt.Errorf("%w", errNotOurs)
+
 // errDiffers means that the archive has other content under this name.
 var errDiffers = errors.New("the archive has other content under this name")
 
@@ -194,7 +197,11 @@ func (a *Archiver) Ship(ctx context.Context, n wal.Name) error {
 		p = a.permit(ctx, n)
 	}
 	if !p.ok {
-		err := fmt.Errorf("%w: %s", errNotOurs, p.why)
+		err := errNotOurs
+		if p.vouch || p.opens {
+			err = errNoWitness
+		}
+		err = fmt.Errorf("%w: %s", err, p.why)
 		a.fail(n, err)
 		return err
 	}

@@ -17,7 +17,9 @@ type State struct {
 	Marks  map[wal.Timeline]uint64
 	Lacks  Set // holder only: what the archive lacks, and we have no good copy of
 	Errand Set
-	Term   uint64
+	// Refused, of the errand, is what was tried and may not be shipped: nothing tells that it is of the archive's timeline, or that is not open.
+	Refused Set
+	Term    uint64
 
 	StoreAnswers bool
 	StoreWhy     string
@@ -88,6 +90,9 @@ func (a *Archiver) State() State {
 	s.StoreAnswers, s.StoreWhy, s.LastTaken = !a.put.failing, a.put.why, a.put.taken
 	for n, f := range a.failed {
 		s.Failed[n.String()] = f.why
+		if errors.Is(f.err, errNoWitness) && s.Errand.Has(n.Segment) {
+			s.Refused.Add(n.Segment)
+		}
 	}
 	return s
 }

@@ -135,11 +135,12 @@ type announcing struct {
 }
 
 const (
-	writeEvery  = time.Second     // a record is written at most this often
-	retryErrand = time.Minute     // for this long what was tried in an errand is not offered again; twice as long for each one given up
-	retriesVain = 5               // but no more than this often: half an hour
-	errandStall = 5 * time.Minute // an errand that does not shrink for this long is given up
-	passedHold  = time.Minute     // for this long a node that left the baton free is passed over
+	writeEvery    = time.Second      // a record is written at most this often
+	retryErrand   = time.Minute      // for this long what was tried in an errand is not offered again; twice as long for each one given up
+	retriesVain   = 5                // but no more than this often: half an hour
+	errandStall   = 5 * time.Minute  // an errand that does not shrink for this long is given up
+	errandRefused = 30 * time.Second // and when we may ship nothing of it, for this long: the leader may open its timeline in a moment
+	passedHold    = time.Minute      // for this long a node that left the baton free is passed over
 
 	// stopGrace is for each request once the sidecar stops: those under way, then the release, then the end of the record.
 	// Three of them are the time that a stop takes when the DCS does not answer.
@@ -342,7 +343,7 @@ func (m *Machine) until(now time.Time) time.Time {
 		sooner(m.Deadline())
 		sooner(m.nextRenewal)
 		sooner(m.began.Add(passedHold))
-		sooner(m.shrankAt.Add(errandStall))
+		sooner(m.giveUpAt())
 	}
 	if m.lease.Held() && !m.leading {
 		sooner(m.endedAt.Add(2 * writeEvery))

@@ -132,9 +132,17 @@ func (m *Machine) stepErrand(now time.Time) {
 	if n := m.compose(now).Holder.Errand.Count(); n < m.left {
 		m.left, m.shrankAt = n, now
 	}
-	if !now.Before(m.shrankAt.Add(errandStall)) {
+	if !now.Before(m.giveUpAt()) {
 		m.gaveUp, m.stale = true, true
 	}
+}
+
+// giveUpAt is when an errand that makes no more progress is given up: soon when its holder has tried all that is left of it, and may not ship it.
+func (m *Machine) giveUpAt() time.Time {
+	if m.part != nil && m.part.Errand.Subtract(m.mine.Refused).Empty() {
+		return m.shrankAt.Add(errandRefused)
+	}
+	return m.shrankAt.Add(errandStall)
 }
 
 // compose gives our record as it is to stand in the DCS.

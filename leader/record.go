@@ -64,6 +64,10 @@ type Record struct {
 	Store  bool   `json:"store"`            // its store answers: the last put succeeded or still moves bytes
 	Tried  Ranges `json:"tried,omitempty"`  // of Has, what rule 2 does not count: it took the baton for that in vain a short while ago, or may not ship it before an administrator decides
 
+	// Refused is what we took the baton for and then may not ship after all, as far as was tried: what lacks a witness, or lies on a timeline
+	// that somebody else opens. It is not in the DCS.
+	Refused Ranges `json:"-"`
+
 	// Free is what is left on the disk of pg_wal, in bytes, for administrators: rounded down, and only while the store does
 	// not answer or it is little; 0 otherwise.
 	Free uint64 `json:"free,omitempty"`

@@ -203,6 +203,8 @@ func (s *script) record(n *simNode, settings []string) error {
 			r.Misses = set
 		case "tried":
 			r.Tried = set
+		case "refused":
+			r.Refused = set
 		case "lacks":
 			r.Holder.Lacks = set
 		case "errand":

@@ -104,6 +104,9 @@ func (k *checker) term(n *node, epoch uint64) {
 	}
 }
 
+// vain takes back what term counted of an errand that is given up, and of the term after it: they come later and later.
+func (k *checker) vain() { k.restless -= 2 }
+
 // raced is how long a leader that looked whether a timeline is open may not know that it has been: the answer can be stale.
 const raced = time.Minute
 
@@ -244,13 +247,14 @@ func (k *checker) stuck() []string {
 		return nil // the others wait for the node that a person is asked about
 	}
 	var out []string
+	has := k.survey()
 	for _, name := range k.c.names {
 		s, n := k.c.srv[name], k.c.nodes[name]
 		if s.arch == nil || s.arch.over || n.site == nil || !k.mayShip(name) {
 			continue
 		}
 		ready := s.readyFiles()
-		if len(ready) == 0 {
+		if len(ready) == 0 || k.untoldFile(has, s, ready[0]) {
 			continue
 		}
 		out = append(out, fmt.Sprintf("%s waits for %v, and %d more; alarms %v", name, ready[0], len(ready)-1, n.site.a.Alarms()))
@@ -395,6 +399,15 @@ func (k *checker) untold(now map[ownedKey]map[string]bool, o ownedKey) bool {
 		}
 	}
 	return true
+}
+
+// untoldFile is untold for a file in the pg_wal of s.
+func (k *checker) untoldFile(now map[ownedKey]map[string]bool, s *server, n wal.Name) bool {
+	if n.Kind != wal.KindSegment || s.stream == nil {
+		return false
+	}
+	own := s.stream.owns(n.Segment)
+	return own != nil && k.untold(now, ownedKey{own, n.Segment})
 }
 
 // aside says whether a node has the segment in its keep_dir.

@@ -89,6 +89,9 @@ func (n *node) do(a leader.Action) {
 	case leader.OpEnd:
 		n.say(n.name, "term %d ends: %v", n.epoch, a.Cause)
 		n.ended(a.Cause)
+		if errors.Is(a.Cause, leader.ErrErrandVain) {
+			n.check.vain()
+		}
 		n.fellBehind(a.Cause)
 		n.term.end(a.Cause)
 	case leader.OpWatch:

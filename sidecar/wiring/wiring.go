@@ -115,6 +115,7 @@ func Record(base leader.Record, srv archiver.Server, own wal.History, st *archiv
 	if st.Term == 0 {
 		return r
 	}
+	r.Refused = RangesOf(st.Refused)
 	r.Holder = &leader.Holder{Term: st.Term, Lacks: RangesOf(st.Lacks), Errand: RangesOf(st.Errand)}
 	for t, next := range st.Marks {
 		r.Holder.Mark = append(r.Holder.Mark, leader.Mark{Timeline: uint32(t), Next: next})
