@@ -211,9 +211,10 @@ func (s *suite) build(ctx context.Context, match *regexp.Regexp) (drills []drill
 // program is the path of a built test program.
 func (s *suite) program(pkg string) string { return filepath.Join(s.dir, filepath.Base(pkg)+".test") }
 
-// contained begins a command whose processes end with it, because they have a process namespace of their own. The shell
+// contained begins a command whose processes end with it, because they have a process namespace of their own; the shared
+// memory a killed PostgreSQL leaves (the kernel has 4,096 segments) ends with it, too. The shell
 // stays as process 1 in there: it waits for orphans, which PostgreSQL leaves behind when it is killed.
-var contained = []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc"}
+var contained = []string{"unshare", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"}
 
 // drill runs one drill in a network namespace, too.
 func (s *suite) drill(ctx context.Context, d drill) {
@@ -222,7 +223,7 @@ func (s *suite) drill(ctx context.Context, d drill) {
 		pkg += " on " + d.dcs
 	}
 	args := append([]string{"tool", "test2json", "-t", "-p", pkg}, contained...)
-	args = append(args, "--net", "sh", "-c", `ip link set lo up && "$@"; exit $?`, "lane",
+	args = append(args, "--net", "sh", "-c", `mount -t tmpfs shm /dev/shm && ip link set lo up && "$@"; exit $?`, "lane",
 		s.program(d.program), "-test.v=test2json", "-test.timeout=2h", "-test.run", "^"+d.test+"$")
 	args = append(args, d.args...)
 	cmd := command(ctx, "go", args...)
