@@ -24,8 +24,11 @@ type Cluster struct {
 	// LeaderLive: the leader's sidecar holds its record, so Line is from the leader's own server.
 	LeaderLive bool
 
-	// Line is the history of the timeline that the leader is on. Timeline 0: never known.
+	// Line is the history of the timeline that the leader is on, as it was last known. Timeline 0: never known.
 	Line wal.History
+	// LeaderTimeline is the highest timeline that this very reading tells of the leader, 0 when it tells none. Who fetches a
+	// history reads the same (Leader.Timeline).
+	LeaderTimeline wal.Timeline
 
 	// Holder is the member that has the baton, "" when it is free.
 	Holder string

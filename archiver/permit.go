@@ -112,8 +112,9 @@ func mayPut(r request) permit {
 // mayOpen decides about the first object of a timeline: two nodes can promote to the same number,
 // and the dead one must not win.
 //
-// The line comes to a timeline before the archive has anything of it: who is promoted and finds its number in the
-// archive asks the leader's record, and one that says less would hide the number, which would be used twice.
+// The DCS says that the leader is on a timeline before the archive has anything of it: who is promoted and finds its number in the
+// archive asks the DCS, and a leader that is told to be on a lower one would hide the number, which would be used twice. The line will
+// not do: a sidecar remembers what its own server said, and the DCS may have less.
 func mayOpen(r request, t wal.Timeline) permit {
 	p := permit{opens: true}
 	switch {
@@ -121,8 +122,8 @@ func mayOpen(r request, t wal.Timeline) permit {
 		p.why = "the DCS does not answer, and no timeline is opened without it"
 	case !r.speaksFor(t):
 		p.why = "its timeline is opened by Patroni's leader"
-	case r.cluster.Line.Timeline != 0 && r.cluster.Line.Timeline < t:
-		p.why = "the leader's record does not say yet that it is on this timeline"
+	case !r.cluster.NoDCS && r.cluster.LeaderTimeline < t:
+		p.why = "the DCS does not say yet that the leader is on this timeline"
 	case !r.cluster.NoDCS && !r.cluster.IsLeader() && !r.baton:
 		p.why = "its timeline is opened by Patroni's leader or the baton's holder"
 	default:

@@ -14,8 +14,8 @@ func TestMayPut(t *testing.T) {
 	streamsLeader := Server{State: ServerStandby, Receiver: Receiver{Streaming: true, Timeline: 2, Host: "10.0.0.1", Port: 5432}}
 	streamsOther := Server{State: ServerStandby, Receiver: Receiver{Streaming: true, Timeline: 2, Host: "10.0.0.9", Port: 5432}}
 	primary := Server{State: ServerPrimary}
-	leads := Cluster{Answered: true, Self: "a", Leader: "a", LeaderHost: "10.0.0.1", LeaderPort: 5432, Line: line2}
-	follows := Cluster{Answered: true, Self: "b", Leader: "a", LeaderHost: "10.0.0.1", LeaderPort: 5432, Line: line2}
+	leads := Cluster{Answered: true, Self: "a", Leader: "a", LeaderHost: "10.0.0.1", LeaderPort: 5432, Line: line2, LeaderTimeline: 2}
+	follows := Cluster{Answered: true, Self: "b", Leader: "a", LeaderHost: "10.0.0.1", LeaderPort: 5432, Line: line2, LeaderTimeline: 2}
 	silent := follows
 	silent.Answered = false
 	silentLeader := leads
@@ -80,8 +80,10 @@ func TestMayPut(t *testing.T) {
 		{"the leader's own history is put by the leader", request{name: wal.HistoryName(2), cluster: leads, server: primary, own: line2}, true, true, false},
 		{"and not by a follower", request{name: wal.HistoryName(2), cluster: follows, server: streamsLeader, own: line2}, false, true, false},
 		{"a history above the leader's timeline waits", request{name: wal.HistoryName(3), cluster: follows, server: primary, own: wal.History{Timeline: 3, Forks: line2.Forks}}, false, true, false},
-		{"the leader's own history waits for its record", request{name: wal.HistoryName(2), cluster: Cluster{Answered: true, Self: "a", Leader: "a", Line: onOne}, server: primary, own: line2}, false, true, false},
-		{"and not for a line that nobody can tell", request{name: wal.HistoryName(2), cluster: Cluster{Answered: true, Self: "a", Leader: "a"}, server: primary, own: line2}, true, true, false},
+		{"the leader's own history waits for its record", request{name: wal.HistoryName(2), cluster: Cluster{Answered: true, Self: "a", Leader: "a", Line: onOne, LeaderTimeline: 1}, server: primary, own: line2}, false, true, false},
+		{"also while its sidecar remembers more than the DCS says", request{name: wal.HistoryName(2), cluster: Cluster{Answered: true, Self: "a", Leader: "a", Line: line2, LeaderTimeline: 1}, server: primary, own: line2}, false, true, false},
+		{"or the DCS says nothing of it", request{name: wal.HistoryName(2), cluster: Cluster{Answered: true, Self: "a", Leader: "a", Line: line2}, server: primary, own: line2}, false, true, false},
+		{"and not for ancestors that nobody can tell", request{name: wal.HistoryName(2), cluster: Cluster{Answered: true, Self: "a", Leader: "a", LeaderTimeline: 2}, server: primary, own: line2}, true, true, false},
 		{"a label needs no leave", request{name: wal.Name{Kind: wal.KindBackup, Segment: seg(1, 5)}, cluster: silent}, true, false, false},
 	} {
 		got := mayPut(tt.r)

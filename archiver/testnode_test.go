@@ -86,7 +86,7 @@ func newTestNode(t *testing.T, s store.Store, self string, w *waltest.Writer) *t
 		t.Fatal(err)
 	}
 	line := w.History()
-	n.cluster = Cluster{Answered: true, Self: self, Leader: "n1", LeaderHost: "10.0.0.1", LeaderPort: 5432, LeaderLive: true, Line: line, Marks: map[wal.Timeline]uint64{}}
+	n.cluster = Cluster{Answered: true, Self: self, Leader: "n1", LeaderHost: "10.0.0.1", LeaderPort: 5432, LeaderLive: true, Line: line, LeaderTimeline: line.Timeline, Marks: map[wal.Timeline]uint64{}}
 	n.srv = Server{State: ServerStandby, SQL: true, SystemID: testSystem, SegmentSize: 1 << 20, Timeline: line.Timeline, Flush: w.Pos(), ArchiveMode: "always",
 		Receiver: Receiver{Streaming: true, Timeline: line.Timeline, Host: "10.0.0.1", Port: 5432}}
 	if self == "n1" {
@@ -145,6 +145,7 @@ func (n *testNode) Read(context.Context) (Cluster, error) {
 func (n *testNode) sees(f func(*Cluster, *Server)) {
 	n.mu.Lock()
 	f(&n.cluster, &n.srv)
+	n.cluster.LeaderTimeline = n.cluster.Line.Timeline
 	n.mu.Unlock()
 	n.Wake()
 }

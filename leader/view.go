@@ -121,6 +121,22 @@ func (v View) Line() (ancestors []Fork, timeline uint32, ok bool) {
 	return ancestors, timeline, true
 }
 
+// LeaderTimeline gives the highest timeline that the DCS tells of Patroni's leader, whether or not its ancestors are known: 0 when
+// there is no leader, nobody tells, or its sidecar is there and does not know it yet.
+func (v View) LeaderTimeline() uint32 {
+	if v.Cluster.Leader == "" {
+		return 0
+	}
+	timeline := v.Cluster.Members[v.Cluster.Leader].Timeline
+	switch r, ok := v.Leader(); {
+	case ok && r.Timeline == 0:
+		return 0
+	case ok:
+		return max(timeline, r.Timeline)
+	}
+	return timeline
+}
+
 // patroniHistory takes the ancestors of a timeline from Patroni's "history" key. The key is
 // written some time after a promotion, so it counts only if it reaches the timeline before.
 func (v View) patroniHistory(timeline uint32) ([]Fork, bool) {

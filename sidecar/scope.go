@@ -54,14 +54,10 @@ func (s *scope) Leader(ctx context.Context) (archiver.Leader, error) {
 		return archiver.Leader{}, err
 	}
 	l := archiver.Leader{Name: v.Cluster.Leader, Self: v.Cluster.Leader == v.Self, Standby: v.Cluster.StandbyCluster}
-	r, recorded := v.Leader()
+	_, recorded := v.Leader()
 	_, member := v.Cluster.Members[l.Name]
 	l.Live = recorded || member && !s.podsStay
-	if _, timeline, ok := v.Line(); ok {
-		l.Timeline = wal.Timeline(timeline)
-	} else if recorded {
-		l.Timeline = wal.Timeline(r.Timeline)
-	}
+	l.Timeline = wal.Timeline(v.LeaderTimeline())
 	return l, nil
 }
 

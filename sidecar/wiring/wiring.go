@@ -60,6 +60,7 @@ func (l *Lens) Cluster(v leader.View, answered bool) archiver.Cluster {
 	if forks, timeline, ok := v.Line(); ok {
 		l.line = history(timeline, forks)
 	}
+	c.LeaderTimeline = wal.Timeline(v.LeaderTimeline())
 	c.Line = l.line
 	return c
 }
