@@ -103,7 +103,7 @@ func mayPut(r request) permit {
 		return refuse(r.cluster.notOurs())
 	case r.strays(t) && !r.joined:
 		return permit{vouch: true, why: "our server does not stream from " + r.cluster.Leader + ", and it was not compared with what the archive has before it"}
-	case r.speaksFor(t) || r.vouched:
+	case r.speaksFor(t) || r.vouched || r.joined:
 		return allow()
 	}
 	return permit{vouch: true, why: "no segment of this timeline here was compared with the archive yet"}

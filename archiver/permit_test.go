@@ -46,6 +46,7 @@ func TestMayPut(t *testing.T) {
 		{"replica with the baton that streams another has to be vouched for", request{name: two, cluster: follows, server: streamsOther, own: line2, baton: true, open: true}, false, false, true},
 		{"by the segment before, for the leader may be another server than the one it streams", request{name: two, cluster: follows, server: streamsOther, own: line2, baton: true, open: true, vouched: true}, false, false, true},
 		{"and ships once it is", request{name: two, cluster: follows, server: streamsOther, own: line2, baton: true, open: true, vouched: true, joined: true}, true, false, false},
+		{"that one vouches for the timeline, too", request{name: two, cluster: follows, server: streamsOther, own: line2, baton: true, open: true, joined: true}, true, false, false},
 		{"what the leader's timeline grew from nobody writes any more", request{name: one, cluster: follows, server: streamsOther, own: line2, baton: true, open: true, vouched: true}, true, false, false},
 		{"a stopped former primary with the baton has to be vouched for", request{name: one, cluster: follows, server: Server{State: ServerStopped}, own: onOne, baton: true, open: true}, false, false, true},
 		{"a file set aside is not spoken for by the server beside it", request{name: two, cluster: leads, server: primary, own: line2, baton: true, kept: true, open: true}, false, false, true},

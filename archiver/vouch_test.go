@@ -74,6 +74,21 @@ func testCascadingHolder(t *testing.T) {
 			t.Errorf("the archive lacks %v", g)
 		}
 	}
+
+	// Its server is restarted, and knows from pg_control for a moment that it was on timeline 1: who vouched for the timeline is
+	// forgotten, and the segment that it has put itself is what it goes on with.
+	for _, t := range []wal.Timeline{1, 2} {
+		n2.sees(func(_ *Cluster, s *Server) { s.Timeline = t })
+		if err := n2.Rescan(); err != nil {
+			panic(err)
+		}
+	}
+	line.Fill(1)
+	last := wal.SegmentName(onTimeline(line, 2)[5])
+	n2.copyFrom(line, ".ready")
+	if err := n2.Ship(t.Context(), last); err != nil {
+		t.Errorf("ship %v after the restart: %v", last, err)
+	}
 }
 
 // TestFirstSegmentDamagedAtItsLeader: the leader's copy of the first segment of its timeline is damaged, and the archive has what

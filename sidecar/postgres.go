@@ -28,8 +28,9 @@ type postgres struct {
 	now    func() time.Time
 	change func() // called after a reading that differs from the one before
 
-	one   chan struct{} // holds a token while a reading is under way; guards sql and retry
-	retry time.Time     // SQL is not tried before
+	one     chan struct{} // holds a token while a reading is under way; guards sql, retry and reached
+	retry   time.Time     // SQL is not tried before
+	reached reached
 
 	mu     sync.Mutex
 	last   archiver.Server
@@ -100,7 +101,8 @@ func (p *postgres) Read(ctx context.Context) archiver.Server {
 		return last
 	}
 	began := p.now()
-	s := p.read(ctx, last)
+	f := readServerFiles(p.dir)
+	s := p.reached.by(f, p.read(ctx, f, last))
 	p.mu.Lock()
 	p.last, p.lastAt = s, began
 	p.mu.Unlock()
@@ -113,8 +115,7 @@ func (p *postgres) Read(ctx context.Context) archiver.Server {
 
 // read looks at the files, and asks SQL if they say that somebody would answer. A connection
 // is not kept any longer than that: it would hold up a smart shutdown.
-func (p *postgres) read(ctx context.Context, last archiver.Server) archiver.Server {
-	f := readServerFiles(p.dir)
+func (p *postgres) read(ctx context.Context, f serverFiles, last archiver.Server) archiver.Server {
 	s := f.server()
 	if last.SystemID == s.SystemID {
 		s.ArchiveMode = last.ArchiveMode // what SQL said; a restart can change it, and SQL will say so
@@ -140,6 +141,31 @@ func (p *postgres) read(ctx context.Context, last archiver.Server) archiver.Serv
 		return s
 	}
 	return a.server(s)
+}
+
+// reached is the highest timeline that a server which still runs was seen on: it never goes back. A standby that receives nothing
+// knows its timeline from pg_control alone, which may say that of the last restartpoint; taken for a rewind, that would make
+// the archiver doubt all that vouched for the timeline, and the leader of a standby cluster would lead the line back.
+type reached struct {
+	postmaster int // its process number
+	started    time.Time
+	systemID   uint64
+	timeline   wal.Timeline
+}
+
+// by corrects a reading of a server.
+func (r *reached) by(f serverFiles, s archiver.Server) archiver.Server {
+	switch m := f.postmaster; {
+	case f.err != nil: // pg_control could not be read just now
+		return s
+	case !f.running || r.postmaster != m.pid || !r.started.Equal(m.started) || r.systemID != s.SystemID:
+		*r = reached{postmaster: m.pid, started: m.started, systemID: s.SystemID}
+	}
+	if f.running {
+		r.timeline = max(r.timeline, s.Timeline)
+		s.Timeline = r.timeline
+	}
+	return s
 }
 
 // tell logs what changed, but for the LSN.

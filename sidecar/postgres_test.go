@@ -124,6 +124,37 @@ func TestSameServer(t *testing.T) {
 	}
 }
 
+// The timeline of a server does not go back while it runs; another server may be on any.
+func TestTimelineReached(t *testing.T) {
+	start := time.Unix(1700000000, 0)
+	runs := serverFiles{running: true, postmaster: postmaster{pid: 7, started: start}}
+	again, torn, stopped := runs, runs, runs
+	again.postmaster.started = start.Add(time.Minute)
+	torn.err = errors.New("torn")
+	stopped.running = false
+	var r reached
+	for i, tt := range []struct {
+		name      string
+		f         serverFiles
+		id        uint64
+		sees, got wal.Timeline
+	}{
+		{"it receives timeline 2", runs, 5, 2, 2},
+		{"it receives nothing, and pg_control is behind", runs, 5, 1, 2},
+		{"pg_control is torn", torn, 0, 0, 0},
+		{"it is whole", runs, 5, 1, 2},
+		{"it is promoted", runs, 5, 3, 3},
+		{"it stops", stopped, 5, 3, 3},
+		{"it is rewound", stopped, 5, 2, 2},
+		{"and runs", again, 5, 2, 2},
+		{"another cluster's", again, 6, 1, 1},
+	} {
+		if s := r.by(tt.f, archiver.Server{SystemID: tt.id, Timeline: tt.sees}); s.Timeline != tt.got {
+			t.Errorf("%d, %s: timeline %d, want %d", i, tt.name, s.Timeline, tt.got)
+		}
+	}
+}
+
 func TestSQLOverFiles(t *testing.T) {
 	files := archiver.Server{State: archiver.ServerStandby, SystemID: 7, Major: 15, SegmentSize: 16 << 20, Timeline: 1, Flush: 100}
 	receiver := archiver.Receiver{Streaming: true, Timeline: 2, Host: "10.0.0.1", Port: 5432}
