@@ -130,7 +130,11 @@ func (s *scenario) archivedBy(n *Node) {
 			if err != nil {
 				return err
 			}
-			return s.comes(ctx, name, n)
+			if err = s.comes(ctx, name, n); err != nil {
+				text, _ := s.typed(n, "explain", name)
+				s.t.Logf("walbaton explain %s on %s:\n%s", name, n.Name, text)
+			}
+			return err
 		})
 	})
 }
