@@ -15,7 +15,10 @@ import (
 // start starts a server: as a primary on its old timeline, or as a standby.
 func (s *server) start(primary bool, up *server) {
 	s.host = newHost(s.w)
-	s.crashed, s.cloned, s.up = false, false, up
+	s.crashed, s.cloned, s.up, s.told = false, false, up, false
+	if !primary && s.timeline() < s.stream.tli {
+		s.c.fault("pg_control behind the timeline")
+	}
 	s.state, s.stuck = archiver.ServerStarting, time.Time{}
 	s.w.say(s.name, "postgresql starts, primary %v", primary)
 	s.host.spawn(func(p *proc) {
@@ -130,7 +133,7 @@ func (s *server) singleUser(p *proc) {
 	s.append(func(w *waltest.Writer) { w.Record(200) })
 	s.append(func(w *waltest.Writer) { w.Switch() })
 	s.checkpointStatus()
-	s.state, s.crashed = archiver.ServerStopped, false
+	s.state, s.crashed, s.control = archiver.ServerStopped, false, s.stream.tli
 }
 
 // checkpointStatus makes .ready of old segments without status: archive_command is `false` there, and nothing is removed.
@@ -159,7 +162,7 @@ func (s *server) rewind(p *proc, source *server) bool {
 	}
 	s.c.check.rewound(s, source)
 	s.copyFrom(source)
-	s.stream, s.flush, s.crashed, s.wrote = source.stream, source.flush, false, false
+	s.stream, s.flush, s.crashed, s.wrote, s.control = source.stream, source.flush, false, false, source.stream.tli
 	s.w.say(s.name, "pg_rewind from %s, timeline %d up to %v", source.name, s.stream.tli, s.flush)
 	s.c.count("rewind")
 	s.c.rewound(s)
@@ -217,7 +220,7 @@ func (s *server) clone(p *proc, source *server) bool {
 		return false
 	}
 	s.initdb()
-	s.stream, s.flush, s.crashed, s.cloned, s.wrote = source.stream, source.flush, false, true, source.wrote
+	s.stream, s.flush, s.crashed, s.cloned, s.wrote, s.control = source.stream, source.flush, false, true, source.wrote, source.stream.tli
 	first := segmentSize.At(s.stream.tli, s.flush).No
 	first -= min(first, uint64(s.w.rng.IntN(6)))
 	done := 0
@@ -242,12 +245,22 @@ func (s *server) clone(p *proc, source *server) bool {
 	return true
 }
 
-// server gives what the sidecar sees of it: SQL while it runs, else the files.
+// timeline is what the sidecar knows of the timeline: the higher of what was received and what pg_control says.
+func (s *server) timeline() wal.Timeline {
+	runs := s.state == archiver.ServerPrimary || s.state == archiver.ServerStandby
+	s.told = runs && (s.told || s.streaming)
+	if s.wrote || s.told || s.control == 0 {
+		return s.stream.tli
+	}
+	return min(s.control, s.stream.tli)
+}
+
+// reading gives what the sidecar sees of it: SQL while it runs, else the files.
 func (s *server) reading() archiver.Server {
 	if s.gone || s.stream == nil {
 		return archiver.Server{State: archiver.ServerUnknown}
 	}
-	r := archiver.Server{State: s.state, SystemID: systemID, Major: 15, SegmentSize: segmentSize, Timeline: s.stream.tli, Flush: s.flush, ArchiveMode: s.mode, WasPrimary: s.wrote}
+	r := archiver.Server{State: s.state, SystemID: systemID, Major: 15, SegmentSize: segmentSize, Timeline: s.timeline(), Flush: s.flush, ArchiveMode: s.mode, WasPrimary: s.wrote}
 	switch s.state {
 	case archiver.ServerPrimary:
 		r.SQL = true

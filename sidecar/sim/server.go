@@ -45,6 +45,9 @@ type server struct {
 	maxRec int
 
 	rewoundTo *stream // by its last pg_rewind
+
+	control wal.Timeline // by pg_control, which learns of a timeline that is replayed with the next restartpoint
+	told    bool         // it has received WAL since it started: its sidecar has seen the timeline
 }
 
 func (s *server) path(name string) string { return filepath.Join(s.dir, name) }
@@ -277,7 +280,7 @@ func (s *server) promote() {
 	s.c.streams = append(s.c.streams, next)
 	last := segmentSize.At(old.tli, at)
 	first := last.On(t)
-	s.stream, s.up, s.streaming, s.state, s.wrote = next, nil, false, archiver.ServerPrimary, true
+	s.stream, s.up, s.streaming, s.state, s.wrote, s.control = next, nil, false, archiver.ServerPrimary, true, t
 	for _, suffix := range []string{".ready", ".done"} {
 		os.Remove(s.status(first.String(), suffix))
 	}
@@ -335,6 +338,7 @@ func (s *server) checkpoint() {
 	if s.stream == nil || s.gone {
 		return
 	}
+	s.control = s.stream.tli
 	redo := segmentSize.At(s.stream.tli, s.flush).No
 	cut := redo - min(redo, s.keep)
 	if s.c.slots {
