@@ -371,12 +371,24 @@ func (k *checker) missing() []string {
 		if k.c.truth.opened[s.Timeline] == nil && k.aside(s) || k.untold(now, ownedKey{own, s}) {
 			continue
 		}
+		if len(now[ownedKey{own, s}]) == 0 && k.overtaken(line.stream, s) {
+			continue
+		}
 		if !ok || k.c.truth.belowFloor(s) || k.spoiled[wal.SegmentName(s)] || k.c.truth.holds(line.stream, s) {
 			continue
 		}
 		out = append(out, fmt.Sprintf("%v (%s)", s, who))
 	}
 	return out
+}
+
+// overtaken says whether the archive's timeline of the segment after s is another server's than the line's, of the same number: what is in orphans
+// alone then does not fit, and stays there.
+func (k *checker) overtaken(line *stream, s wal.Segment) bool {
+	next := s.Next()
+	next = next.On(line.history().TimelineAt(next.End() - 1))
+	own := line.owns(next)
+	return own != nil && k.c.truth.opened[next.Timeline] != nil && !slices.Contains(k.c.truth.writers[next.Timeline], own)
 }
 
 // untold says whether nothing tells those who have a segment that their timeline is the archive's.
