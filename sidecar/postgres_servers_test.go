@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/leader/dcs/dcstest"
 	"github.com/walbaton/walbaton/leader/patroni"
 )
 
@@ -88,12 +89,15 @@ type node struct {
 
 func (c *cluster) node(name string) *node {
 	c.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	_, text, err := net.SplitHostPort(dcstest.FreeAddresses(c.t, 1)[0])
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	defer l.Close()
-	return &node{c, filepath.Join(c.root, name), l.Addr().(*net.TCPAddr).Port}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return &node{c, filepath.Join(c.root, name), port}
 }
 
 func (n *node) start() {

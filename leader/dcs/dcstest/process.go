@@ -2,6 +2,7 @@ package dcstest
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -92,17 +93,21 @@ func (p *Process) signal(t testing.TB, sig os.Signal) {
 	}
 }
 
-// FreeAddresses finds so many free loopback addresses.
+// FreeAddresses finds so many free loopback addresses. Their ports are below those that Linux gives to outgoing connections and to
+// port 0 (32768 on), so that nobody gets one before the server listens, or while it is restarted.
 func FreeAddresses(t testing.TB, n int) []string {
 	t.Helper()
-	free := make([]string, n)
-	for i := range free {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	var free []string
+	for try := 0; len(free) < n; try++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
+		if err != nil && try < 1000 {
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer l.Close() // when all are found, or two might be the same
-		free[i] = l.Addr().String()
+		free = append(free, l.Addr().String())
 	}
 	return free
 }

@@ -17,6 +17,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -197,14 +198,16 @@ func launch(o Options, name string, command func(Options, certificates) *exec.Cm
 	return s, nil
 }
 
-// freeAddress returns one that was free a moment ago.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// freeAddress returns one that was free a moment ago. Its port is below those that Linux gives to outgoing connections and to port 0
+// (32768 on), so that nobody gets it before the server listens, or while it is restarted.
+func freeAddress() (address string, err error) {
+	for range 1000 {
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000))); err == nil {
+			return l.Addr().String(), l.Close()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return "", err
 }
 
 // wait returns when the server answers at the path ready, with whatever is not a failure of its own.
