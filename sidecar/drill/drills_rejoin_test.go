@@ -110,10 +110,12 @@ func TestDrill05CloneIsPromoted(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if len(waiting) < 16 {
+		// Of the first ones the archive may have some: the outage came before this node saw them there.
+		from := len(waiting) - 18
+		if from < 2 {
 			return fmt.Errorf("only %d segments wait on %s: %v", len(waiting), other.Name, waiting)
 		}
-		lost = append(append(lost, waiting[4:7]...), waiting[10])
+		lost = append(append(lost, waiting[from:from+3]...), waiting[from+6])
 		return other.LoseWAL(lost...)
 	})
 	s.do("Patroni of the other standby sleeps, so that it is not elected", other.PausePatroni)
