@@ -188,17 +188,22 @@ func (s *scenario) path(since mark, want ...*Node) {
 	s.t.Log("the way of the baton:\n" + strings.Join(s.batons(), "\n"))
 }
 
-// calm fails the drill when the status of a node names something that needs a person.
+// calm fails the drill when the status of a node names something that needs a person. A node that was cloned just now gets the time to be ready.
 func (s *scenario) calm(nodes ...*Node) {
 	s.t.Helper()
 	for _, n := range nodes {
-		st, err := n.look(s.ctx)
+		err := until(s.ctx, failoverLimit, n.Name+" is ready", func(ctx context.Context) error {
+			st, err := n.look(ctx)
+			if err == nil && !st.Ready {
+				err = errors.New(st.Why)
+			}
+			if err == nil && len(st.Alarms) > 0 {
+				s.t.Errorf("%s: alarms %v", n.Name, st.Alarms)
+			}
+			return err
+		})
 		if err != nil {
 			s.t.Error(err)
-			continue
-		}
-		if !st.Ready || len(st.Alarms) > 0 {
-			s.t.Errorf("%s: ready %v (%s), alarms %v", n.Name, st.Ready, st.Why, st.Alarms)
 		}
 	}
 }

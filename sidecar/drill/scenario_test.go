@@ -111,18 +111,19 @@ func (s *scenario) do(words string, verb func(context.Context) error) {
 
 // rejoins waits until all stream, n too, which is a former primary. Patroni 3.0 does not rewind it always, and then an administrator clones it anew: where
 // recovery in single-user mode wrote its checkpoint beyond the fork and died after that (on a full disk), and where
-// PostgreSQL was started as a standby at once, and replayed what it had of its own beyond the fork.
+// PostgreSQL was started as a standby at once, and replayed what it had of its own beyond the fork. Then it never comes to a consistent state.
 func (s *scenario) rejoins(n *Node) (cloned bool) {
 	s.t.Helper()
 	lost := func() bool {
 		log := n.Log("patroni")
-		return strings.Count(log, "could not locate a valid checkpoint record") > 3 || strings.Count(log, "record with incorrect prev-link") > 12
+		return strings.Count(log, "could not locate a valid checkpoint record") > 3 || strings.Count(log, "record with incorrect prev-link") > 12 ||
+			strings.Count(sinceStart(log), "Still starting up as a standby") > 40
 	}
 	s.do("the old primary streams, or never will", func(ctx context.Context) error {
 		return until(ctx, clusterLimit, n.Name+" streams", func(ctx context.Context) error {
 			following, err := s.followers(ctx, s.primary())
 			if err == nil && !slices.Contains(following, n.Name) && !lost() {
-				err = fmt.Errorf("only %v do", following)
+				err = fmt.Errorf("only %v do:\n%s", following, grep(sinceStart(n.Log("patroni")), " startup "))
 			}
 			return err
 		})
@@ -134,6 +135,9 @@ func (s *scenario) rejoins(n *Node) (cloned bool) {
 	s.do("all stream", s.AllStreaming)
 	return cloned
 }
+
+// sinceStart is what a log has since PostgreSQL was started last.
+func sinceStart(log string) string { return log[strings.LastIndex(log, "starting PostgreSQL ")+1:] }
 
 // primary is the node that takes writes now.
 func (s *scenario) primary() *Node {
