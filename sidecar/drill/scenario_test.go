@@ -111,7 +111,8 @@ func (s *scenario) do(words string, verb func(context.Context) error) {
 
 // rejoins waits until all stream, n too, which is a former primary. Patroni 3.0 does not rewind it always, and then an administrator clones it anew: where
 // recovery in single-user mode wrote its checkpoint beyond the fork and died after that (on a full disk), and where
-// PostgreSQL was started as a standby at once, and replayed what it had of its own beyond the fork. Then it never comes to a consistent state.
+// PostgreSQL was started as a standby at once, and replayed what it had of its own beyond the fork. And where it is starting up for ever: that was seen
+// once, and not why.
 func (s *scenario) rejoins(n *Node) (cloned bool) {
 	s.t.Helper()
 	lost := func() bool {
