@@ -234,7 +234,9 @@ func TestDrill14PrimaryDiskFull(t *testing.T) {
 	mark := s.mark()
 	s.do("three segments are finished", s.finish(3))
 	s.shippedBy(mark, standby)
-	s.do("an administrator frees the disk", full.FreeDisk)
+	s.do("an administrator frees the disk, and makes it larger", func(ctx context.Context) error { // the writer goes on while the node comes back
+		return errors.Join(full.FreeDisk(ctx), full.GrowDisk(ctx, 2000))
+	})
 	s.rejoins(full)
 	s.do("three segments are finished", s.finish(3))
 	s.do("nothing stays in keep_dir", func(ctx context.Context) error {

@@ -130,6 +130,7 @@ func (s *scenario) rejoins(n *Node) (cloned bool) {
 		})
 	})
 	if following, err := s.followers(s.ctx, s.primary()); err == nil && !slices.Contains(following, n.Name) && lost() {
+		s.t.Logf("%s never will:\n%s", n.Name, grep(sinceStart(n.Log("patroni")), " startup "))
 		s.do("an administrator clones it anew", n.Reinit)
 		cloned = true
 	}
