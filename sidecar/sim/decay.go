@@ -55,6 +55,7 @@ func (c *cluster) expire() {
 				must(c.store.Delete(context.Background(), key))
 			}
 		}
+		c.truth.emptied()
 	})
 	c.later(time.Second, 20*time.Second, func() { c.readyBelow(f) })
 }

@@ -21,7 +21,7 @@ type truth struct {
 	objects map[string]object
 	floors  []archiver.Floor
 	opened  map[wal.Timeline]*stream   // whose first segment of a timeline the archive took
-	first   map[wal.Timeline]opening   // and which one that was
+	first   map[wal.Timeline]opening   // and which one that was; when all of the timeline is gone, the next one that came
 	writers map[wal.Timeline][]*stream // whose the timeline in the archive may be: of two that share their beginning, both until they part
 }
 
@@ -125,8 +125,11 @@ func (t *truth) arrived(n *node, key string, o object) {
 		return
 	}
 	tli := name.Segment.Timeline
+	if _, open := t.first[tli]; !open {
+		t.first[tli] = opening{name, t.c.now}
+	}
 	if t.opened[tli] == nil {
-		t.opened[tli], t.first[tli] = wrote[0], opening{name, t.c.now}
+		t.opened[tli] = wrote[0]
 		t.writers[tli] = wrote
 		t.c.say("", "timeline %d in the archive is the one of %s", tli, wrote[0].owner)
 		return
@@ -134,6 +137,20 @@ func (t *truth) arrived(n *node, key string, o object) {
 	// Another server that took the same number later may add what has a name that is free; that makes the timeline no less the first one's.
 	if left := slices.DeleteFunc(slices.Clone(t.writers[tli]), func(s *stream) bool { return !slices.Contains(wrote, s) }); len(left) > 0 {
 		t.writers[tli] = left
+	}
+}
+
+// emptied notes which timelines the archive has nothing of any more: the leader may begin them once more, without the baton.
+func (t *truth) emptied() {
+	for tli := range t.first {
+		prefix := path.Dir(key(wal.SegmentName(wal.Segment{Timeline: tli, Size: segmentSize}))) + "/"
+		left := false
+		for key := range t.objects {
+			left = left || strings.HasPrefix(key, prefix) && !strings.Contains(key, ".")
+		}
+		if !left {
+			delete(t.first, tli)
+		}
 	}
 }
 
