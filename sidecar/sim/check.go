@@ -46,6 +46,7 @@ type checker struct {
 	twoSince time.Time // when a second primary of one timeline was last started
 	healedAt time.Time
 	restless int                          // terms that began when nothing happened any more
+	counted  uint64                       // the last of them
 	atHeal   map[ownedKey]map[string]bool // (a)
 	lines    []*stream                    // that Patroni's leaders were on
 	spoiled  map[wal.Name]bool
@@ -98,6 +99,7 @@ func (k *checker) term(n *node, epoch uint64) {
 	}
 	k.epoch = epoch
 	if k.c.quiet() && k.c.now.After(k.c.check.healedAt.Add(50*time.Second)) {
+		k.counted = epoch
 		if k.restless++; k.restless == 6 {
 			k.fail("peace", "nothing happens, and the baton goes to and fro")
 		}
@@ -106,6 +108,15 @@ func (k *checker) term(n *node, epoch uint64) {
 
 // vain takes back what term counted of an errand that is given up, and of the term after it: they come later and later.
 func (k *checker) vain() { k.restless -= 2 }
+
+// works takes back what term counted of a term that ships something, and of the term after it: a node that kept WAL of two servers apart has errands one after
+// the other, as it finds out whose it is.
+func (k *checker) works(n *node) {
+	if n.term != nil && k.counted != 0 && k.counted == k.epoch {
+		k.counted = 0
+		k.restless -= 2
+	}
+}
 
 // raced is how long a leader that looked whether a timeline is open may not know that it has been: the answer can be stale.
 const raced = time.Minute
@@ -371,7 +382,7 @@ func (k *checker) missing() []string {
 		if k.c.truth.opened[s.Timeline] == nil && k.aside(s) || k.untold(now, ownedKey{own, s}) {
 			continue
 		}
-		if len(now[ownedKey{own, s}]) == 0 && k.overtaken(line.stream, s) {
+		if len(now[ownedKey{own, s}]) == 0 && k.overtaken(line.stream, s) || k.heldUp(own, s) {
 			continue
 		}
 		if !ok || k.c.truth.belowFloor(s) || k.spoiled[wal.SegmentName(s)] || k.c.truth.holds(line.stream, s) {
@@ -389,6 +400,19 @@ func (k *checker) overtaken(line *stream, s wal.Segment) bool {
 	next = next.On(line.history().TimelineAt(next.End() - 1))
 	own := line.owns(next)
 	return own != nil && k.c.truth.opened[next.Timeline] != nil && !slices.Contains(k.c.truth.writers[next.Timeline], own)
+}
+
+// heldUp says whether the archive has another server's segment before s on its timeline, which was the line's when it came: nothing is put behind that before an
+// administrator has decided (row 6c).
+func (k *checker) heldUp(own *stream, s wal.Segment) bool {
+	for before := s; before.No > 0; {
+		before = before.Prev()
+		o, ok := k.c.truth.object(wal.SegmentName(before))
+		if ok && o.good && !o.astray && before.End() <= own.w.Pos() && !bytes.Equal(o.plain, own.image(before)) {
+			return true
+		}
+	}
+	return false
 }
 
 // untold says whether nothing tells those who have a segment that their timeline is the archive's.

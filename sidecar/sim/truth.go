@@ -31,6 +31,7 @@ type object struct {
 	digest  seal.Digest
 	good    bool // a segment that is what its name says
 	spoiled bool // by a fault, in the archive itself
+	astray  bool // a segment that the leader's line did not have when it came
 	from    string
 }
 
@@ -81,6 +82,7 @@ func (t *truth) put(n *node, key string, data []byte) error {
 	t.c.say(n.name, "stored %s", strings.TrimPrefix(key, root+"/"))
 	if strings.Contains(key, "/wal/") && !strings.Contains(key, ".") {
 		t.arrived(n, key, o)
+		t.c.check.works(n)
 	}
 	return nil
 }
@@ -123,6 +125,10 @@ func (t *truth) arrived(n *node, key string, o object) {
 	if wrote == nil {
 		t.c.check.fail("P3", "%s put %s, which nobody wrote", n.name, key)
 		return
+	}
+	if l := t.c.srv[t.c.leaderKey]; l != nil && l.stream != nil && !slices.Contains(wrote, l.stream.owns(name.Segment)) {
+		o.astray = true
+		t.objects[key] = o
 	}
 	tli := name.Segment.Timeline
 	if _, open := t.first[tli]; !open {
