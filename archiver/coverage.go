@@ -186,6 +186,14 @@ func (c *coverage) before(s wal.Segment) (wal.Segment, bool) {
 	return wal.Segment{Timeline: s.Timeline, Size: s.Size, No: no}, ok
 }
 
+// after gives the first segment of its timeline above s that the archive is known to have.
+func (c *coverage) after(s wal.Segment) (wal.Segment, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	no, ok := c.segments.After(s)
+	return wal.Segment{Timeline: s.Timeline, Size: s.Size, No: no}, ok
+}
+
 // open says whether somebody opened the timeline of n for files of its kind: a history may be put once it or a segment
 // is there, which changes nothing; the first segment is the one that decides whose timeline the archive's is.
 func (c *coverage) open(n wal.Name) bool {

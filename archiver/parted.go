@@ -13,14 +13,14 @@ import (
 // This file is about two servers that write one timeline: what the archive has of it is to be one server's. A server that a person
 // started as a primary without a promotion shares the beginning with the first one, so equal segments prove nothing about later ones.
 
-// parted says whether an earlier segment of n's timeline is whole here, is another one than the archive's, and nobody
-// decided about that: n follows on ours, and the archive has theirs.
-func (a *Archiver) parted(n wal.Name) bool {
+// parted says whether a segment of n's timeline is whole here, is another one than the archive's, and nobody decided about that. Where that is an
+// earlier one, n follows on ours, and the archive has theirs.
+func (a *Archiver) parted(n wal.Name) (earlier, any bool) {
 	if n.Kind != wal.KindSegment {
-		return false
+		return false, false
 	}
 	first, ok := a.partedAt(n.Segment.Timeline)
-	return ok && first < n.Segment.No
+	return ok && first < n.Segment.No, ok
 }
 
 // partedAt gives the number of the first such segment of t.
@@ -90,12 +90,24 @@ func (a *Archiver) differs(ctx context.Context, l *local, n wal.Name, c *content
 }
 
 // follows compares the last segment before n that the archive has a name of, when ours was never held against it: what the archive gets is to
-// go on with what it has. That need not be the one next to n, for the workers put several at a time.
+// go on with what it has. That need not be the one next to n, for the workers put several at a time. Where our server does not speak for the timeline, the
+// first one after n is compared as well: n may be the place where two servers part.
 func (a *Archiver) follows(ctx context.Context, n wal.Name) error {
-	if n.Kind != wal.KindSegment || a.source(n) != a.local || !mayPut(a.request(n, a.scope.Last())).ok {
+	if n.Kind != wal.KindSegment || a.source(n) != a.local {
 		return nil
 	}
-	_, err := a.goesOn(ctx, n)
+	r := a.request(n, a.scope.Last())
+	if !mayPut(r).ok {
+		return nil
+	}
+	if _, err := a.goesOn(ctx, n); err != nil || r.speaksFor(n.Segment.Timeline) {
+		return err
+	}
+	m, sealed := a.held(a.cover.after(n.Segment))
+	if sealed || m == (wal.Name{}) {
+		return nil
+	}
+	_, err := a.holdAgainst(ctx, m)
 	return err
 }
 
@@ -106,6 +118,11 @@ func (a *Archiver) goesOn(ctx context.Context, n wal.Name) (told bool, err error
 	if sealed || m == (wal.Name{}) {
 		return sealed, nil
 	}
+	return a.holdAgainst(ctx, m)
+}
+
+// holdAgainst compares our copy of m with the archive's, and says whether it told that they are equal.
+func (a *Archiver) holdAgainst(ctx context.Context, m wal.Name) (told bool, err error) {
 	c, err := a.local.check(m)
 	if err != nil || !c.good {
 		return false, nil
@@ -122,18 +139,22 @@ func (a *Archiver) goesOn(ctx context.Context, n wal.Name) (told bool, err error
 		return false, err
 	}
 	a.parts(m, difference{c.digest, true})
-	a.alarm("6c", m, "the archive has another segment of this name, and what follows on ours is not shipped")
+	a.alarm("6c", m, "the archive has another segment of this name, and ours beside it are not shipped")
 	return false, fmt.Errorf("%w: %v of ours is another one than the archive's (row 6c)", errNotOurs, m)
 }
 
 // heldBefore gives the last segment before n that the archive has a name of, or none when that is not in pg_wal; sealed says
 // that ours is known to be equal.
 func (a *Archiver) heldBefore(n wal.Name) (m wal.Name, sealed bool) {
-	before, ok := a.cover.before(n.Segment)
+	return a.held(a.cover.before(n.Segment))
+}
+
+// held gives the name of a segment that the archive has, if there is one, or none when it is not in pg_wal.
+func (a *Archiver) held(s wal.Segment, ok bool) (m wal.Name, sealed bool) {
 	if !ok {
 		return wal.Name{}, false
 	}
-	m = wal.SegmentName(before)
+	m = wal.SegmentName(s)
 	id, err := a.local.q.Ident(m)
 	if err != nil {
 		return wal.Name{}, false

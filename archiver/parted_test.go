@@ -191,3 +191,65 @@ func TestStandbyOfTheSecondPrimary(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNothingBeforeAnotherServersSegment: a former primary is stopped where it parted from the cluster's line, which is on the next timeline by now. Of the
+// segments that the two wrote apart the archive lacks the first one, and this node has one of that name. It is not the cluster's, though all before it is; what
+// comes after tells.
+func TestNothingBeforeAnotherServersSegment(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	s := mem.New("x")
+	twin := w.Clone(7)
+	w.Fill(3)
+	twin.Fill(3)
+	full := w.Full()
+	n1 := newTestNode(t, s, "n1", w)
+	n1.copyFrom(w, ".ready")
+	n1.BeginTerm(t.Context(), 1, Set{})
+	for _, i := range []int{0, 1, 3, 4} {
+		if err := n1.Ship(t.Context(), wal.SegmentName(full[i])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n1.EndTerm()
+
+	next := w.Fork(2)
+	lacking := SetOf(Span{1, full[2].No, full[2].No})
+	n2 := newTestNode(t, s, "n2", twin)
+	n2.copyFrom(twin, ".ready")
+	n2.sees(func(c *Cluster, srv *Server) {
+		c.Leader, c.Self, c.Line = "n3", "n2", next.History()
+		srv.State, srv.WasPrimary, srv.Receiver = ServerStopped, true, Receiver{}
+	})
+	// It has the baton, and what it wrote before they parted is known to be the archive's.
+	n2.BeginTerm(t.Context(), 2, lacking)
+	n2.wantPush(wal.SegmentName(full[1]), 0, "2")
+	if err := errors.Join(n2.Rescan(), n2.List(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	third := wal.SegmentName(full[2])
+	before := len(stored(t, n1.Archive()))
+	for range 2 { // by a comparison, and by what is known from it
+		if err := n2.Ship(t.Context(), third); !errors.Is(err, errNotOurs) {
+			t.Errorf("ship %v: %v, want it refused", third, err)
+		}
+	}
+	if got := len(stored(t, n1.Archive())); got != before {
+		t.Errorf("the archive has %d files, want the %d of before", got, before)
+	}
+	n2.Confirm(t.Context())
+	if err := n2.look(t.Context(), n2.local, third); err != nil {
+		t.Fatal(err)
+	}
+	if st := n2.State(); !st.Has.Has(full[2]) || !st.Held.Has(full[2]) {
+		t.Errorf("%v is not told to wait for a person: others give the baton away for it, again and again", third)
+	}
+	n2.EndTerm()
+
+	// Who has the cluster's own ships it, also while nothing streams.
+	n1.sees(func(c *Cluster, srv *Server) { c.Leader, c.Line, srv.State = "n3", next.History(), ServerStopped })
+	n1.BeginTerm(t.Context(), 3, lacking)
+	if err := n1.Ship(t.Context(), third); err != nil {
+		t.Error(err)
+	}
+}

@@ -17,6 +17,7 @@ type request struct {
 	open    bool        // the archive has one of the timeline's segments; for a history, that history will do
 	vouched bool        // the archive's timeline is ours: one of our segments compared equal, or we opened it
 	parted  bool        // and yet an earlier segment of ours is whole, and another one than the archive's
+	apart   bool        // and yet some segment of ours is
 	joined  bool        // the last segment before it that the archive has is ours, too, or it fits the archive's beside it
 }
 
@@ -81,6 +82,8 @@ func mayPut(r request) permit {
 	switch {
 	case r.second(t):
 		return refuse("our server writes the timeline that " + r.cluster.Leader + " leads the cluster on")
+	case r.apart && !r.parted && !r.speaksFor(t):
+		return refuse("a later segment of ours is another one than the archive's (row 6c), and our server does not follow the leader")
 	case r.parted:
 		return refuse("an earlier segment of ours is another one than the archive's (row 6c)")
 	}
@@ -189,10 +192,11 @@ func (a *Archiver) isKept(n wal.Name) bool {
 func (a *Archiver) request(n wal.Name, c Cluster) request {
 	srv := a.server()
 	kept := a.isKept(n)
-	open, vouched, parted := a.cover.open(n), a.cover.isVouched(n, kept) || kept && a.acceptedKept(n), !kept && a.parted(n)
+	open, vouched := a.cover.open(n), a.cover.isVouched(n, kept) || kept && a.acceptedKept(n)
+	parted, apart := a.parted(n)
 	c.Line = a.line(c)
 	a.mu.Lock()
-	r := request{name: n, cluster: c, server: srv, own: a.own(srv), baton: a.hasBaton(), kept: kept, open: open, vouched: vouched, parted: parted}
+	r := request{name: n, cluster: c, server: srv, own: a.own(srv), baton: a.hasBaton(), kept: kept, open: open, vouched: vouched, parted: !kept && parted, apart: !kept && apart}
 	a.mu.Unlock()
 	if n.Kind == wal.KindSegment && r.strays(n.Segment.Timeline) {
 		_, r.joined = a.heldBefore(n)

@@ -128,6 +128,18 @@ func (s *Set) Before(g wal.Segment) (no uint64, ok bool) {
 	return s.spans[i-1].Last, true
 }
 
+// After gives the lowest number of g's timeline above g that is in the set.
+func (s *Set) After(g wal.Segment) (no uint64, ok bool) {
+	i, in := s.find(g.Timeline, g.No+1)
+	if in {
+		return g.No + 1, true
+	}
+	if i == len(s.spans) || s.spans[i].Timeline != g.Timeline {
+		return 0, false
+	}
+	return s.spans[i].First, true
+}
+
 // Minus gives what is in s and not in o.
 func (s *Set) Minus(o Set) Set {
 	var out Set

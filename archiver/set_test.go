@@ -67,6 +67,14 @@ func TestSetAgainstMap(t *testing.T) {
 				if got, ok := s.Before(g); ok != some || ok && got != below {
 					t.Fatalf("Before(%v): got %d, %v, want %d, %v in %v", g, got, ok, below, some, s.Spans())
 				}
+				above, some := no, false
+				for above < 50 && !some {
+					above++
+					some = m[seg(tl, above)]
+				}
+				if got, ok := s.After(g); ok != some || ok && got != above {
+					t.Fatalf("After(%v): got %d, %v, want %d, %v in %v", g, got, ok, above, some, s.Spans())
+				}
 			}
 		}
 		for i := 1; i < len(s.spans); i++ {

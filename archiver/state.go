@@ -97,20 +97,24 @@ func (a *Archiver) State() State {
 	return s
 }
 
-// heldBack is parted for one look at everything.
+// heldBack is parted for one look at everything: what follows on a segment of ours that is another one than the archive's, and, where our server does not
+// speak for the timeline, what comes before it as well.
 func (a *Archiver) heldBack() func(wal.Segment) bool {
 	type part struct {
-		first uint64
-		ok    bool
+		first  uint64
+		ok     bool
+		speaks bool
 	}
 	known := map[wal.Timeline]part{}
 	return func(s wal.Segment) bool {
 		p, asked := known[s.Timeline]
 		if !asked {
-			p.first, p.ok = a.partedAt(s.Timeline)
+			if p.first, p.ok = a.partedAt(s.Timeline); p.ok {
+				p.speaks = a.request(wal.SegmentName(s), a.scope.Last()).speaksFor(s.Timeline)
+			}
 			known[s.Timeline] = p
 		}
-		return p.ok && p.first < s.No
+		return p.ok && (p.first < s.No || !p.speaks)
 	}
 }
 
