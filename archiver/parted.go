@@ -13,9 +13,9 @@ import (
 // This file is about two servers that write one timeline: what the archive has of it is to be one server's. A server that a person
 // started as a primary without a promotion shares the beginning with the first one, so equal segments prove nothing about later ones.
 
-// parted says whether a segment of n's timeline is whole here, is another one than the archive's, and nobody decided about that. Where that is an
+// parted says whether some segment of n's timeline is whole here, is another one than the archive's, and nobody decided about that. Where that is an
 // earlier one, n follows on ours, and the archive has theirs.
-func (a *Archiver) parted(n wal.Name) (earlier, any bool) {
+func (a *Archiver) parted(n wal.Name) (earlier, some bool) {
 	if n.Kind != wal.KindSegment {
 		return false, false
 	}

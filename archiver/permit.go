@@ -82,10 +82,10 @@ func mayPut(r request) permit {
 	switch {
 	case r.second(t):
 		return refuse("our server writes the timeline that " + r.cluster.Leader + " leads the cluster on")
-	case r.apart && !r.parted && !r.speaksFor(t):
-		return refuse("a later segment of ours is another one than the archive's (row 6c), and our server does not follow the leader")
 	case r.parted:
 		return refuse("an earlier segment of ours is another one than the archive's (row 6c)")
+	case r.apart && !r.speaksFor(t):
+		return refuse("a later segment of ours is another one than the archive's (row 6c), and our server does not follow the leader")
 	}
 	if !r.open && (r.cluster.Answered || !r.vouched) {
 		return mayOpen(r, t)
@@ -193,10 +193,13 @@ func (a *Archiver) request(n wal.Name, c Cluster) request {
 	srv := a.server()
 	kept := a.isKept(n)
 	open, vouched := a.cover.open(n), a.cover.isVouched(n, kept) || kept && a.acceptedKept(n)
-	parted, apart := a.parted(n)
+	var parted, apart bool
+	if !kept {
+		parted, apart = a.parted(n)
+	}
 	c.Line = a.line(c)
 	a.mu.Lock()
-	r := request{name: n, cluster: c, server: srv, own: a.own(srv), baton: a.hasBaton(), kept: kept, open: open, vouched: vouched, parted: !kept && parted, apart: !kept && apart}
+	r := request{name: n, cluster: c, server: srv, own: a.own(srv), baton: a.hasBaton(), kept: kept, open: open, vouched: vouched, parted: parted, apart: apart}
 	a.mu.Unlock()
 	if n.Kind == wal.KindSegment && r.strays(n.Segment.Timeline) {
 		_, r.joined = a.heldBefore(n)

@@ -112,7 +112,7 @@ func (k *checker) vain() { k.restless -= 2 }
 // works takes back what term counted of a term that ships something, and of the term after it: a node that kept WAL of two servers apart has errands one after
 // the other, as it finds out whose it is.
 func (k *checker) works(n *node) {
-	if n.term != nil && k.counted != 0 && k.counted == k.epoch {
+	if n.term != nil && k.counted == k.epoch {
 		k.counted = 0
 		k.restless -= 2
 	}
