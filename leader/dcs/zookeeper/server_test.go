@@ -153,20 +153,29 @@ func (s *server) raw(t testing.TB) raw {
 	return raw{conn, zk.WorldACL(zk.PermAll)}
 }
 
-// put writes as Patroni does: with the directories above. It tries again while the server is away.
+// put writes as Patroni does: with the directories above.
 func (r raw) put(t testing.TB, path, value string) {
 	t.Helper()
-	var err error
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if _, err = r.Set(path, []byte(value), -1); errors.Is(err, zk.ErrNoNode) {
+	r.insist(t, "put "+path, func() error {
+		_, err := r.Set(path, []byte(value), -1)
+		if errors.Is(err, zk.ErrNoNode) {
 			r.dir(t, parent(path))
 			_, err = r.Create(path, []byte(value), 0, r.acl)
 		}
-		if err == nil {
+		return err
+	})
+}
+
+// insist tries again while the server is away, and until this client has found it again: another may be sooner.
+func (r raw) insist(t testing.TB, what string, act func() error) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if err = act(); err == nil {
 			return
 		}
 	}
-	t.Fatalf("put %s: %v", path, err)
+	t.Fatalf("%s: %v", what, err)
 }
 
 func (r raw) dir(t testing.TB, path string) {
@@ -182,9 +191,12 @@ func (r raw) dir(t testing.TB, path string) {
 
 func (r raw) remove(t testing.TB, path string) {
 	t.Helper()
-	if err := r.Delete(path, -1); err != nil && !errors.Is(err, zk.ErrNoNode) {
-		t.Fatalf("delete %s: %v", path, err)
-	}
+	r.insist(t, "delete "+path, func() error {
+		if err := r.Delete(path, -1); !errors.Is(err, zk.ErrNoNode) {
+			return err
+		}
+		return nil
+	})
 }
 
 // open makes a client of ours that is closed at the end.
