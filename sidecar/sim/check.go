@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,9 +36,9 @@ import (
 //     Owed segments must be in the archive with the right bytes, in the end, with no human step. Where a server was
 //     promoted to a number that the archive already has of another server's timeline, because it could not ask the archive, no
 //     segment of that number is owed: the first whose leader opened it keeps it (P2, row 6c), and a person has to act.
-//     Nor is a segment that lies in a keep_dir while the archive has none of its timeline, or that only servers have which do not
-//     stream, while the archive has nothing beside it and nothing else of its timeline that they have: two servers may have
-//     had that number, nothing can be compared, and the copy stays where it is.
+//     Nor is a segment that lies in a keep_dir while the archive has none of its timeline, or that only keep_dirs and servers have
+//     which do not stream, while the archive has nothing beside it and nothing else of its timeline that they have: two servers may
+//     have had that number, nothing can be compared, and the copy stays where it is.
 type checker struct {
 	c        *cluster
 	errs     []string
@@ -379,7 +380,7 @@ func (k *checker) missing() []string {
 		if k.c.truth.opened[s.Timeline] != nil && !slices.Contains(k.c.truth.writers[s.Timeline], own) {
 			continue
 		}
-		if k.c.truth.opened[s.Timeline] == nil && k.aside(s) || k.untold(now, ownedKey{own, s}) {
+		if k.c.truth.opened[s.Timeline] == nil && len(k.aside(s)) > 0 || k.untold(now, ownedKey{own, s}) {
 			continue
 		}
 		if len(now[ownedKey{own, s}]) == 0 && k.overtaken(line.stream, s) || k.heldUp(own, s) {
@@ -417,7 +418,8 @@ func (k *checker) heldUp(own *stream, s wal.Segment) bool {
 
 // untold says whether nothing tells those who have a segment that their timeline is the archive's.
 func (k *checker) untold(now map[ownedKey]map[string]bool, o ownedKey) bool {
-	if len(now[o]) == 0 {
+	kept := k.aside(o.g)
+	if len(now[o]) == 0 && len(kept) == 0 {
 		return false
 	}
 	for _, beside := range []wal.Segment{o.g.Prev(), o.g.Next()} {
@@ -435,6 +437,15 @@ func (k *checker) untold(now map[ownedKey]map[string]bool, o ownedKey) bool {
 			}
 		}
 	}
+	for _, name := range kept {
+		files, err := os.ReadDir(k.c.nodes[name].keep)
+		must(err)
+		for _, f := range files {
+			if n, err := wal.ParseName(f.Name(), segmentSize); err == nil && n.Kind == wal.KindSegment && n.Segment.Timeline == o.s.tli && k.c.truth.holds(o.s, n.Segment) {
+				return false
+			}
+		}
+	}
 	return true
 }
 
@@ -447,9 +458,14 @@ func (k *checker) untoldFile(now map[ownedKey]map[string]bool, s *server, n wal.
 	return own != nil && k.untold(now, ownedKey{own, n.Segment})
 }
 
-// aside says whether a node has the segment in its keep_dir.
-func (k *checker) aside(s wal.Segment) bool {
-	return slices.ContainsFunc(k.c.names, func(name string) bool { return there(filepath.Join(k.c.nodes[name].keep, s.String())) })
+// aside gives the nodes that have the segment in their keep_dir.
+func (k *checker) aside(s wal.Segment) (nodes []string) {
+	for _, name := range k.c.names {
+		if there(filepath.Join(k.c.nodes[name].keep, s.String())) {
+			nodes = append(nodes, name)
+		}
+	}
+	return nodes
 }
 
 // logger writes what the archiver logs into the event log.
