@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/walbaton/walbaton/archiver"
@@ -393,7 +394,7 @@ func (c *cluster) twoHoles() {
 		if s == nil || c.healed || !c.storeDown {
 			return
 		}
-		open := c.segments(s, func(n wal.Name) bool { _, ok := c.truth.object(n); return !ok })
+		open := c.segments(s, func(n wal.Name) bool { _, ok := c.truth.object(n); return !ok && !c.half(n) })
 		if len(open) < 4 {
 			return
 		}
@@ -417,6 +418,14 @@ func (c *cluster) elsewhere(s *server, n wal.Name) bool {
 		}
 	}
 	return false
+}
+
+// half says whether a server has n in part: its walreceiver goes on with that file, wherever the name is.
+func (c *cluster) half(n wal.Name) bool {
+	return slices.ContainsFunc(c.names, func(name string) bool {
+		s := c.srv[name]
+		return !s.gone && s.stream != nil && there(s.path(n.String())) && n.Segment.End() > s.flush
+	})
 }
 
 // takeAway is a file that is lost on one disk.
