@@ -156,6 +156,7 @@ func TestDrill07EtcdAway(t *testing.T) {
 // Drill 7 with failsafe_mode: the primary goes on, and so does the archive.
 func TestDrill07EtcdAwayFailsafe(t *testing.T) {
 	s := begin(t, Options{Failsafe: true})
+	s.do("Patroni's members know each other without etcd", s.failsafe)
 	s.do("three segments are finished", s.finish(3))
 	s.do("the DCS goes away", s.StopDCS)
 	s.do("a minute passes", pass(60*time.Second))

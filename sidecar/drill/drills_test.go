@@ -4,7 +4,9 @@ package drill
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 )
@@ -25,6 +27,7 @@ func TestDrill00Verbs(t *testing.T) {
 	s := begin(t, Options{Archiver: Copy, Failsafe: true})
 	old := s.primary()
 	standby := s.Standbys(old)[0]
+	s.do("Patroni's members know each other without etcd", s.failsafe)
 	s.do("etcd goes away", s.StopDCS)
 	s.do("the primary takes writes for longer than the ttl, because of failsafe_mode", s.finish(24))
 	s.do("etcd comes back", s.StartDCS)
@@ -39,6 +42,24 @@ func TestDrill00Verbs(t *testing.T) {
 	s.do("the old primary comes back", old.Restart)
 	s.do("by pg_rewind", s.AllStreaming)
 	s.copiedWell()
+}
+
+// failsafe waits until each Patroni has read all members from the key of failsafe_mode: the leader writes it in the loop after a member has come, and who is
+// not in it, or does not know it, ends the mode.
+func (s *scenario) failsafe(ctx context.Context) error {
+	return until(ctx, clusterLimit, "all know all", func(ctx context.Context) error {
+		for _, n := range s.Nodes {
+			_, body, err := get(ctx, n.rest()+"/failsafe")
+			if err != nil {
+				return err
+			}
+			var members map[string]string
+			if err := json.Unmarshal(body, &members); err != nil || len(members) != len(s.Nodes) {
+				return fmt.Errorf("%s knows %.200s", n.Name, body)
+			}
+		}
+		return nil
+	})
 }
 
 // Nodes that are apart can be cut off, and mended: a standby that does not see the primary stops to stream, one that does not
