@@ -65,18 +65,11 @@ func Prove(ctx context.Context, s Store, prefix string, largest int64) error {
 	return nil
 }
 
-// variants is the only place that asks a store for more than Store.
 func variants(s Store, largest int64) []Variant {
-	for inner := s; ; {
-		if v, ok := inner.(Varied); ok {
-			return v.Variants(largest)
-		}
-		u, ok := inner.(interface{ Unwrap() Store })
-		if !ok {
-			return []Variant{{Name: "put if absent", Store: s}}
-		}
-		inner = u.Unwrap()
+	if v, ok := below[Varied](s); ok {
+		return v.Variants(largest)
 	}
+	return []Variant{{Name: "put if absent", Store: s}}
 }
 
 func proveOnce(ctx context.Context, s Store, prefix string) error {

@@ -399,3 +399,44 @@ func TestStrangeAnswers(t *testing.T) {
 		t.Error("a range answered with the whole object: got no error")
 	}
 }
+
+// A bucket that has versions, or had them, keeps what is deleted; who may not ask does not know.
+func TestHides(t *testing.T) {
+	answer := func(status int, text string) storetest.Spoil {
+		return storetest.Spoil{Answer: func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, text)
+		}}
+	}
+	versions := func(status string) storetest.Spoil {
+		return answer(200, "<VersioningConfiguration>"+status+"</VersioningConfiguration>")
+	}
+	_, url := newStub(t)
+	proxy := storetest.NewProxy(t, url)
+	s := store.Retry(openAt(t, proxy.URL, ""), store.Backoff{})
+	for _, test := range []struct {
+		name  string
+		spoil storetest.Spoil
+		hides bool
+		want  error
+	}{
+		{"never had versions", versions(""), false, nil},
+		{"has versions", versions("<Status>Enabled</Status>"), true, nil},
+		{"had versions", versions("<Status>Suspended</Status>"), true, nil},
+		{"knows no versions", answer(501, "<Error><Code>NotImplemented</Code></Error>"), false, nil},
+		{"denied", answer(403, "<Error><Code>AccessDenied</Code></Error>"), false, fs.ErrPermission},
+		{"no bucket", answer(404, "<Error><Code>NoSuchBucket</Code></Error>"), false, store.ErrNoRoot},
+		{"down", answer(503, "<Error><Code>SlowDown</Code></Error>"), false, errUnclear},
+	} {
+		proxy.Spoil(func(storetest.Request) storetest.Spoil { return test.spoil })
+		hides, err := store.Hides(t.Context(), s)
+		switch {
+		case test.want == errUnclear:
+			if err == nil || isKind(err) {
+				t.Errorf("%s: got %v, want an error without a kind", test.name, err)
+			}
+		case hides != test.hides || !errors.Is(err, test.want):
+			t.Errorf("%s: got %v, %v, want %v, %v", test.name, hides, err, test.hides, test.want)
+		}
+	}
+}
