@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -68,6 +69,7 @@ type Cluster struct {
 
 	o        Options
 	restored int // servers restored so far
+	solos    atomic.Int32
 	base     int // first of the 100 ports that the cluster uses
 	cred     *syscall.Credential
 	dcs      dcsServer
@@ -345,4 +347,6 @@ const (
 	portSidecar   = 30
 	portRestored  = 40 // + number of the restored server
 	lastPort      = 50
+	portSolos     = 50 // + a number: each Solo has one for PostgreSQL and one for its sidecar
+	portSolosWeb  = 75
 )

@@ -17,6 +17,9 @@
 //   - [Cluster.Compare] compares every row that a survivor has with the restored server.
 //   - An [Inventory] looks at the archive all the time: no object may ever change or disappear.
 //
+// Where restores are rehearsed and no cluster is needed, a [Solo] is one PostgreSQL with a sidecar: it archives within a second of its start,
+// and [Cluster.Recover] begins a recovery with any recovery_target_... of PostgreSQL's.
+//
 // The oracle has its own arithmetic of WAL names (names.go), on purpose: a mistake in package wal must not hide here.
 // With [Copy] as archiver the same cluster runs `archive_command = cp` and no walbaton. Such a control drill must show
 // a hole, which proves that the oracle sees one.
