@@ -12,30 +12,31 @@ const module = "github.com/walbaton/walbaton/"
 
 // importRules says which of our packages each of our packages may import. A key that ends in * is for every
 // package below it that has no key of its own. Nothing imports the program, and leader and archiver never
-// meet but in it. A driver is a leaf: it knows its interface, and the helper that makes files durable.
+// meet but in it. A driver is a leaf: it knows its interface, the helper that makes files durable, and what stores behind HTTP share.
 func importRules() map[string][]string {
 	return map[string][]string{
-		"leader":               {"leader/dcs", "leader/patroni"},
-		"leader/leadertest":    {"leader", "leader/dcs", "leader/dcs/dcstest"},
-		"leader/patroni":       {"leader/dcs"},
-		"leader/dcs":           {},
-		"leader/dcs/*":         {"leader/dcs"},
-		"leader/dcs/rest":      {"leader/dcs", "leader/dcs/static"}, // the baton of one node
-		"archiver":             {"archiver/durable", "archiver/queue", "archiver/seal", "archiver/store", "archiver/wal"},
-		"archiver/wal":         {},
-		"archiver/wal/*":       {"archiver/wal"},
-		"archiver/queue":       {"archiver/wal"},
-		"archiver/seal":        {},
-		"archiver/durable":     {},
-		"archiver/store":       {},
-		"archiver/store/*":     {"archiver/store", "archiver/durable"},
-		"sidecar":              {"*"},
-		"sidecar/wiring":       {"leader", "archiver", "archiver/wal"},
-		"sidecar/sim":          {"*"},
-		"sidecar/walbaton-wal": {},
-		"sidecar/drill":        {}, // an oracle that used our code would share our mistakes
-		"examples/*":           {"sidecar/drill"},
-		".ci/*":                {},
+		"leader":                {"leader/dcs", "leader/patroni"},
+		"leader/leadertest":     {"leader", "leader/dcs", "leader/dcs/dcstest"},
+		"leader/patroni":        {"leader/dcs"},
+		"leader/dcs":            {},
+		"leader/dcs/*":          {"leader/dcs"},
+		"leader/dcs/rest":       {"leader/dcs", "leader/dcs/static"}, // the baton of one node
+		"archiver":              {"archiver/durable", "archiver/queue", "archiver/seal", "archiver/store", "archiver/wal"},
+		"archiver/wal":          {},
+		"archiver/wal/*":        {"archiver/wal"},
+		"archiver/queue":        {"archiver/wal"},
+		"archiver/seal":         {},
+		"archiver/durable":      {},
+		"archiver/store":        {},
+		"archiver/store/remote": {"archiver/store"},
+		"archiver/store/*":      {"archiver/store", "archiver/store/remote", "archiver/durable"},
+		"sidecar":               {"*"},
+		"sidecar/wiring":        {"leader", "archiver", "archiver/wal"},
+		"sidecar/sim":           {"*"},
+		"sidecar/walbaton-wal":  {},
+		"sidecar/drill":         {}, // an oracle that used our code would share our mistakes
+		"examples/*":            {"sidecar/drill"},
+		".ci/*":                 {},
 	}
 }
 

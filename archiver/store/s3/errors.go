@@ -14,12 +14,8 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/walbaton/walbaton/archiver/store"
+	"github.com/walbaton/walbaton/archiver/store/remote"
 )
-
-// certain is an error after which the object is certainly not ours: its write was never asked for.
-type certain struct{ error }
-
-func (c certain) Unwrap() error { return c.error }
 
 // answer is what the server said, if it said anything.
 func answer(err error) (status int, code, message, request string) {
@@ -38,7 +34,7 @@ func answer(err error) (status int, code, message, request string) {
 // no answer, a server's failure and a conflict are not. 503 is: S3 sends it before it does anything, and a server
 // that is overloaded should not be asked more.
 func perhaps(err error) bool {
-	if errors.As(err, new(certain)) {
+	if errors.As(err, new(remote.Certain)) {
 		return false
 	}
 	var dial *net.OpError

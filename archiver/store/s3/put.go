@@ -1,7 +1,6 @@
 package s3
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/binary"
@@ -10,7 +9,6 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -18,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/walbaton/walbaton/archiver/store"
+	"github.com/walbaton/walbaton/archiver/store/remote"
 )
 
 // abortTime is how long a failed upload may take to clean up behind itself.
@@ -37,19 +36,19 @@ func (s *Store) Put(ctx context.Context, key string, b store.Body) error {
 	if err != nil {
 		return fmt.Errorf("put %s: %w", key, err)
 	}
-	body := &loan{ctx: ctx, b: b}
-	defer body.end()
+	body := remote.Lend(ctx, b)
+	defer body.End()
 	if partSize == 0 {
 		err = s.putSingle(ctx, key, body, b.Size(), sums[0])
 	} else {
 		err = s.putParts(ctx, key, body, b.Size(), sums)
 	}
-	body.end() // before the look reads b itself
+	body.End() // before the look reads b itself
 	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() == nil && perhaps(err):
-		if verdict := s.look(ctx, key, b); verdict == nil {
+		if verdict := remote.Look(ctx, s, key, b); verdict == nil {
 			return nil
 		} else if errors.Is(verdict, fs.ErrExist) {
 			err = fmt.Errorf("%w, found after: %v", fs.ErrExist, plain(err))
@@ -83,11 +82,11 @@ func checksums(ctx context.Context, b store.Body, partSize int64) ([]string, err
 	}
 }
 
-func (s *Store) putSingle(ctx context.Context, key string, body *loan, size int64, sum string) error {
+func (s *Store) putSingle(ctx context.Context, key string, body *remote.Loan, size int64, sum string) error {
 	_, err := s.client.PutObject(ctx, &awss3.PutObjectInput{
 		Bucket:        &s.bucket,
 		Key:           aws.String(s.prefix + key),
-		Body:          body.section(0, size),
+		Body:          body.Section(0, size),
 		ContentLength: aws.Int64(size),
 		ContentType:   aws.String("application/octet-stream"),
 		ChecksumCRC32: &sum,
@@ -98,7 +97,7 @@ func (s *Store) putSingle(ctx context.Context, key string, body *loan, size int6
 
 // putParts uploads one part after the other: a body is read sequentially, and other segments
 // use the line meanwhile. Whatever goes wrong, it aborts the upload, unless it was completed.
-func (s *Store) putParts(ctx context.Context, key string, body *loan, size int64, sums []string) error {
+func (s *Store) putParts(ctx context.Context, key string, body *remote.Loan, size int64, sums []string) error {
 	created, err := s.client.CreateMultipartUpload(ctx, &awss3.CreateMultipartUploadInput{
 		Bucket:            &s.bucket,
 		Key:               aws.String(s.prefix + key),
@@ -106,7 +105,7 @@ func (s *Store) putParts(ctx context.Context, key string, body *loan, size int64
 		ChecksumAlgorithm: types.ChecksumAlgorithmCrc32,
 	})
 	if err != nil {
-		return certain{err}
+		return remote.Certain{Err: err}
 	}
 	err = s.upload(ctx, key, created.UploadId, body, size, sums)
 	if err != nil {
@@ -119,7 +118,7 @@ func (s *Store) putParts(ctx context.Context, key string, body *loan, size int64
 	return err
 }
 
-func (s *Store) upload(ctx context.Context, key string, id *string, body *loan, size int64, sums []string) error {
+func (s *Store) upload(ctx context.Context, key string, id *string, body *remote.Loan, size int64, sums []string) error {
 	var parts []types.CompletedPart
 	for i, sum := range sums {
 		from := int64(i) * s.partSize
@@ -130,12 +129,12 @@ func (s *Store) upload(ctx context.Context, key string, id *string, body *loan, 
 			Key:           aws.String(s.prefix + key),
 			UploadId:      id,
 			PartNumber:    number,
-			Body:          body.section(from, length),
+			Body:          body.Section(from, length),
 			ContentLength: &length,
 			ChecksumCRC32: &sum,
 		})
 		if err != nil {
-			return certain{fmt.Errorf("part %d of %d: %w", i+1, len(sums), err)}
+			return remote.Certain{Err: fmt.Errorf("part %d of %d: %w", i+1, len(sums), err)}
 		}
 		parts = append(parts, types.CompletedPart{PartNumber: number, ETag: part.ETag, ChecksumCRC32: &sum})
 	}
@@ -147,103 +146,4 @@ func (s *Store) upload(ctx context.Context, key string, id *string, body *loan, 
 		IfNoneMatch:     aws.String("*"),
 	})
 	return err
-}
-
-// look finds out, after a write without a clear answer, what stands under key: nil when it is all of b,
-// fs.ErrExist when it is something else, any other error when it is not known or nothing is there.
-func (s *Store) look(ctx context.Context, key string, b store.Body) error {
-	info, err := s.Head(ctx, key)
-	if err != nil {
-		return err
-	}
-	if info.Size != b.Size() {
-		return fs.ErrExist
-	}
-	want, err := store.Exact(ctx, b)
-	if err != nil {
-		return err
-	}
-	got, err := s.Get(ctx, key, 0, -1)
-	if err != nil {
-		return err
-	}
-	defer got.Close()
-	same, err := equal(got, want)
-	if err == nil && !same {
-		return fs.ErrExist
-	}
-	return err
-}
-
-// equal compares two readers to their ends, or to the first difference: the header of a sealed object
-// differs between writers, so what is another's is known after a few bytes.
-func equal(a, b io.Reader) (bool, error) {
-	bufA, bufB := make([]byte, 64<<10), make([]byte, 64<<10)
-	for {
-		n, errA := io.ReadFull(a, bufA)
-		m, errB := io.ReadFull(b, bufB)
-		for _, err := range []error{errA, errB} {
-			if err != nil && err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) {
-				return false, err
-			}
-		}
-		if !bytes.Equal(bufA[:n], bufB[:m]) {
-			return false, nil
-		}
-		if errA != nil || errB != nil {
-			return errA != nil && errB != nil, nil
-		}
-	}
-}
-
-// loan is a body in the hands of the HTTP transport, which may go on reading it in a goroutine of its own
-// after a request has ended. end takes it back: its memory may be used for something else then.
-//
-// Once ctx has ended no more of it is given away, so that a cancelled upload does not complete behind our back.
-type loan struct {
-	ctx   context.Context
-	mu    sync.Mutex
-	ended bool
-	b     io.ReadSeeker
-}
-
-func (l *loan) end() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.ended = true
-}
-
-func (l *loan) readAt(p []byte, at int64) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.ended {
-		return 0, fs.ErrClosed
-	}
-	if err := context.Cause(l.ctx); err != nil {
-		return 0, err
-	}
-	if _, err := l.b.Seek(at, io.SeekStart); err != nil {
-		return 0, err
-	}
-	return l.b.Read(p)
-}
-
-// section is length bytes of the body from offset from on. Sections that overlap in time do not disturb each other.
-func (l *loan) section(from, length int64) io.ReadSeeker {
-	return io.NewSectionReader(loanReaderAt{l}, from, length)
-}
-
-type loanReaderAt struct{ l *loan }
-
-// ReadAt fills p, as io.ReaderAt wants.
-func (r loanReaderAt) ReadAt(p []byte, at int64) (n int, err error) {
-	for n < len(p) && err == nil {
-		var m int
-		m, err = r.l.readAt(p[n:], at+int64(n))
-		n += m
-	}
-	if n == len(p) {
-		return n, nil
-	}
-	return n, err
 }

@@ -34,13 +34,10 @@ package s3
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
 	"math"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -56,6 +53,7 @@ import (
 	"github.com/aws/smithy-go/logging"
 
 	"github.com/walbaton/walbaton/archiver/store"
+	"github.com/walbaton/walbaton/archiver/store/remote"
 )
 
 // What the sizes of the parts of a multipart upload are, in bytes. Amazon wants parts of 5 MiB and more,
@@ -202,13 +200,13 @@ func (to target) String() string {
 }
 
 func load(ctx context.Context, to target, o Options) (aws.Config, error) {
-	pool, err := caPool(to.caFile)
+	pool, err := remote.Authorities(to.caFile)
 	if err != nil {
 		return aws.Config{}, err
 	}
 	options := []func(*config.LoadOptions) error{
 		config.WithLogger(logging.Nop{}), // it would write to stderr by itself; what matters comes back as an error
-		config.WithHTTPClient(awshttp.NewBuildableClient().WithTransportOptions(transport(pool))),
+		config.WithHTTPClient(awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { remote.Tune(t, pool) })),
 		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }),
 	}
 	if to.profile != "" {
@@ -253,46 +251,6 @@ func keyFiles(access, secret string) aws.CredentialsProviderFunc {
 		}
 		return aws.Credentials{AccessKeyID: halves[0], SecretAccessKey: halves[1], Source: "files",
 			CanExpire: true, Expires: time.Now().Add(time.Minute)}, nil
-	}
-}
-
-// caPool returns the certificates to trust; nil means the system's.
-func caPool(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("ca_file: %w", err)
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("ca_file %s: no certificate in it", file)
-	}
-	return pool, nil
-}
-
-// transport keeps connections, and bounds only what has no bytes to watch: dialling, handshake, idling. How long
-// a transfer may stand still is store.Stall's to say.
-func transport(pool *x509.CertPool) func(*http.Transport) {
-	return func(t *http.Transport) {
-		t.Proxy = http.ProxyFromEnvironment
-		t.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext
-		t.TLSHandshakeTimeout = 10 * time.Second
-		t.IdleConnTimeout = 90 * time.Second
-		t.MaxIdleConns = 64
-		t.MaxIdleConnsPerHost = 64
-		// HTTP/2 would send everything through one connection.
-		t.ForceAttemptHTTP2 = false
-		if t.TLSClientConfig == nil {
-			t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-		}
-		if pool != nil {
-			t.TLSClientConfig.RootCAs = pool
-		}
 	}
 }
 
