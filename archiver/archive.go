@@ -84,15 +84,17 @@ type Archive struct {
 	root  string
 	id    Identity
 	begun bool
+	keys  []seal.Identity // open what is encrypted; none where nobody restores
 
 	mu     sync.Mutex
 	floors []Floor // replaced, never changed
 }
 
 // OpenArchive reads archive.json and the floors. fs.ErrNotExist means that the store answered and
-// has no such archive; ErrFormat that the archive is not ours to touch.
-func OpenArchive(ctx context.Context, s store.Store, scope string, systemID uint64) (*Archive, error) {
-	a := &Archive{store: s, root: path.Join(scope, strconv.FormatUint(systemID, 10))}
+// has no such archive; ErrFormat that the archive is not ours to touch. The keys open encrypted objects; all
+// but the bytes of segments can be read without.
+func OpenArchive(ctx context.Context, s store.Store, scope string, systemID uint64, keys ...seal.Identity) (*Archive, error) {
+	a := &Archive{store: s, root: path.Join(scope, strconv.FormatUint(systemID, 10)), keys: keys}
 	b, err := a.read(ctx, a.root+"/archive.json")
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", a, err)
@@ -218,17 +220,32 @@ func (a *Archive) Header(ctx context.Context, key string) (seal.Header, error) {
 	return h, nil
 }
 
-// Open gives the plain bytes of an object. The last Read fails when they are not what was sealed.
+// Open gives the plain bytes of an object. The last Read fails when they are not what was sealed. An error, also seal.ErrEncrypted
+// when no key fits, comes with the header if that could be read.
 func (a *Archive) Open(ctx context.Context, key string) (seal.Header, io.ReadCloser, error) {
 	r, err := a.store.Get(ctx, key, 0, -1)
 	if err != nil {
 		return seal.Header{}, nil, err
 	}
-	h, plain, err := seal.Open(r)
+	h, plain, err := seal.Open(r, a.keys...)
 	if err != nil {
-		return seal.Header{}, nil, errors.Join(fmt.Errorf("open %s: %w", key, err), r.Close())
+		return h, nil, errors.Join(fmt.Errorf("open %s: %w", key, err), r.Close())
 	}
 	return h, &both{plain, r}, nil
+}
+
+// Check reads an object to its end, and says whether it is what was sealed as far as that can be told without a key.
+func (a *Archive) Check(ctx context.Context, key string) (seal.Header, error) {
+	r, err := a.store.Get(ctx, key, 0, -1)
+	if err != nil {
+		return seal.Header{}, err
+	}
+	defer r.Close()
+	h, err := seal.Check(r)
+	if err != nil {
+		return h, fmt.Errorf("check %s: %w", key, err)
+	}
+	return h, nil
 }
 
 // History reads a history from the archive, and its bytes as PostgreSQL wrote them.

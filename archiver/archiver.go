@@ -26,6 +26,7 @@ type Options struct {
 	Member       string // our member name in Patroni
 	Workers      int    // segments shipped at the same time
 	Codec        seal.Codec
+	EncryptTo    []seal.Recipient // segments and .partial files are encrypted to each of them; none: not at all
 	Limits       Limits
 	StallTimeout time.Duration  // a file that waits longer raises an alarm
 	Grace        time.Duration  // uploads that run when a term ends get this long
@@ -51,8 +52,9 @@ type Archiver struct {
 	scope     Scope
 	server    func() Server
 	local     *local
-	keep      *local // files set aside; nil when there is no keep_dir
-	sealer    *seal.Sealer
+	keep      *local       // files set aside; nil when there is no keep_dir
+	sealer    *seal.Sealer // of segments and .partial files
+	clear     *seal.Sealer // of histories and backup labels, which stay readable for every node
 	cover     *coverage
 	bell      *bell
 	decisions decisions // administrators'
@@ -108,7 +110,11 @@ type Alarm struct {
 
 // New makes an Archiver for the WAL in q, whose cluster has the archive's system identifier.
 func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Options) (*Archiver, error) {
-	sealer, err := seal.New(o.Codec)
+	sealer, err := seal.New(o.Codec, o.EncryptTo...)
+	if err != nil {
+		return nil, err
+	}
+	clear, err := seal.New(o.Codec)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +132,7 @@ func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Option
 	}
 	o.Workers = max(o.Workers, 1)
 	r := &Archiver{
-		o: o, archive: a, scope: scope, server: server, sealer: sealer,
+		o: o, archive: a, scope: scope, server: server, sealer: sealer, clear: clear,
 		local: newLocal(q, a.SegmentSize(), a.Identity().SystemID),
 		cover: newCoverage(), bell: newBell(), m: newMetrics(o.Metrics), log: o.Log,
 		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, differ: map[wal.Name]difference{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{}, asked: map[question]time.Time{},
@@ -137,6 +143,14 @@ func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Option
 		r.log.Warn("nothing can be set aside", "why", err)
 	}
 	return r, nil
+}
+
+// sealerOf gives what packs n. Histories and backup labels hold no user's data, and nodes without an identity have to read them.
+func (a *Archiver) sealerOf(n wal.Name) *seal.Sealer {
+	if n.Kind == wal.KindHistory || n.Kind == wal.KindBackup {
+		return a.clear
+	}
+	return a.sealer
 }
 
 // Archive is where this Archiver ships to.

@@ -107,9 +107,9 @@ func (x *auditor) predecessor(s wal.Segment) (wal.Segment, bool) {
 
 // openWAL reads a segment or .partial to its end. opened is false when its header was not in order.
 func (x *auditor) openWAL(ctx context.Context, n wal.Name) (j wal.Joint, opened bool, err error) {
-	h, r, err := x.a.Open(ctx, x.a.Key(n))
+	h, r, err := x.open(ctx, n)
 	if err != nil {
-		return j, false, err
+		return j, h.Name != "", err
 	}
 	defer r.Close()
 	if err := checkHeader(h, n, x.a.id.SystemID, x.a.id.SegmentSize); err != nil {
@@ -157,7 +157,7 @@ func (x *auditor) endOf(s wal.Segment) (wal.LSN, bool) {
 func (x *auditor) openLabel(ctx context.Context, n wal.Name) error {
 	opened := false
 	err := func() error {
-		h, r, err := x.a.Open(ctx, x.a.Key(n))
+		h, r, err := x.open(ctx, n)
 		if err != nil {
 			return err
 		}

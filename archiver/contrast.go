@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
 
+	"github.com/walbaton/walbaton/archiver/seal"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
@@ -18,6 +20,9 @@ func (a *Archiver) contrast(ctx context.Context, n wal.Name, ours *content) (Con
 		return NotCompared, err
 	}
 	_, r, err := a.archive.Open(ctx, a.archive.Key(n))
+	if errors.Is(err, seal.ErrEncrypted) {
+		return a.contrastSealed(ctx, n, ours)
+	}
 	var theirs wal.Report
 	if err == nil {
 		defer r.Close()

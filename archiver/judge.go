@@ -24,6 +24,7 @@ const (
 	TheirsHolds            // the records are equal, or ours is damaged, or ours is a prefix: theirs is enough
 	TheirsDamaged          // the archive's copy is damaged, and ours is whole
 	BothWhole              // two whole segments of one name: two primaries wrote one timeline
+	TheirsSealed           // ours ends early, and theirs is encrypted: nobody here can tell whether ours is a part of it
 )
 
 // Facts are all that the answer to a push depends on. Gathering them needs disks, networks and
@@ -194,6 +195,9 @@ func judgeOurs(f Facts) (Verdict, bool) {
 	v := Verdict{Row: "9", Act: Answer, Code: 1, Alarm: true, Why: "our copy is damaged"}
 	if f.State == wal.Cut && f.Name.Kind == wal.KindSegment {
 		v = Verdict{Row: "8", Act: Wait, Code: 1, Why: "its records end early, and no timeline switch explains it yet"}
+		if f.Archive == Different && f.Contrast == TheirsSealed {
+			v.Why = "its records end early, and the archive's copy, another one, is encrypted: nobody here can tell whether ours is a part of it"
+		}
 		if stopsInVain(f) {
 			v.Act = Answer
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/walbaton/walbaton/archiver/queue"
+	"github.com/walbaton/walbaton/archiver/seal"
 	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
@@ -17,9 +18,9 @@ import (
 var ErrNoArchive = errors.New("the archive has not been begun yet; Patroni's leader does that")
 
 // Prepare opens the archive of the cluster that this server belongs to, or begins it when this node
-// is Patroni's leader by a fresh read. Nothing is ever put before it succeeds.
-func Prepare(ctx context.Context, s store.Store, id Identity, srv Server, q *queue.Queue, scope Scope) (*Archive, error) {
-	a, err := OpenArchive(ctx, s, id.Scope, srv.SystemID)
+// is Patroni's leader by a fresh read. Nothing is ever put before it succeeds. The keys are those of OpenArchive.
+func Prepare(ctx context.Context, s store.Store, id Identity, srv Server, q *queue.Queue, scope Scope, keys ...seal.Identity) (*Archive, error) {
+	a, err := OpenArchive(ctx, s, id.Scope, srv.SystemID, keys...)
 	if err == nil && a.SegmentSize() != srv.SegmentSize {
 		return nil, fmt.Errorf("open %s: %w: its segments have %d bytes, and this server's %d", a, ErrFormat, a.SegmentSize(), srv.SegmentSize)
 	}
@@ -47,7 +48,7 @@ func Prepare(ctx context.Context, s store.Store, id Identity, srv Server, q *que
 		return nil, err
 	}
 	begun := err == nil
-	if a, err = OpenArchive(ctx, s, id.Scope, srv.SystemID); err == nil {
+	if a, err = OpenArchive(ctx, s, id.Scope, srv.SystemID, keys...); err == nil {
 		a.begun = begun
 	}
 	return a, err

@@ -18,7 +18,7 @@ import (
 // orphan keeps the copy of n that l has in orphans/, whatever it is: WAL that the line left is somebody's
 // committed data until a person says otherwise.
 func (a *Archiver) orphan(ctx context.Context, l *local, n wal.Name) error {
-	c, packed, err := l.load(n, a.sealer)
+	c, packed, err := l.load(n, a.sealerOf(n))
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func neighbours(s wal.Segment, line wal.History) [2]wal.Segment {
 
 // unfit says whether an orphan itself, and not the way to it, is why it was not adopted.
 func unfit(err error) bool {
-	return errors.Is(err, errBadCopy) || errors.Is(err, errMisfit) || errors.Is(err, errAlone) || errors.Is(err, fs.ErrNotExist) || damaged(err)
+	return errors.Is(err, errBadCopy) || errors.Is(err, errMisfit) || errors.Is(err, errAlone) || errors.Is(err, fs.ErrNotExist) || damaged(err) || errors.Is(err, seal.ErrEncrypted)
 }
 
 // orphaned is a segment in orphans/.
@@ -184,7 +184,7 @@ func (a *Archiver) adopt(ctx context.Context, key string, n wal.Name, line wal.H
 	}
 	defer r.Close()
 	checker := wal.NewChecker(n.Segment, a.local.systemID)
-	packed, err := a.sealer.Pack(io.TeeReader(r, checker), h.Size)
+	packed, err := a.sealerOf(n).Pack(io.TeeReader(r, checker), h.Size)
 	if err != nil {
 		return err
 	}
@@ -252,8 +252,10 @@ func (a *Archiver) joined(ctx context.Context, s wal.Segment, line wal.History, 
 // damaged: that tells nothing.
 func (a *Archiver) lineJoint(ctx context.Context, s wal.Segment) (wal.Joint, error) {
 	n := wal.SegmentName(s)
-	_, r, err := a.archive.Open(ctx, a.archive.Key(n))
+	h, r, err := a.archive.Open(ctx, a.archive.Key(n))
 	switch {
+	case errors.Is(err, seal.ErrEncrypted):
+		return a.sealedJoint(ctx, s, h.Digest)
 	case errors.Is(err, fs.ErrNotExist):
 		if !a.permit(ctx, n).ok {
 			return wal.Joint{}, nil

@@ -116,6 +116,10 @@ func (a *Archiver) arbitrate(ctx context.Context, here neighbour, c *content, wh
 			err = fits(k.Joint())
 		}
 	}
+	sealed := errors.Is(err, seal.ErrEncrypted)
+	if sealed && h.Digest == here.digest {
+		return nil
+	}
 	var b *wal.Break
 	switch {
 	case err == nil:
@@ -123,6 +127,8 @@ func (a *Archiver) arbitrate(ctx context.Context, here neighbour, c *content, wh
 	case errors.As(err, &b):
 	case errors.Is(err, wal.ErrApart), damaged(err): // not whole: an administrator accepted it
 		c.disputed = true
+	case sealed:
+		c.disputed, c.why = true, c.why+fmt.Sprintf("; the archive has another %v, encrypted, so nobody here can tell which of the two is right", n)
 	default:
 		a.note(err)
 		return err

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/walbaton/walbaton/archiver/seal"
 	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
@@ -45,6 +46,7 @@ type Outcome struct {
 type Source struct {
 	Store store.Store
 	Scope string
+	Keys  []seal.Identity // for what is encrypted
 }
 
 func (s Source) String() string { return s.Store.String() + " (scope " + s.Scope + ")" }
@@ -218,6 +220,9 @@ func (w *wanted) cannotSay(err error) Outcome {
 	why := fmt.Sprintf("cannot say whether the archive has %s: %v", w.text, err)
 	switch w.mode {
 	case inRecovery:
+		if errors.Is(err, seal.ErrEncrypted) {
+			return Outcome{CannotSay, why + " (recovery stops here, and goes on when PostgreSQL is started again)"}
+		}
 		return Outcome{CannotSay, why + " (recovery stops here, and goes on when PostgreSQL is started again; walbaton verify looks for holes and damage)"}
 	case onStandby:
 		return Outcome{NotThere, why + " (the standby streams, and asks again)"}
@@ -317,7 +322,7 @@ func (r *Restorer) openOne(ctx context.Context, k archiveKey, src Source) (*Arch
 	if a != nil {
 		return a, nil
 	}
-	a, err := OpenArchive(ctx, src.Store, src.Scope, k.systemID)
+	a, err := OpenArchive(ctx, src.Store, src.Scope, k.systemID, src.Keys...)
 	if err != nil {
 		return nil, err
 	}

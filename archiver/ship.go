@@ -235,9 +235,9 @@ func (a *Archiver) leave(ctx context.Context, n wal.Name) (permit, error) {
 
 // putFile reads, checks, seals and puts n from l, and compares when the archive has the name.
 func (a *Archiver) putFile(ctx context.Context, l *local, n wal.Name) error {
-	c, packed, err := l.load(n, a.sealer)
+	c, packed, err := l.load(n, a.sealerOf(n))
 	for try := 0; errors.Is(err, errRecycled) && try < 3; try++ {
-		c, packed, err = l.load(n, a.sealer)
+		c, packed, err = l.load(n, a.sealerOf(n))
 	}
 	if err != nil {
 		return err

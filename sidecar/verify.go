@@ -91,6 +91,9 @@ func printAudit(w io.Writer, rep *archiver.Audit) error {
 	}
 	fmt.Fprintf(&b, "archive   %s\n", rep.Archive)
 	fmt.Fprintf(&b, "checked   %s %s (%s)\n", checked, counted(c.Segments+c.Partials+c.Backups+c.Histories, "object"), sizeText(c.Bytes))
+	if c.Encrypted > 0 {
+		fmt.Fprintf(&b, "encrypted %s, the other %d not\n", counted(c.Encrypted, "object"), c.Segments+c.Partials+c.Backups+c.Histories-c.Encrypted)
+	}
 	fmt.Fprintf(&b, "line      timeline %s, without a hole up to %s\n", join(rep.Line), rep.Frontier)
 	for i, f := range rep.Floors {
 		label := ""
@@ -135,7 +138,11 @@ func printAudit(w io.Writer, rep *archiver.Audit) error {
 		fmt.Fprintf(&b, "note: %s\n", n)
 	}
 	if rep.NotChecked != "" {
-		fmt.Fprintf(&b, "not checked: %s (walbaton verify --deep)\n", rep.NotChecked)
+		next := "walbaton verify --deep"
+		if rep.Deep {
+			next = "walbaton verify --deep --identities FILE"
+		}
+		fmt.Fprintf(&b, "not checked: %s (%s)\n", rep.NotChecked, next)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

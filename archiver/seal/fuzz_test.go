@@ -26,16 +26,20 @@ func addVectors(f *testing.F) {
 // What opens has the size and the digest that its header says, and everything else is one of three errors.
 func FuzzOpen(f *testing.F) {
 	addVectors(f)
+	id := vectorIdentity(f)
 	f.Fuzz(func(t *testing.T, object []byte) {
-		h, plain, err := opened(bytes.NewReader(object))
+		h, plain, err := opened(bytes.NewReader(object), id)
 		switch {
 		case err == nil:
 			if int64(len(plain)) != h.Size || DigestOf(plain) != h.Digest {
 				t.Errorf("got %d bytes with digest %s, the header says %d and %s", len(plain), DigestOf(plain), h.Size, h.Digest)
 			}
 			// Whatever follows is seen.
-			if _, _, err := opened(bytes.NewReader(append(object, 0))); !errors.Is(err, ErrDamaged) {
+			if _, _, err := opened(bytes.NewReader(append(object, 0)), id); !errors.Is(err, ErrDamaged) {
 				t.Errorf("one byte more: got %v, want ErrDamaged", err)
+			}
+			if _, err := Check(bytes.NewReader(object)); err != nil {
+				t.Errorf("checked without an identity: got %v, and it opens", err)
 			}
 		case !errors.Is(err, ErrFormat) && !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrEncrypted):
 			t.Errorf("got %v, want one of the three kinds", err)

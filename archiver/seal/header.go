@@ -17,8 +17,12 @@ var (
 	ErrFormat = errors.New("not an object of a known format")
 	// ErrDamaged says that an object is not what was once sealed: cut, longer, changed, or put together wrong.
 	ErrDamaged = errors.New("damaged object")
-	// ErrEncrypted says that an object is encrypted with age; its header can be read.
-	ErrEncrypted = errors.New("encrypted object")
+	// ErrEncrypted says that an object is encrypted and cannot be opened here; its header can be read. It is one of the two below.
+	ErrEncrypted = errors.New("it is encrypted with age")
+	// ErrNoIdentity is ErrEncrypted where no identity was given.
+	ErrNoIdentity = fmt.Errorf("%w, and there is no identity here that would open it", ErrEncrypted)
+	// ErrWrongIdentity is ErrEncrypted where identities were given, and the object, which is whole, was encrypted to others.
+	ErrWrongIdentity = fmt.Errorf("%w, and none of the identities here opens it", ErrEncrypted)
 )
 
 // Codec is how the plain bytes are stored.
@@ -44,7 +48,7 @@ const (
 	headerStep    = 512 // the header frame is filled up to a multiple of this
 )
 
-// Header says what an object holds and who made it. Packed.Seal fills Format, Size, Digest, DigestName and Codec.
+// Header says what an object holds and who made it. Packed.Seal fills Format, Size, Digest, DigestName, Codec, Encryption and BodyDigest.
 type Header struct {
 	Format      int       `json:"format"`
 	Name        string    `json:"name"` // the file's name in pg_wal
@@ -54,6 +58,7 @@ type Header struct {
 	DigestName  string    `json:"digest_name"` // always "xxh3-128"
 	Codec       Codec     `json:"codec"`
 	Encryption  string    `json:"encryption,omitempty"`  // empty, or "age"
+	BodyDigest  Digest    `json:"body_digest,omitzero"`  // of the encrypted bytes, so that damage is found without an identity
 	FirstCommit time.Time `json:"first_commit,omitzero"` // of the first and the last commit or abort record; zero if there is none
 	LastCommit  time.Time `json:"last_commit,omitzero"`
 	Member      string    `json:"member,omitempty"` // Patroni's name of the node that sealed it

@@ -5,8 +5,11 @@ import (
 	"encoding/binary"
 	"io"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
+
+	"filippo.io/age"
 )
 
 var codecs = []Codec{Zstd, LZ4, None}
@@ -42,9 +45,9 @@ func walLike(n int) []byte {
 	return b[:n]
 }
 
-func newSealer(t testing.TB, codec Codec) *Sealer {
+func newSealer(t testing.TB, codec Codec, recipients ...Recipient) *Sealer {
 	t.Helper()
-	s, err := New(codec)
+	s, err := New(codec, recipients...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,9 +63,9 @@ var someHeader = Header{
 }
 
 // sealed returns the whole object that holds plain.
-func sealed(t testing.TB, codec Codec, plain []byte) []byte {
+func sealed(t testing.TB, codec Codec, plain []byte, recipients ...Recipient) []byte {
 	t.Helper()
-	p, err := newSealer(t, codec).Pack(bytes.NewReader(plain), int64(len(plain)))
+	p, err := newSealer(t, codec, recipients...).Pack(bytes.NewReader(plain), int64(len(plain)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,12 +82,36 @@ func sealed(t testing.TB, codec Codec, plain []byte) []byte {
 }
 
 // opened reads a whole object.
-func opened(r io.Reader) (Header, []byte, error) {
-	h, content, err := Open(r)
+func opened(r io.Reader, identities ...Identity) (Header, []byte, error) {
+	h, content, err := Open(r, identities...)
 	if err != nil {
 		return h, nil, err
 	}
 	plain, err := io.ReadAll(content)
 	content.Close()
 	return h, plain, err
+}
+
+// keyPair makes an identity and its recipient.
+func keyPair(t testing.TB) (Identity, Recipient) {
+	t.Helper()
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id, id.Recipient()
+}
+
+// vectorIdentity opens the encrypted vectors.
+func vectorIdentity(t testing.TB) Identity {
+	t.Helper()
+	text, err := os.ReadFile("testdata/identity")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := ParseIdentities(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids[0]
 }

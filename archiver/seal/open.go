@@ -14,18 +14,23 @@ import (
 // the last Read is ErrDamaged, or r's own error when r fails. It takes memory for one window (at most 8 MiB)
 // and some blocks, starts no goroutine, and has to be closed; closing it does not close r.
 //
-// The error is ErrFormat or ErrDamaged as in ReadHeader, or ErrEncrypted, then together with the header.
-func Open(r io.Reader) (Header, io.ReadCloser, error) {
+// What is encrypted is opened with the first of the identities that fits. The error is ErrFormat or ErrDamaged as in
+// ReadHeader, or ErrEncrypted (ErrNoIdentity, ErrWrongIdentity), together with the header if that could be read.
+func Open(r io.Reader, identities ...Identity) (Header, io.ReadCloser, error) {
 	h, err := ReadHeader(r)
 	if err != nil {
 		return Header{}, nil, err
 	}
 	if h.Encryption != "" {
-		return h, nil, fmt.Errorf("open object %s: %w (%s)", h.Name, ErrEncrypted, h.Encryption)
+		d, err := decrypt(r, h, identities)
+		if err != nil {
+			return h, nil, fmt.Errorf("open object %s: %w", h.Name, err)
+		}
+		r = d
 	}
 	p, err := newPlain(r, h)
 	if err != nil {
-		return Header{}, nil, fmt.Errorf("open object %s: %w", h.Name, err)
+		return h, nil, fmt.Errorf("open object %s: %w", h.Name, err)
 	}
 	return h, p, nil
 }

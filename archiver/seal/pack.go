@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"sync"
+
+	"filippo.io/age"
 )
 
 // Sealer makes objects with one codec. It may be used concurrently. What its users give back it keeps for
@@ -14,18 +17,19 @@ type Sealer struct {
 	// TempDir is where objects of more than 64 MiB are put together; empty is os.TempDir. Set it before use.
 	TempDir string
 
-	codec    Codec
-	encoders sync.Pool // encoder
-	buffers  sync.Pool // *[blockSize]byte
-	pieces   sync.Pool // *[pieceSize]byte
+	codec      Codec
+	recipients []Recipient // none: nothing is encrypted
+	encoders   sync.Pool   // encoder
+	buffers    sync.Pool   // *[blockSize]byte
+	pieces     sync.Pool   // *[pieceSize]byte
 }
 
 // blockSize is how much is read at once, and the block size of lz4 frames.
 const blockSize = 256 << 10
 
-// New returns a Sealer for one of the known codecs.
-func New(codec Codec) (*Sealer, error) {
-	s := &Sealer{codec: codec}
+// New returns a Sealer for one of the known codecs. With recipients everything that it packs is encrypted, and each of them can open it.
+func New(codec Codec, recipients ...Recipient) (*Sealer, error) {
+	s := &Sealer{codec: codec, recipients: slices.Clone(recipients)}
 	s.buffers.New = func() any { return new([blockSize]byte) }
 	s.pieces.New = func() any { return new([pieceSize]byte) }
 	e, err := newEncoder(codec) // so that later ones cannot fail: the options are the same
@@ -33,6 +37,11 @@ func New(codec Codec) (*Sealer, error) {
 		return nil, fmt.Errorf("make sealer: %w", err)
 	}
 	s.encoders.Put(e)
+	if len(recipients) > 0 {
+		if _, err := age.Encrypt(io.Discard, recipients...); err != nil { // some do not go together
+			return nil, fmt.Errorf("make sealer: %w", err)
+		}
+	}
 	return s, nil
 }
 
@@ -46,12 +55,33 @@ func (s *Sealer) Pack(r io.Reader, size int64) (*Packed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pack: %w", err)
 	}
-	digest, err := s.compress(body, r, size)
-	if err != nil {
+	p := &Packed{codec: s.codec, size: size, body: body}
+	if err := s.fill(p, r); err != nil {
 		body.Close()
 		return nil, fmt.Errorf("pack: %w", err)
 	}
-	return &Packed{codec: s.codec, digest: digest, size: size, body: body}, nil
+	return p, nil
+}
+
+// fill compresses r into p, and on the way encrypts it.
+func (s *Sealer) fill(p *Packed, r io.Reader) (err error) {
+	if len(s.recipients) == 0 {
+		p.digest, err = s.compress(p.body, r, p.size)
+		return err
+	}
+	sum := NewDigest()
+	w, err := age.Encrypt(io.MultiWriter(p.body, sum), s.recipients...)
+	if err != nil {
+		return err
+	}
+	if p.digest, err = s.compress(w, r, p.size); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	p.encryption, p.bodyDigest = encryptionAge, sum.Sum()
+	return nil
 }
 
 // compress fills whole buffers, so that the result does not depend on how r cuts its reads.
@@ -105,6 +135,9 @@ type Packed struct {
 	digest Digest
 	size   int64
 
+	encryption string // "" or encryptionAge
+	bodyDigest Digest // of body, when it is encrypted
+
 	// The lock keeps a late read from seeing memory that belongs to somebody else by then.
 	mu     sync.RWMutex
 	body   spool
@@ -129,8 +162,8 @@ func (p *Packed) Close() error {
 	return p.body.Close()
 }
 
-// Seal puts the header before the bytes, with Format, Size, Digest, DigestName and Codec filled in. It may
-// be called more than once.
+// Seal puts the header before the bytes, with Format, Size, Digest, DigestName, Codec, Encryption and BodyDigest filled in.
+// It may be called more than once.
 func (p *Packed) Seal(h Header) (*Sealed, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -138,12 +171,10 @@ func (p *Packed) Seal(h Header) (*Sealed, error) {
 		return nil, fmt.Errorf("seal %s: %w", h.Name, fs.ErrClosed)
 	}
 	h.Format, h.Size, h.Digest, h.DigestName, h.Codec = format, p.size, p.digest, digestName, p.codec
+	h.Encryption, h.BodyDigest = p.encryption, p.bodyDigest
 	h.FirstCommit, h.LastCommit = h.FirstCommit.UTC(), h.LastCommit.UTC()
-	switch {
-	case h.Name == "":
+	if h.Name == "" {
 		return nil, errors.New("seal: no name")
-	case h.Encryption != "":
-		return nil, fmt.Errorf("seal %s: encryption %q is not known", h.Name, h.Encryption)
 	}
 	head, err := h.append(nil)
 	if err != nil {

@@ -152,7 +152,6 @@ func TestHeaderLimits(t *testing.T) {
 		ok bool
 	}{
 		"no name":               {Header{}, false},
-		"encrypted":             {Header{Name: "x", Encryption: "age"}, false},
 		"a member of 3000":      {Header{Name: "x", Member: strings.Repeat("m", 3000)}, true},
 		"a member of 4000":      {Header{Name: "x", Member: strings.Repeat("m", 4000)}, false},
 		"a year above 9999":     {Header{Name: "x", FirstCommit: time.Date(290000, 1, 1, 0, 0, 0, 0, time.UTC)}, false},

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -42,6 +43,7 @@ func TestVectors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	id := vectorIdentity(t)
 	var listed []string
 	for line := range strings.Lines(string(table)) {
 		name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -57,7 +59,7 @@ func TestVectors(t *testing.T) {
 		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		h, got, err := opened(bytes.NewReader(object))
+		h, got, err := opened(bytes.NewReader(object), id)
 		runtime.ReadMemStats(&after)
 		if n := after.TotalAlloc - before.TotalAlloc; n > 2*maxWindow {
 			t.Errorf("%s: took %d bytes of memory, want at most %d", name, n, 2*maxWindow)
@@ -91,7 +93,7 @@ func writeVectors(t *testing.T) {
 		t.Fatal(err)
 	}
 	var table strings.Builder
-	for _, v := range slices.Concat(goodVectors(t, plain), badHeaders(t, plain), badFrames(t, plain)) {
+	for _, v := range slices.Concat(goodVectors(t, plain), badHeaders(t, plain), badFrames(t, plain), ageVectors(t, plain)) {
 		fmt.Fprintf(&table, "%-24s %-10s %s\n", v.name, v.want, v.why)
 		if err := os.WriteFile(filepath.Join("testdata/vectors", v.name), v.object, 0o644); err != nil {
 			t.Fatal(err)
@@ -144,7 +146,7 @@ func badHeaders(t *testing.T, plain []byte) []vector {
 		{"digest-wrong", "damaged", "the digest of other bytes", withJSON(z, DigestOf(plain).String(), DigestOf(nil).String())},
 		{"codec-unknown", "format", "another codec", withJSON(z, `"zstd"`, `"gzip"`)},
 		{"encryption-unknown", "format", "another encryption", withJSON(z, `"codec"`, `"encryption":"pgp","codec"`)},
-		{"encryption-age", "encrypted", "an age file: not yet, but the header can be read", append(headerFrame([]byte(strings.Replace(
+		{"encryption-age", "damaged", "the beginning of an age file", append(headerFrame([]byte(strings.Replace(
 			strings.TrimSpace(string(headerText(z))), `"codec"`, `"encryption":"age","codec"`, 1))), "age-encryption.org/v1\n-> X25519 ...\n"...)},
 		{"name-missing", "damaged", "no name", withJSON(z, someHeader.Name, ``)},
 		{"system-id-number", "damaged", "the system identifier is a number, which JSON readers round", withJSON(z, `"7412345678901234567"`, `7412345678901234567`)},
@@ -192,6 +194,52 @@ func badFrames(t *testing.T, plain []byte) []vector {
 		)
 	}
 	return all
+}
+
+// ageVectors are encrypted; testdata/identity opens the good ones.
+func ageVectors(t *testing.T, plain []byte) []vector {
+	to, err := age.ParseX25519Recipient(vectorIdentity(t).(*age.X25519Identity).Recipient().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, other := keyPair(t)
+	z, theirs := sealed(t, Zstd, plain, to), sealed(t, Zstd, plain, other)
+	flipped, stanza := slices.Clone(z), slices.Clone(z)
+	flipped[len(z)-100] ^= 4
+	stanza[len(head(z))+bytes.IndexByte(payload(z), '>')+20] ^= 1 // in what is wrapped for the recipient
+	digest := DigestOf(payload(z)).String()
+	return []vector{
+		{"age-zstd", "ok", "encrypted", z},
+		{"age-lz4", "ok", "encrypted", sealed(t, LZ4, plain, to)},
+		{"age-none", "ok", "encrypted", sealed(t, None, plain, to)},
+		{"age-empty", "ok", "encrypted, no bytes at all", sealed(t, Zstd, nil, to)},
+		{"age-to-two", "ok", "encrypted to somebody else, too", sealed(t, Zstd, plain, other, to)},
+		{"age-no-body-digest", "ok", "a writer may leave the digest of the encrypted bytes out", withJSON(z, `,"body_digest":"`+digest+`"`, ``)},
+		{"age-to-others", "encrypted", "whole, and encrypted to somebody else", theirs},
+		{"age-to-others-cut", "damaged", "encrypted to somebody else, and the last byte is missing", theirs[:len(theirs)-1]},
+		{"age-header-only", "damaged", "ends after our header", head(z)},
+		{"age-cut", "damaged", "ends in the middle", z[:len(z)-500]},
+		{"age-cut-end", "damaged", "the last byte is missing", z[:len(z)-1]},
+		{"age-flipped", "damaged", "one bit is wrong", flipped},
+		{"age-flipped-stanza", "damaged", "one bit is wrong where it would look like another recipient's", stanza},
+		{"age-and-a-byte", "damaged", "a byte follows", append(slices.Clone(z), 0)},
+		{"age-body-digest-wrong", "damaged", "the digest of other encrypted bytes", withJSON(z, digest, DigestOf(nil).String())},
+		{"age-other-header", "damaged", "the header of another object, with the digest of these encrypted bytes", otherHeader(t, z, to)},
+		{"age-not-age", "damaged", "the header says age, and the bytes are a zstd frame", append(head(withJSON(z, digest, DigestOf(payload(sealed(t, Zstd, plain))).String())), payload(sealed(t, Zstd, plain))...)},
+		{"age-holds-lz4", "damaged", "the header says zstd, and in the age file is lz4", otherCodec(t, plain, to)},
+	}
+}
+
+// otherHeader puts before the encrypted bytes of an object the header of another one.
+func otherHeader(t *testing.T, object []byte, to Recipient) []byte {
+	another := sealed(t, Zstd, nil, to)
+	named := withJSON(another, DigestOf(payload(another)).String(), DigestOf(payload(object)).String())
+	return append(head(named), payload(object)...)
+}
+
+// otherCodec is an encrypted object whose header names another codec than that of its bytes.
+func otherCodec(t *testing.T, plain []byte, to Recipient) []byte {
+	return withJSON(sealed(t, LZ4, plain, to), `"codec":"lz4"`, `"codec":"zstd"`)
 }
 
 // bomb is a small zstd frame of 64 MiB of zeros.
