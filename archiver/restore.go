@@ -13,6 +13,7 @@ import (
 	"github.com/walbaton/walbaton/archiver/seal"
 	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/archiver/wal"
+	"github.com/walbaton/walbaton/archiver/window"
 )
 
 // The exit codes of restore_command, as PostgreSQL reads them (xlogarchive.c, RestoreArchivedFile): 1 to 125
@@ -89,7 +90,9 @@ type RestoreOptions struct {
 	Kept string
 
 	Recovery, Standby time.Duration // how long to ask; 0 means RecoveryPatience, StandbyPatience
-	Log               *slog.Logger  // nil: none
+	// Ahead is how a recovery's segments are prefetched, its Fetch aside; nil: each call asks the archives itself.
+	Ahead *window.Options
+	Log   *slog.Logger // nil: none
 }
 
 // Restorer answers restore_command (P6): the exact bytes, or a proven "not there", or "cannot say".
@@ -100,8 +103,9 @@ type RestoreOptions struct {
 //
 // It may be used concurrently.
 type Restorer struct {
-	o   RestoreOptions
-	log *slog.Logger
+	o      RestoreOptions
+	log    *slog.Logger
+	window *window.Window // nil: nothing is prefetched
 
 	mu        sync.Mutex
 	archives  map[archiveKey]*Archive
@@ -136,7 +140,17 @@ func NewRestorer(o RestoreOptions) (*Restorer, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Restorer{o: o, log: o.Log, archives: map[archiveKey]*Archive{}, histories: map[historyKey]wal.History{}, swept: map[string]bool{}}, nil
+	r := &Restorer{o: o, log: o.Log, archives: map[archiveKey]*Archive{}, histories: map[historyKey]wal.History{}, swept: map[string]bool{}}
+	if o.Ahead == nil {
+		return r, nil
+	}
+	ahead := *o.Ahead
+	ahead.Fetch = r.fetchAhead
+	var err error
+	if r.window, err = window.New(ahead); err != nil {
+		return nil, fmt.Errorf("make restorer: %w", err)
+	}
+	return r, nil
 }
 
 // Fetch puts the file called name (%f) at dst, an absolute path (%p), and says how that went. dst is
@@ -196,6 +210,7 @@ type wanted struct {
 	size     wal.SegmentSize
 	own      *Archive // nil: it answered, and has not begun
 	note     string   // what is worth a line although it worked
+	from     *Archive // that it was read from
 }
 
 // absentError is a proven "not there".
@@ -260,14 +275,18 @@ func (r *Restorer) try(ctx context.Context, w *wanted, late *time.Timer) error {
 	if err != nil {
 		return err
 	}
-	f := &finder{r: r, w: w, archives: archives, late: late}
+	f := &finder{r: r, w: w, archives: archives, moves: func() { late.Stop() }}
 	switch {
 	case w.name.Kind == wal.KindHistory:
 		return f.history(ctx)
 	case w.name.Kind != wal.KindSegment:
 		return f.exact(ctx)
 	}
-	return f.segment(ctx)
+	err = f.segment(ctx)
+	if err == nil && f.mayPrefetch() {
+		r.window.Given(w.key())
+	}
+	return err
 }
 
 // identify learns from pg_control which cluster this is, and reads the name with its segment size.

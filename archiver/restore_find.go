@@ -20,8 +20,8 @@ import (
 type finder struct {
 	r        *Restorer
 	w        *wanted
-	archives []*Archive  // in the order in which they are asked
-	late     *time.Timer // ends the attempt; stopped when bytes begin to move
+	archives []*Archive // in the order in which they are asked
+	moves    func()     // is called when bytes begin to move: no deadline ends the attempt from then on
 }
 
 // segment finds a segment, or proves that there is none.
@@ -35,6 +35,9 @@ func (f *finder) segment(ctx context.Context) error {
 		if err := f.ownOrphan(ctx); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+	}
+	if f.fromWindow(ctx) {
+		return nil
 	}
 	err := f.take(ctx, f.w.name)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -82,13 +85,17 @@ func (f *finder) history(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		f.late.Stop()
+		f.moves()
 		if f.w.mode == onStandby {
 			if why := f.r.hidden(ctx, t); why != "" {
 				return absent("it is there, but %s", why)
 			}
 		}
-		return f.write(bytes.NewReader(b))
+		err = f.write(bytes.NewReader(b))
+		if err == nil {
+			f.follow(t, b)
+		}
+		return err
 	}
 	return f.prove(ctx, "does not have it")
 }
@@ -128,6 +135,7 @@ func (f *finder) take(ctx context.Context, n wal.Name) error {
 		h, err := f.takeFrom(ctx, a, a.Key(n), n, func(h seal.Header) bool { return broken == nil || h.Digest == digest })
 		switch {
 		case err == nil:
+			f.w.from = a
 			return nil
 		case errors.Is(err, fs.ErrNotExist):
 		case hopeless(err) && h.Name != "" && broken == nil:
@@ -161,7 +169,7 @@ func (f *finder) takeFrom(ctx context.Context, a *Archive, key string, n wal.Nam
 	if !accept(h) {
 		return seal.Header{}, hopelessError{fmt.Errorf("%s: its content is another one", key)}
 	}
-	f.late.Stop()
+	f.moves()
 	src := io.Reader(body)
 	if n.Kind == wal.KindSegment || n.Kind == wal.KindPartial {
 		src = &ownPages{r: body, c: wal.NewChecker(n.Segment, f.w.systemID)}

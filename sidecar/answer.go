@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/walbaton/walbaton/archiver"
@@ -79,8 +78,7 @@ func (a *app) checkPath(file string) error {
 // Fetch answers restore_command for our own server. Another data directory on this machine, a restore
 // beside it say, is none of this sidecar's: walbaton-wal then runs walbaton fetch.
 func (a *app) Fetch(ctx context.Context, name, dest string) Answer {
-	rel, err := filepath.Rel(a.cfg.Postgres.DataDir, dest)
-	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+	if !within(a.cfg.Postgres.DataDir, dest) {
 		return Answer{Code: -1}
 	}
 	out := a.restorer.Fetch(ctx, name, dest)

@@ -99,7 +99,7 @@ func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers 
 		return nil, closers, err
 	}
 	a.pg = newPostgres(cfg, log, a.serverChanged)
-	if a.restorer, err = newRestorer(ctx, cfg, a.scope, log); err != nil {
+	if a.restorer, err = a.newRestorer(ctx); err != nil {
 		return nil, closers, err
 	}
 	return a, closers, nil
@@ -135,6 +135,7 @@ func (a *app) Run(ctx context.Context) error {
 	g.Go(func() error { return a.elector.Run(ctx, a.lead) })
 	g.Go(func() error { return a.announce(ctx) })
 	g.Go(func() error { return a.keepHistories(ctx) })
+	g.Go(func() error { return a.restorer.Prefetch(ctx) })
 	g.Go(func() error { return a.tendSites(ctx) })
 	g.Go(func() error { return a.pinClones(ctx) })
 	g.Go(func() error { n.Watch(ctx, a.alive); return nil })

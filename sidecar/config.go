@@ -23,7 +23,8 @@ import (
 type Config struct {
 	Archive       ArchiveConfig
 	RestoreFrom   []string // URLs of other archives that fetch may read
-	PatroniConfig string   // file or folder
+	Restore       RestoreConfig
+	PatroniConfig string // file or folder
 	Socket        string
 	Listen        string // host:port for the web server
 	Policy        string // primary or replica: who ships (DESIGN section 6)
@@ -57,6 +58,13 @@ type ArchiveConfig struct {
 	SecretAccessKey string
 }
 
+// RestoreConfig is how fetch reads the archive.
+type RestoreConfig struct {
+	Patience    time.Duration // how long a recovery asks before it stops
+	Prefetch    int64         // bytes on the disk of segments that were not asked for yet; 0: none
+	PrefetchDir string
+}
+
 // DCSChoice says how sidecars find each other.
 type DCSChoice struct {
 	Kind string // "": as Patroni's configuration says; "static": a single PostgreSQL without Patroni; "rest": Patroni's REST API instead of the DCS
@@ -83,6 +91,9 @@ func settings() []setting {
 		{key: "archive.access_key_id", secret: true, set: text(func(c *Config) *string { return &c.Archive.AccessKeyID })},
 		{key: "archive.secret_access_key", secret: true, set: text(func(c *Config) *string { return &c.Archive.SecretAccessKey })},
 		{key: "restore_from", list: true, help: "`URLs` of other archives that fetch may read, with commas between", set: func(c *Config, v []string) error { c.RestoreFrom = v; return nil }},
+		{key: "restore.patience", value: "10m", help: "how much `time` fetch goes on asking in a recovery before it stops it with exit code 200", set: duration(func(c *Config) *time.Duration { return &c.Restore.Patience })},
+		{key: "restore.prefetch", value: "1GB", help: "how much of the disk segments may take that a recovery has not asked for yet, a `size`; 0: none are fetched ahead", set: size(func(c *Config) *int64 { return &c.Restore.Prefetch })},
+		{key: "restore.prefetch_dir", help: "`folder` for them, on pg_wal's file system and outside of it (default <keep_dir>/prefetch)", set: text(func(c *Config) *string { return &c.Restore.PrefetchDir })},
 		{key: "patroni_config", help: "Patroni's configuration `file` or folder", set: text(func(c *Config) *string { return &c.PatroniConfig })},
 		{key: "scope", help: "`name` of the cluster; Patroni's when it has one", set: text(func(c *Config) *string { return &c.Scope })},
 		{key: "name", help: "`name` of this member; Patroni's when it has one, or else the host's", set: text(func(c *Config) *string { return &c.Name })},
@@ -280,12 +291,52 @@ func (c *Config) check() error {
 		if c.KeepDir == "" {
 			c.KeepDir = c.Postgres.DataDir + "-walbaton"
 		}
-		if rel, err := filepath.Rel(c.Postgres.DataDir, c.KeepDir); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
+		if within(c.Postgres.DataDir, c.KeepDir) {
 			return withHint(configError("keep_dir", "%s lies in the data directory %s", c.KeepDir, c.Postgres.DataDir),
 				"choose a folder beside it, on the same file system: Patroni may empty the data directory")
 		}
 	}
+	return c.checkPrefetch()
+}
+
+// checkPrefetch keeps the window's files out of PostgreSQL's: what lies there is removed at each start.
+func (c *Config) checkPrefetch() error {
+	dir := c.Restore.PrefetchDir
+	if dir == "" {
+		if c.KeepDir != "" {
+			c.Restore.PrefetchDir = filepath.Join(c.KeepDir, "prefetch")
+		}
+		return nil
+	}
+	if !filepath.IsAbs(dir) {
+		return withHint(configError("restore.prefetch_dir", "%q is relative", dir), "give the absolute path of a folder that is for this alone, on the file system of pg_wal")
+	}
+	if data := c.Postgres.DataDir; data != "" {
+		for _, theirs := range []string{data, filepath.Join(data, "pg_wal")} {
+			if within(real(theirs), real(dir)) {
+				return withHint(configError("restore.prefetch_dir", "%s lies in PostgreSQL's %s", dir, theirs),
+					"choose a folder beside it, on the file system of pg_wal; or leave it out, which means <keep_dir>/prefetch")
+			}
+		}
+	}
 	return nil
+}
+
+// real follows symbolic links as far as the path is there.
+func real(path string) string {
+	if at, err := filepath.EvalSymlinks(path); err == nil {
+		return at
+	}
+	if dir := filepath.Dir(path); dir != path {
+		return filepath.Join(real(dir), filepath.Base(path))
+	}
+	return path
+}
+
+// within says whether path is dir or lies in it.
+func within(dir, path string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
 }
 
 // maxSocketPath is sun_path without its last byte, 0 (unix(7)).

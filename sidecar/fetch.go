@@ -14,6 +14,7 @@ import (
 
 	"github.com/walbaton/walbaton/archiver"
 	"github.com/walbaton/walbaton/archiver/store"
+	"github.com/walbaton/walbaton/archiver/window"
 )
 
 func newFetchCommand(w world) *cobra.Command {
@@ -30,13 +31,14 @@ the own one has not; an address that ends in #scope is that of another scope.
 
 Exit code 0: restored. 1: proven not to be in the archive; on a standby, which streams
 and asks again, also when nobody can say. 200: nobody can say, after ten minutes
-of asking; recovery stops then, and goes on when PostgreSQL is started again.`,
+of asking (restore.patience); recovery stops then, and goes on when PostgreSQL is
+started again.`,
 		Example: `  restore_command = 'walbaton-wal fetch %f %p'
   restore_command = 'walbaton fetch --archive s3://bucket/prefix --scope shop %f %p'
   walbaton fetch --archive file:///backup --scope shop 000000010000000000000007 /tmp/000000010000000000000007`,
 		Args: takes(cobra.ExactArgs(2)),
 	}
-	addSettings(c, readingSettings("restore_from", "name", "postgres.data_dir", "stall_timeout", "log")...)
+	addSettings(c, readingSettings("restore_from", "restore.patience", "name", "postgres.data_dir", "stall_timeout", "log")...)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		cfg, err := configOf(c, w)
 		if err != nil {
@@ -65,13 +67,21 @@ of asking; recovery stops then, and goes on when PostgreSQL is started again.`,
 	return c
 }
 
-// newRestorer makes the Restorer of a sidecar: for the data directory beside it, with the cluster to ask.
-func newRestorer(ctx context.Context, cfg Config, oracle archiver.Oracle, log *slog.Logger) (*archiver.Restorer, error) {
-	o, err := restoreOptions(ctx, cfg, log)
+// newRestorer makes the Restorer of a sidecar: for the data directory beside it, with the cluster to ask. It prefetches while that server reads
+// the archive: one that streams, or is a primary, does not.
+func (a *app) newRestorer(ctx context.Context) (*archiver.Restorer, error) {
+	o, err := restoreOptions(ctx, a.cfg, a.log)
 	if err != nil {
 		return nil, err
 	}
-	o.DataDir, o.Oracle, o.Kept = cfg.Postgres.DataDir, oracle, filepath.Join(cfg.KeepDir, "histories")
+	o.DataDir, o.Oracle, o.Kept = a.cfg.Postgres.DataDir, a.scope, filepath.Join(a.cfg.KeepDir, "histories")
+	if a.cfg.Restore.Prefetch > 0 {
+		o.Ahead = &window.Options{Dir: a.cfg.Restore.PrefetchDir, Bytes: a.cfg.Restore.Prefetch, Workers: a.cfg.Workers, Log: a.log, Metrics: a.registry,
+			Wanted: func() bool {
+				srv := a.pg.Server()
+				return srv.State != archiver.ServerPrimary && !srv.Receiver.Streaming
+			}}
+	}
 	return archiver.NewRestorer(o)
 }
 
@@ -101,7 +111,7 @@ func restoreOptions(ctx context.Context, cfg Config, log *slog.Logger) (archiver
 	if err != nil {
 		return archiver.RestoreOptions{}, err
 	}
-	o := archiver.RestoreOptions{Own: own, Member: cfg.Name, Log: log}
+	o := archiver.RestoreOptions{Own: own, Member: cfg.Name, Recovery: cfg.Restore.Patience, Log: log}
 	for _, u := range cfg.RestoreFrom {
 		src, err := openSource(ctx, u, cfg, quick)
 		if err != nil {

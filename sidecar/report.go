@@ -9,6 +9,7 @@ import (
 
 	"github.com/walbaton/walbaton/archiver"
 	"github.com/walbaton/walbaton/archiver/wal"
+	"github.com/walbaton/walbaton/archiver/window"
 	"github.com/walbaton/walbaton/leader"
 )
 
@@ -28,6 +29,7 @@ type Status struct {
 	Baton    BatonStatus    `json:"baton"`
 	Archive  ArchiveStatus  `json:"archive"`
 	Members  []MemberStatus `json:"members"`
+	Restore  *RestoreStatus `json:"restore,omitempty"` // since the sidecar started; absent while nothing was restored
 
 	Alarms []archiver.Alarm  `json:"alarms"`
 	Failed map[string]string `json:"failed,omitempty"` // file: why it was not shipped when it was tried last
@@ -82,6 +84,24 @@ type ArchiveStatus struct {
 	Kept      int       `json:"kept"`  // files set aside in keep_dir
 }
 
+// RestoreStatus is what a recovery beside this sidecar was given, and what is prefetched for it.
+type RestoreStatus struct {
+	Window  int   `json:"segments_prefetched"` // given at once
+	Waited  int   `json:"segments_waited_for"` // given when prefetching was done
+	Archive int   `json:"segments_read"`       // read for the call
+	Ahead   int   `json:"ahead"`               // how many segments the window means to be ahead; 0: PostgreSQL does not read from the archive
+	Ready   int   `json:"ready"`               // segments that wait for PostgreSQL
+	Bytes   int64 `json:"ready_bytes"`
+	Unused  int   `json:"unused"` // prefetched, and thrown away
+}
+
+func restoreStatus(t window.Tally) *RestoreStatus {
+	if t.Window+t.Waited+t.Archive == 0 {
+		return nil
+	}
+	return &RestoreStatus{t.Window, t.Waited, t.Archive, t.Ahead, t.Ready, t.Bytes, t.Unused}
+}
+
 // MemberStatus is one Patroni member and its sidecar.
 type MemberStatus struct {
 	Name        string `json:"name"`
@@ -126,6 +146,7 @@ func (a *app) Status() Status {
 		st.Archive.Why = why
 	}
 	a.reportCluster(&st)
+	st.Restore = restoreStatus(a.restorer.Prefetched())
 	return st
 }
 

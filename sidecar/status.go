@@ -238,7 +238,11 @@ func printStatus(w io.Writer, st Status) error {
 		b.WriteString(", Patroni is paused")
 	}
 	fmt.Fprintf(&b, "\nbaton     %s\n", st.Baton.sentence(st.Time))
-	fmt.Fprintf(&b, "archive   %s\n          %s\n\n", st.Archive.URL, st.Archive.sentence(st.Time))
+	fmt.Fprintf(&b, "archive   %s\n          %s\n", st.Archive.URL, st.Archive.sentence(st.Time))
+	if st.Restore != nil && st.Restore.Ahead > 0 {
+		fmt.Fprintf(&b, "restore   %s\n", st.Restore.sentence())
+	}
+	b.WriteString("\n")
 	t := tabwriter.NewWriter(&b, 2, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "MEMBER\tROLE\tSTATE\tTL\tBATON\tSIDECAR\tSTORE\tHAS\tNOT ARCHIVED\t")
 	holds := mark(st.Baton.AsOf.IsZero(), "holds it", "held it")
@@ -319,6 +323,11 @@ func (s ArchiveStatus) sentence(now time.Time) string {
 		parts = append(parts, fmt.Sprintf("took a file from this node %v ago", now.Sub(s.LastTaken).Round(time.Second)))
 	}
 	return strings.Join(parts, "; ")
+}
+
+func (s RestoreStatus) sentence() string {
+	return fmt.Sprintf("PostgreSQL reads the archive: %s given, %d of them prefetched, %d while prefetching was under way; %d more are ready (%s), and it is to be %d ahead",
+		counted(s.Window+s.Waited+s.Archive, "segment"), s.Window, s.Waited, s.Ready, sizeText(s.Bytes), s.Ahead)
 }
 
 func role(m MemberStatus) string {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/window"
 	"github.com/walbaton/walbaton/leader"
 )
 
@@ -60,6 +61,27 @@ archive   s3://bucket/shop/7710542482846769188
 }
 
 // Two primaries are said by every node's sidecar: the one of them that is not the leader need not have an alarm yet.
+// A recovery reads the archive: status says how much of it was there in time. One that is over is in the JSON only.
+func TestStatusOfRestore(t *testing.T) {
+	st := twoNodes()
+	st.Restore = restoreStatus(window.Tally{Window: 488, Waited: 9, Archive: 3, Ahead: 16, Ready: 12, Bytes: 12 << 24})
+	_, out, _ := askedStatus(t, st)
+	want := "\nrestore   PostgreSQL reads the archive: 500 segments given, 488 of them prefetched, 9 while prefetching was under way; 12 more are ready (192 MB), and it is to be 16 ahead\n"
+	if !strings.Contains(out, want) {
+		t.Errorf("no line %q in\n%s", want, out)
+	}
+	st.Restore.Ahead = 0
+	if _, out, _ := askedStatus(t, st); strings.Contains(out, "restore ") {
+		t.Errorf("a recovery that is over is still shown:\n%s", out)
+	}
+	if _, out, _ := askedStatus(t, st, "--json"); !strings.Contains(out, `"segments_prefetched": 488`) {
+		t.Errorf("the JSON lacks it:\n%s", out)
+	}
+	if restoreStatus(window.Tally{}) != nil {
+		t.Error("where nothing was restored there is something to say")
+	}
+}
+
 func TestStatusTwoPrimaries(t *testing.T) {
 	st := twoNodes()
 	st.DCS.Paused = true

@@ -8,6 +8,7 @@
 //	err = durable.Create(root, "wal/00000001/0000…01", body, 0o640)
 //	if errors.Is(err, fs.ErrExist) { … }                    // taken; and what is there is durable
 //	err = durable.Replace(root, "pg_wal/RECOVERYXLOG", body, 0o600)
+//	err = durable.Move("/spool/000…07", root, "pg_wal/RECOVERYXLOG")  // what is durable already
 //
 // Create gives the name with link(2), so of many writers, in any number of processes, exactly one
 // wins. Replace gives it with rename(2), so the last one wins. The file system must know hard links
@@ -34,6 +35,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Create writes src to its end into the new file name and makes it durable. perm is cut by the umask.
@@ -48,6 +51,24 @@ func Create(root *os.Root, name string, src io.Reader, perm fs.FileMode) error {
 // perm is cut by the umask.
 func Replace(root *os.Root, name string, src io.Reader, perm fs.FileMode) error {
 	return wrap("replace", name, replace(disk{root}, name, src, perm))
+}
+
+// Move gives the file at path the name in root, in place of what was there, and makes that durable. The content must be
+// durable already: what Replace or Create wrote is. syscall.EXDEV says that path is on another file system: copy it then.
+func Move(path string, root *os.Root, name string) error {
+	return wrap("move to", name, move(path, root, name))
+}
+
+func move(from string, root *os.Root, name string) error {
+	dir, err := root.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	err = unix.Renameat(unix.AT_FDCWD, from, int(dir.Fd()), path.Base(name))
+	if err == nil {
+		err = dir.Sync()
+	}
+	return and(err, dir.Close())
 }
 
 // MkdirAll makes the folder dir and those above it inside root, as far as they are missing, durably.

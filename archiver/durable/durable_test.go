@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -308,6 +309,38 @@ func TestCreateAndReplace(t *testing.T) {
 	}
 	if got := names(t, root); !slices.Equal(got, []string{"a"}) {
 		t.Errorf("got %q, want only the folder", got)
+	}
+}
+
+// Move takes a durable file from elsewhere, in place of what has the name; from another file system it does not.
+func TestMove(t *testing.T) {
+	root, from := openRoot(t), filepath.Join(t.TempDir(), "x")
+	elsewhere, err := os.CreateTemp("/dev/shm", "walbaton-durable-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(elsewhere.Name()); elsewhere.Close() })
+	for name, text := range map[string]string{from: "new", filepath.Join(root.Name(), "f"): "old"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]error{
+		elsewhere.Name(): syscall.EXDEV,
+		filepath.Join(filepath.Dir(from), "none"): fs.ErrNotExist,
+	} {
+		if err := Move(path, root, "f"); !errors.Is(err, want) || content(t, root, "f") != "old" {
+			t.Errorf("from %s: got %v, want %v, and f as it was", path, err, want)
+		}
+	}
+	if err := Move(from, root, "f"); err != nil || content(t, root, "f") != "new" {
+		t.Errorf("got %v, and f is %q", err, content(t, root, "f"))
+	}
+	if _, err := os.Lstat(from); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is where it was, too: %v", err)
+	}
+	if err := Move(from, root, "none/f"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("into a folder that is not there: got %v", err)
 	}
 }
 
