@@ -38,12 +38,43 @@ func TestDefaults(t *testing.T) {
 		Archive: ArchiveConfig{Codec: "zstd"},
 		Socket:  "/run/walbaton/walbaton.sock", Listen: ":9847",
 		Policy: "primary", MaxLag: 128 << 20,
+		Restore:  RestoreConfig{Patience: 10 * time.Minute, Prefetch: 1 << 30},
 		PushWait: time.Minute, ShutdownWait: 5 * time.Second, StoppedWait: 30 * time.Second, StallTimeout: time.Minute,
 		Workers: 4, TTL: 15 * time.Second, Renewal: 5 * time.Second, Margin: 3 * time.Second,
 		Log: "info",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// What lies in prefetch_dir is removed: it is never PostgreSQL's, whatever links lead there.
+func TestPrefetchDir(t *testing.T) {
+	dir := t.TempDir()
+	for _, d := range []string{"data", "wal/pg_wal"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, to := range map[string]string{"data/pg_wal": "wal/pg_wal", "innocent": "data", "wal2": "wal"} {
+		if err := os.Symlink(filepath.Join(dir, to), filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, good := range map[string]bool{
+		"": true, "prefetch": true, "data-walbaton/prefetch": true, "wal/prefetch": true, "wal/pg_wal-prefetch": true,
+		"data/pg_wal": false, "data/prefetch": false, "wal/pg_wal": false, "wal/pg_wal/prefetch": false, "innocent/new/prefetch": false, "wal2/pg_wal": false, "wal2/../data": false,
+	} {
+		flags := map[string]string{"config": os.DevNull, "postgres-data-dir": filepath.Join(dir, "data")}
+		want := filepath.Join(dir, "data-walbaton/prefetch")
+		if path != "" {
+			want = filepath.Join(dir, path)
+			flags["restore-prefetch-dir"] = want
+		}
+		c, err := loadConfig(sources{env(), flags})
+		if (err == nil) != good || good && c.Restore.PrefetchDir != want {
+			t.Errorf("%q: got %q, %v", path, c.Restore.PrefetchDir, err)
+		}
 	}
 }
 
