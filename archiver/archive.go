@@ -331,6 +331,20 @@ func (a *Archive) Opened(ctx context.Context, n wal.Name) (bool, error) {
 	return false, nil
 }
 
+func (a *Archive) probeKey(member string) string { return a.root + "/probe/" + member }
+
+// probe asks whether the store takes files: it puts one small object.
+func (a *Archive) probe(ctx context.Context, member string) error {
+	key := a.probeKey(member)
+	if err := a.store.Delete(ctx, key); err != nil {
+		return fmt.Errorf("probe the archive: %w", err)
+	}
+	if err := a.store.Put(ctx, key, Bytes([]byte("walbaton\n"))); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("probe the archive: %w", err)
+	}
+	return nil
+}
+
 func (a *Archive) read(ctx context.Context, key string) ([]byte, error) {
 	r, err := a.store.Get(ctx, key, 0, -1)
 	if err != nil {

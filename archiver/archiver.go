@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -39,6 +38,9 @@ type Options struct {
 	// Read takes a reading of the server now, which server gives from then on; nil: server's is never old.
 	Read func(ctx context.Context) Server
 
+	// Together runs functions at the same time, and returns when all have; nil: each in a goroutine. A simulation runs one after the other.
+	Together func(all ...func())
+
 	// Watch calls wake when pg_wal may have changed, until ctx ends; nil: queue.Queue.Watch.
 	Watch func(ctx context.Context, wake func()) error
 }
@@ -48,7 +50,8 @@ type Options struct {
 // the archive, and wake each other.
 type Archiver struct {
 	o         Options
-	archive   *Archive
+	archive   *Archive  // of several, the first that could be opened: names and keys are the same in all
+	targets   []*target // nil when there is one archive
 	scope     Scope
 	server    func() Server
 	local     *local
@@ -124,6 +127,9 @@ func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Option
 	if o.Aside == nil {
 		o.Aside = func(wal.Name) {}
 	}
+	if o.Together == nil {
+		o.Together = atOnce
+	}
 	if o.Watch == nil {
 		o.Watch = q.Watch
 	}
@@ -134,7 +140,7 @@ func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Option
 	r := &Archiver{
 		o: o, archive: a, scope: scope, server: server, sealer: sealer, clear: clear,
 		local: newLocal(q, a.SegmentSize(), a.Identity().SystemID),
-		cover: newCoverage(), bell: newBell(), m: newMetrics(o.Metrics), log: o.Log,
+		cover: newCoverage(a.SegmentSize()), bell: newBell(), m: newMetrics(o.Metrics), log: o.Log,
 		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, differ: map[wal.Name]difference{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{}, asked: map[question]time.Time{},
 		floorsRead: o.Now(), // a was opened just now
 	}
@@ -207,7 +213,7 @@ func (a *Archiver) forgetGone() {
 // List reads from the archive which names it has, of all timelines of the line and of those in
 // pg_wal, from the oldest segment on that this node or a live other one has.
 func (a *Archiver) List(ctx context.Context) error {
-	if err := a.cover.listHistories(ctx, a.archive); err != nil {
+	if err := a.listHistories(ctx); err != nil {
 		a.note(err)
 		return err
 	}
@@ -231,7 +237,7 @@ func (a *Archiver) List(ctx context.Context) error {
 		lower(p.Timeline, p.First)
 	}
 	for _, t := range slices.Sorted(maps.Keys(oldest)) {
-		if err := a.cover.list(ctx, a.archive, t, oldest[t]); err != nil {
+		if err := a.list(ctx, t, oldest[t]); err != nil {
 			a.note(err)
 			return err
 		}
@@ -351,8 +357,8 @@ func Reason(s store.Store, err error) string {
 // note keeps the health of the store: an error that is an answer of the store is none. One object that cannot be used
 // is such an answer: else its reader would give the baton away again and again.
 func (a *Archiver) note(err error) {
-	if err == nil || errors.Is(err, fs.ErrExist) || unusable(err) || errors.Is(err, context.Canceled) {
-		return
+	if err == nil || errors.Is(err, fs.ErrExist) || unusable(err) || errors.Is(err, context.Canceled) || a.targets != nil {
+		return // of several archives noteOf keeps it
 	}
 	a.mu.Lock()
 	was := a.put.failing
@@ -392,8 +398,13 @@ func (a *Archiver) alarm(row string, n wal.Name, why string) {
 	}
 }
 
-// StoreAnswers says whether the last put succeeded, and if not, why.
+// StoreAnswers says whether the last put succeeded, and if not, why. Of several archives one required one is enough: what it gets is filled into the
+// others when they answer again. why names those that do not in any case.
 func (a *Archiver) StoreAnswers() (bool, string) {
+	if a.targets != nil {
+		count, required, why := a.silent()
+		return count < required, why
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return !a.put.failing, a.put.why
@@ -418,12 +429,11 @@ func (a *Archiver) Probe(ctx context.Context) error {
 	if ok, _ := a.StoreAnswers(); ok {
 		return nil
 	}
-	key := a.archive.root + "/probe/" + a.o.Member
-	if err := a.archive.store.Delete(ctx, key); err != nil {
-		return fmt.Errorf("probe the archive: %w", err)
+	if a.targets != nil {
+		return nil // LiftAll does
 	}
-	if err := a.archive.store.Put(ctx, key, Bytes([]byte("walbaton\n"))); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("probe the archive: %w", err)
+	if err := a.archive.probe(ctx, a.o.Member); err != nil {
+		return err
 	}
 	a.mu.Lock()
 	a.put.failing, a.put.why = false, ""
@@ -431,7 +441,7 @@ func (a *Archiver) Probe(ctx context.Context) error {
 	a.mu.Unlock()
 	a.log.Info("the archive answers again", "archive", a.archive.String())
 	a.bell.ring()
-	return a.archive.store.Delete(ctx, key)
+	return a.archive.store.Delete(ctx, a.archive.probeKey(a.o.Member))
 }
 
 // bell wakes everybody who waits.

@@ -31,6 +31,9 @@ func (a *Archiver) Tend(ctx context.Context) error {
 	}
 	loop(func() error { return a.watch(ctx) })
 	loop(func() error { return a.confirmUntil(ctx) })
+	for _, t := range a.targets {
+		loop(func() error { return a.liftUntil(ctx, t) })
+	}
 	loop(func() error { return a.shipUntil(ctx, func() []wal.Name { return a.NextAlone(ctx) }) })
 	return g.Wait()
 }
@@ -137,7 +140,7 @@ func (a *Archiver) Follow(ctx context.Context) error {
 	oldest := map[wal.Timeline]uint64{}
 	for _, k := range a.local.names() {
 		n := k.name
-		if n.Kind != wal.KindSegment || k.sealed || a.cover.has(n) || a.archive.BelowFloor(n) || !below(k) {
+		if n.Kind != wal.KindSegment || k.sealed || a.cover.has(n) || a.belowFloor(n) || !below(k) {
 			continue
 		}
 		if old, ok := oldest[n.Segment.Timeline]; !ok || n.Segment.No < old {
@@ -145,7 +148,7 @@ func (a *Archiver) Follow(ctx context.Context) error {
 		}
 	}
 	for _, t := range slices.Sorted(maps.Keys(oldest)) {
-		if err := a.cover.list(ctx, a.archive, t, oldest[t]); err != nil {
+		if err := a.list(ctx, t, oldest[t]); err != nil {
 			a.note(err)
 			return err
 		}
@@ -186,7 +189,7 @@ func (a *Archiver) Confirm(ctx context.Context) {
 			a.confirmSmall(ctx, k)
 			continue
 		}
-		if !line.Holds(n.Segment) || a.archive.BelowFloor(n) || !below(k) {
+		if !line.Holds(n.Segment) || a.belowFloor(n) || !below(k) {
 			continue
 		}
 		if k.read != nil && k.read.unproven() { // read for a push, a comparison or as a neighbour
@@ -257,7 +260,7 @@ func (a *Archiver) confirmSmall(ctx context.Context, k known) {
 	if a.cover.has(k.name) && k.status != queue.Ready || a.resting(k.name) {
 		return
 	}
-	if k.name.Kind != wal.KindHistory && a.archive.BelowFloor(k.name) {
+	if k.name.Kind != wal.KindHistory && a.belowFloor(k.name) {
 		return
 	}
 	if a.cover.has(k.name) {

@@ -19,7 +19,7 @@ func (a *Archiver) contrast(ctx context.Context, n wal.Name, ours *content) (Con
 	if err != nil {
 		return NotCompared, err
 	}
-	_, r, err := a.archive.Open(ctx, a.archive.Key(n))
+	_, r, err := a.openOther(ctx, n, ours.digest)
 	if errors.Is(err, seal.ErrEncrypted) {
 		return a.contrastSealed(ctx, n, ours)
 	}
@@ -44,7 +44,7 @@ func (a *Archiver) contrast(ctx context.Context, n wal.Name, ours *content) (Con
 	case whole:
 		return BothWhole, nil
 	case ours.state == wal.Damaged:
-		same, err := a.sameRecords(ctx, n, ours.report)
+		same, err := a.sameRecords(ctx, n, ours)
 		switch {
 		case err != nil:
 			return NotCompared, err
@@ -53,7 +53,7 @@ func (a *Archiver) contrast(ctx context.Context, n wal.Name, ours *content) (Con
 		}
 		return BothWhole, nil
 	}
-	same, err := a.sameBetween(ctx, n, n.Segment.Start(), ours.end)
+	same, err := a.sameBetween(ctx, n, ours.digest, n.Segment.Start(), ours.end)
 	if err != nil || !same {
 		return NotCompared, err
 	}
@@ -62,7 +62,8 @@ func (a *Archiver) contrast(ctx context.Context, n wal.Name, ours *content) (Con
 
 // sameRecords says whether the archive's copy has the records that lie wholly in ours, which is complete and does not fit the segment beside it: if
 // so a record that lies in both is damaged, else ours is another server's.
-func (a *Archiver) sameRecords(ctx context.Context, n wal.Name, ours wal.Report) (bool, error) {
+func (a *Archiver) sameRecords(ctx context.Context, n wal.Name, c *content) (bool, error) {
+	ours := c.report
 	from, to := ours.First, ours.End
 	if ours.Continues {
 		to = ours.Last
@@ -70,17 +71,17 @@ func (a *Archiver) sameRecords(ctx context.Context, n wal.Name, ours wal.Report)
 	if from == 0 || from >= to {
 		return false, nil
 	}
-	return a.sameBetween(ctx, n, from, to)
+	return a.sameBetween(ctx, n, c.digest, from, to)
 }
 
 // sameBetween says whether our copy of n and the archive's are the same bytes from one LSN to another.
-func (a *Archiver) sameBetween(ctx context.Context, n wal.Name, from, to wal.LSN) (bool, error) {
+func (a *Archiver) sameBetween(ctx context.Context, n wal.Name, ours seal.Digest, from, to wal.LSN) (bool, error) {
 	f, _, err := a.local.q.Open(n)
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
-	_, r, err := a.archive.Open(ctx, a.archive.Key(n))
+	_, r, err := a.openOther(ctx, n, ours)
 	if err != nil {
 		return false, err
 	}
@@ -154,11 +155,7 @@ func (a *Archiver) childKept(ctx context.Context, s wal.Segment, line wal.Histor
 	}
 	child := s.On(line.TimelineAt(fork))
 	for _, n := range []wal.Name{{Kind: wal.KindPartial, Segment: s}, wal.SegmentName(child)} {
-		if a.cover.has(n) {
-			return true
-		}
-		if _, err := a.archive.store.Head(ctx, a.archive.Key(n)); err == nil {
-			a.cover.add(n)
+		if a.keptIn(ctx, n) {
 			return true
 		}
 	}

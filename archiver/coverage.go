@@ -1,7 +1,6 @@
 package archiver
 
 import (
-	"context"
 	"maps"
 	"sync"
 
@@ -9,10 +8,13 @@ import (
 )
 
 // coverage is which names the archive has, as far as this node listed it, wrote it, or compared
-// with it. It only ever grows, for nothing but expire deletes, and that below the floor; but a name
+// with it; of several archives, what every required one has. It only ever grows, for nothing but expire deletes, and that below the floor; but a name
 // that the archive itself says it has not is forgotten: a person removed a damaged object.
 type coverage struct {
 	mu       sync.Mutex
+	size     wal.SegmentSize
+	each     []*holdings                  // what each of several archives has; nil when there is one
+	below    func(*target, wal.Name) bool // whether one of several promises nothing about a name
 	segments Set
 	small    map[wal.Name]bool       // histories, backup labels, partial segments
 	from     map[wal.Timeline]uint64 // a listing of the timeline reached down to this number
@@ -31,8 +33,9 @@ type vouch struct {
 	kept     bool
 }
 
-func newCoverage() *coverage {
+func newCoverage(size wal.SegmentSize) *coverage {
 	return &coverage{
+		size:    size,
 		small:   map[wal.Name]bool{},
 		from:    map[wal.Timeline]uint64{},
 		begun:   map[wal.Timeline]bool{},
@@ -178,20 +181,14 @@ func (c *coverage) has(n wal.Name) bool {
 	return c.small[n]
 }
 
-// before gives the last segment of its timeline below s that the archive is known to have.
-func (c *coverage) before(s wal.Segment) (wal.Segment, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	no, ok := c.segments.Before(s)
-	return wal.Segment{Timeline: s.Timeline, Size: s.Size, No: no}, ok
+// before gives the last segment of its timeline below s that the archive is known to have; with several, one of those to ask.
+func (c *coverage) before(s wal.Segment, ask []*target) (wal.Segment, bool) {
+	return c.beside(s, ask, (*Set).Before, func(x, y uint64) bool { return x > y })
 }
 
-// after gives the first segment of its timeline above s that the archive is known to have.
-func (c *coverage) after(s wal.Segment) (wal.Segment, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	no, ok := c.segments.After(s)
-	return wal.Segment{Timeline: s.Timeline, Size: s.Size, No: no}, ok
+// after gives the first segment of its timeline above s that the archive is known to have; with several, one of those to ask.
+func (c *coverage) after(s wal.Segment, ask []*target) (wal.Segment, bool) {
+	return c.beside(s, ask, (*Set).After, func(x, y uint64) bool { return x < y })
 }
 
 // open says whether somebody opened the timeline of n for files of its kind: a history may be put once it or a segment
@@ -200,17 +197,28 @@ func (c *coverage) open(n wal.Name) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := n.Segment.Timeline
-	return c.begun[t] || n.Kind == wal.KindHistory && c.small[wal.HistoryName(t)]
+	return c.begun[t] || n.Kind == wal.KindHistory && c.anySmall(wal.HistoryName(t))
+}
+
+// anySmall says whether some archive has that history, for a caller that holds mu.
+func (c *coverage) anySmall(n wal.Name) bool {
+	for _, h := range c.each {
+		if h.small[n] {
+			return true
+		}
+	}
+	return c.small[n]
 }
 
 // opened notes that somebody opened the timeline of n for files of its kind.
 func (c *coverage) opened(n wal.Name) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if n.Kind == wal.KindHistory {
-		c.small[n] = true
-	} else {
+	switch {
+	case n.Kind != wal.KindHistory:
 		c.begin(n.Segment.Timeline)
+	case c.each == nil:
+		c.small[n] = true
 	}
 }
 
@@ -235,33 +243,6 @@ func (c *coverage) listed(t wal.Timeline, no uint64) bool {
 	defer c.mu.Unlock()
 	from, ok := c.from[t]
 	return ok && from <= no
-}
-
-// list reads the names of timeline t from number `from` on: one request for each 1,000 of them.
-func (c *coverage) list(ctx context.Context, a *Archive, t wal.Timeline, from uint64) error {
-	for o, err := range a.List(ctx, t, from) {
-		if err != nil {
-			return err
-		}
-		c.add(o.Name)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if old, ok := c.from[t]; !ok || from < old {
-		c.from[t] = from
-	}
-	return nil
-}
-
-// listHistories reads which histories the archive has.
-func (c *coverage) listHistories(ctx context.Context, a *Archive) error {
-	for o, err := range a.Histories(ctx) {
-		if err != nil {
-			return err
-		}
-		c.add(o.Name)
-	}
-	return nil
 }
 
 // anyListing says whether the archive was listed since the start: before that nothing is known

@@ -197,7 +197,7 @@ func (d *decisions) due(now time.Time) bool {
 // ReadDecisions lists what administrators decided: one LIST. It is made at the start, in each new term, after a
 // resolve, and before a push is refused for a reason that a decision could change.
 func (a *Archiver) ReadDecisions(ctx context.Context) error {
-	list, err := a.archive.Resolutions(ctx)
+	list, err := a.resolutions(ctx)
 	if err != nil {
 		a.note(err)
 		return err

@@ -109,7 +109,7 @@ func (a *Archiver) explain(ctx context.Context, n wal.Name) (Explanation, Facts)
 	if why, ok := a.whyNot(n); ok {
 		e.Failed = why.Error()
 	}
-	e.Floor, e.BelowFloor = a.archive.Identity().Floor.LSN.String(), a.archive.BelowFloor(n)
+	e.Floor, e.BelowFloor = a.archive.Identity().Floor.LSN.String(), a.belowFloor(n)
 	for _, fl := range a.archive.Floors() {
 		if e.BelowFloor && fl.Covers(n.Segment) {
 			e.Floor = fl.LSN.String()
@@ -230,7 +230,7 @@ func placeOfTimeline(line wal.History, t wal.Timeline) Place {
 // explainArchive reads the object's header, and says how its content compares with ours.
 func (a *Archiver) explainArchive(ctx context.Context, e *Explanation, n wal.Name, f Facts) {
 	e.Archive.Key = a.archive.Key(n)
-	h, err := a.archive.Header(ctx, e.Archive.Key)
+	h, err := a.theirs(ctx, n, ours(e))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		e.Archive.State = "absent"
@@ -256,13 +256,22 @@ func (a *Archiver) explainArchive(ctx context.Context, e *Explanation, n wal.Nam
 	}
 }
 
+// ours is the digest of our copy, if there is one.
+func ours(e *Explanation) (d seal.Digest) {
+	if len(e.Here) > 0 {
+		d = e.Here[0].Digest
+	}
+	return d
+}
+
 func (a *Archiver) explainOrphans(ctx context.Context, e *Explanation) error {
-	for info, err := range a.archive.store.List(ctx, a.archive.root+"/orphans/", "") {
-		if err != nil {
-			return fmt.Errorf("look for orphans: %w", err)
-		}
-		name, hex, _ := strings.Cut(path.Base(info.Key), "-")
-		o := Stored{Key: info.Key, Member: path.Base(path.Dir(info.Key))}
+	keys, err := a.keys(ctx, "/orphans/")
+	if err != nil {
+		return fmt.Errorf("look for orphans: %w", err)
+	}
+	for _, key := range keys {
+		name, hex, _ := strings.Cut(path.Base(key), "-")
+		o := Stored{Key: key, Member: path.Base(path.Dir(key))}
 		if name == e.Name && o.Digest.UnmarshalText([]byte(hex)) == nil {
 			e.Orphans = append(e.Orphans, o)
 		}
@@ -271,7 +280,7 @@ func (a *Archiver) explainOrphans(ctx context.Context, e *Explanation) error {
 }
 
 func (a *Archiver) explainDecisions(ctx context.Context, e *Explanation) error {
-	list, err := a.archive.Resolutions(ctx)
+	list, err := a.resolutions(ctx)
 	if err != nil {
 		return err
 	}
@@ -279,7 +288,7 @@ func (a *Archiver) explainDecisions(ctx context.Context, e *Explanation) error {
 		if r.Name != e.Name && !(r.Decision == Apart && r.Timeline == e.Timeline) {
 			continue
 		}
-		got, err := a.archive.Resolution(ctx, r)
+		got, err := a.resolution(ctx, r)
 		if err != nil {
 			got.Reason = err.Error()
 		}

@@ -315,7 +315,7 @@ func (a *Archiver) tellReleased() {
 func (a *Archiver) safeKept(ctx context.Context, k known) bool {
 	n := k.name
 	switch {
-	case k.sealed || a.archive.BelowFloor(n):
+	case k.sealed || a.belowFloor(n):
 		return true
 	case a.resting(n):
 		return false

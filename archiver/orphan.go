@@ -35,15 +35,7 @@ func (a *Archiver) orphan(ctx context.Context, l *local, n wal.Name) error {
 	}
 	defer sealed.Close()
 	key := a.archive.OrphanKey(a.o.Member, n, c.digest)
-	err = a.archive.Put(ctx, key, sealed)
-	if errors.Is(err, fs.ErrExist) {
-		// The digest is part of the key; the header says whether the object is whole enough to be read.
-		var h seal.Header
-		if h, err = a.archive.Header(ctx, key); err == nil && h.Digest != c.digest {
-			err = fmt.Errorf("%s holds other content", key)
-		}
-	}
-	if err != nil {
+	if err := a.putOrphan(ctx, key, sealed, c.digest); err != nil {
 		a.note(err)
 		return err
 	}
@@ -122,7 +114,7 @@ func (a *Archiver) lookForOrphans(ctx context.Context, line wal.History) (left [
 func (a *Archiver) beside(left []wal.Segment, line wal.History) (count int) {
 	for _, s := range left {
 		for _, b := range neighbours(s, line) {
-			if a.cover.has(wal.SegmentName(b)) {
+			if a.cover.hasAny(wal.SegmentName(b)) {
 				count++
 			}
 		}
@@ -150,16 +142,17 @@ type orphaned struct {
 // adoptable lists the orphans that the archive lacks and that would be on the line by their names, in the order of their keys.
 func (a *Archiver) adoptable(ctx context.Context, line wal.History) (out []orphaned, err error) {
 	srv := a.server()
-	for info, err := range a.archive.store.List(ctx, a.archive.root+"/orphans/", "") {
-		if err != nil {
-			return nil, fmt.Errorf("look for orphans: %w", err)
-		}
-		name, _, ok := strings.Cut(path.Base(info.Key), "-")
+	keys, err := a.keys(ctx, "/orphans/")
+	if err != nil {
+		return nil, fmt.Errorf("look for orphans: %w", err)
+	}
+	for _, key := range keys {
+		name, _, ok := strings.Cut(path.Base(key), "-")
 		if !ok {
 			continue
 		}
 		n, err := wal.ParseName(name, a.archive.SegmentSize())
-		if err != nil || n.Kind != wal.KindSegment || !line.Holds(n.Segment) || a.cover.has(n) || a.archive.BelowFloor(n) || a.setAsideFor(info.Key, n) {
+		if err != nil || n.Kind != wal.KindSegment || !line.Holds(n.Segment) || a.cover.hasAny(n) || a.belowFloor(n) || a.setAsideFor(key, n) {
 			continue
 		}
 		if n.Segment.End() > srv.Flush {
@@ -171,14 +164,14 @@ func (a *Archiver) adoptable(ctx context.Context, line wal.History) (out []orpha
 		if _, err := a.local.q.Ident(n); err == nil {
 			continue // our own copy goes first
 		}
-		out = append(out, orphaned{info.Key, n})
+		out = append(out, orphaned{key, n})
 	}
 	return out, nil
 }
 
 // adopt puts one orphan under its name, if it fits what the archive has beside it.
 func (a *Archiver) adopt(ctx context.Context, key string, n wal.Name, line wal.History) error {
-	h, r, err := a.archive.Open(ctx, key)
+	h, r, err := a.open(ctx, key)
 	if err != nil {
 		return err
 	}
@@ -208,10 +201,13 @@ func (a *Archiver) adopt(ctx context.Context, key string, n wal.Name, line wal.H
 		return err
 	}
 	defer sealed.Close()
-	if err := a.archive.Put(ctx, a.archive.Key(n), sealed); err != nil && !errors.Is(err, fs.ErrExist) {
+	err = a.offer(ctx, n, sealed)
+	if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, errOneLacks) {
 		return err
 	}
-	a.cover.add(n)
+	if a.targets == nil {
+		a.cover.add(n)
+	}
 	a.log.Info("adopted from orphans", "file", n.String())
 	return nil
 }
@@ -252,7 +248,7 @@ func (a *Archiver) joined(ctx context.Context, s wal.Segment, line wal.History, 
 // damaged: that tells nothing.
 func (a *Archiver) lineJoint(ctx context.Context, s wal.Segment) (wal.Joint, error) {
 	n := wal.SegmentName(s)
-	h, r, err := a.archive.Open(ctx, a.archive.Key(n))
+	h, r, err := a.open(ctx, a.archive.Key(n))
 	switch {
 	case errors.Is(err, seal.ErrEncrypted):
 		return a.sealedJoint(ctx, s, h.Digest)

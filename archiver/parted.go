@@ -103,7 +103,7 @@ func (a *Archiver) follows(ctx context.Context, n wal.Name) error {
 	if _, err := a.goesOn(ctx, n); err != nil || r.speaksFor(n.Segment.Timeline) {
 		return err
 	}
-	m, sealed := a.held(a.cover.after(n.Segment))
+	m, sealed := a.held(a.cover.after(n.Segment, a.reached()))
 	if sealed || m == (wal.Name{}) {
 		return nil
 	}
@@ -127,7 +127,7 @@ func (a *Archiver) holdAgainst(ctx context.Context, m wal.Name) (told bool, err 
 	if err != nil || !c.good {
 		return false, nil
 	}
-	same, err := a.compare(ctx, a.local, m, c)
+	same, err := a.matches(ctx, a.local, m, c)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -146,7 +146,7 @@ func (a *Archiver) holdAgainst(ctx context.Context, m wal.Name) (told bool, err 
 // heldBefore gives the last segment before n that the archive has a name of, or none when that is not in pg_wal; sealed says
 // that ours is known to be equal.
 func (a *Archiver) heldBefore(n wal.Name) (m wal.Name, sealed bool) {
-	return a.held(a.cover.before(n.Segment))
+	return a.held(a.cover.before(n.Segment, a.reached()))
 }
 
 // held gives the name of a segment that the archive has, if there is one, or none when it is not in pg_wal.

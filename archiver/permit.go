@@ -144,13 +144,12 @@ func (a *Archiver) permit(ctx context.Context, n wal.Name) permit {
 		return p
 	}
 	// Somebody else may have opened it since we listed, or with segments that are older than all that was listed.
-	open, err := a.archive.Opened(ctx, n)
+	open, err := a.openedBy(ctx, n)
 	if err != nil {
 		a.note(err)
 		return refuse("the archive does not answer")
 	}
 	if open {
-		a.cover.opened(n)
 		return mayPut(a.request(n, a.scope.Last())) // the DCS may have answered meanwhile
 	}
 	if !p.ok {

@@ -101,11 +101,11 @@ func (a *Archiver) arbitrate(ctx context.Context, here neighbour, c *content, wh
 	if here.sealed {
 		return nil
 	}
-	if !a.cover.has(n) {
+	if !a.cover.hasAny(n) {
 		c.disputed = true
 		return nil
 	}
-	h, r, err := a.archive.Open(ctx, a.archive.Key(n))
+	h, r, err := a.open(ctx, a.archive.Key(n))
 	if err == nil {
 		defer r.Close()
 		if h.Digest == here.digest {

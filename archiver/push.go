@@ -117,7 +117,7 @@ func (c *Call) Step(ctx context.Context) (r Reply, done bool) {
 	}
 	read, sealed := a.local.recall(c.n, id)
 	f := Facts{Name: c.n, Server: a.server().State, Waited: a.o.Now().Sub(c.began), Limits: a.o.Limits}
-	f.BelowFloor = a.archive.BelowFloor(c.n)
+	f.BelowFloor = a.belowFloor(c.n)
 	if sealed {
 		f.Archive = Same
 	}
@@ -132,7 +132,7 @@ func (c *Call) Step(ctx context.Context) (r Reply, done bool) {
 		v = Judge(f)
 	}
 	if v.Code != 0 && f.Archive == Absent && a.floorsRaised(ctx) {
-		f.BelowFloor = a.archive.BelowFloor(c.n)
+		f.BelowFloor = a.belowFloor(c.n)
 		v = Judge(f)
 	}
 	if stopsInVain(f) && (v.Row == "10" || v.Row == "8") && a.o.Read != nil && a.o.Read(ctx).State != ServerStopping {
@@ -155,12 +155,12 @@ func (a *Archiver) floorsRaised(ctx context.Context) bool {
 	if !due {
 		return false
 	}
-	had := len(a.archive.Floors())
-	if err := a.archive.ReadFloors(ctx); err != nil {
+	had := a.floors()
+	if err := a.readFloors(ctx); err != nil {
 		a.note(err)
 		return false
 	}
-	return len(a.archive.Floors()) > had
+	return a.floors() > had
 }
 
 // gather finds the facts that cost something, the cheapest first and none that no row needs.
@@ -173,7 +173,9 @@ func (c *Call) gather(ctx context.Context, f *Facts) (*content, error) {
 		a.observe(f.Server)
 	}
 	f.StoreIdle, f.Stopped = a.patience()
-	shipped := a.cover.has(c.n) || c.n.Kind == wal.KindSegment && c.n.Segment.No < last.Marks[c.n.Segment.Timeline]
+	// Of several archives one may have another file of this name, and the others none.
+	failed, _ := a.whyNot(c.n)
+	shipped := a.cover.has(c.n) || errors.Is(failed, errDiffers) || c.n.Kind == wal.KindSegment && c.n.Segment.No < last.Marks[c.n.Segment.Timeline]
 	shipping := f.Ours && f.Place == OnLine && !shipped
 	apart := c.n.Kind == wal.KindSegment && a.writesApart(c.n.Segment.Timeline)
 	look := apart || shipped || !shipping && c.n.Kind != wal.KindSegment || f.Place == OnBranch || !shipping && f.Waited > lookAfter || f.Server == ServerStopped || c.explain

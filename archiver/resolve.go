@@ -76,7 +76,7 @@ func (a *Archiver) Resolve(ctx context.Context, o Order) (Plan, error) {
 	if err != nil || p.Already {
 		return p, err
 	}
-	if err := a.archive.record(ctx, p.Resolution); err != nil {
+	if err := a.record(ctx, p.Resolution); err != nil {
 		a.note(err)
 		return p, err
 	}
@@ -186,10 +186,15 @@ func (a *Archiver) findApart(ctx context.Context, line wal.History, t wal.Timeli
 	for _, k := range a.names() {
 		n := k.name
 		segment := n.Kind == wal.KindSegment
-		if n.Segment.Timeline != t || k.sealed || a.archive.BelowFloor(n) || !segment && n.Kind != wal.KindHistory || segment && !k.kept && !below(k) {
+		if n.Segment.Timeline != t || k.sealed || a.belowFloor(n) || !segment && n.Kind != wal.KindHistory || segment && !k.kept && !below(k) {
 			continue
 		}
-		h, err := a.archive.Header(ctx, a.archive.Key(n))
+		c, readErr := a.folder(n).check(n)
+		var ours seal.Digest
+		if readErr == nil {
+			ours = c.digest
+		}
+		h, err := a.theirs(ctx, n, ours)
 		if errors.Is(err, fs.ErrNotExist) {
 			if segment && !line.Holds(n.Segment) {
 				return n.String() + " lies off the line", nil
@@ -200,7 +205,6 @@ func (a *Archiver) findApart(ctx context.Context, line wal.History, t wal.Timeli
 			a.note(err)
 			return "", err
 		}
-		c, readErr := a.folder(n).check(n)
 		if readErr != nil || err == nil && c.digest == h.Digest {
 			continue
 		}

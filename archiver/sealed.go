@@ -15,7 +15,7 @@ import (
 
 // contrastSealed is contrast for such a copy.
 func (a *Archiver) contrastSealed(ctx context.Context, n wal.Name, ours *content) (Contrast, error) {
-	h, err := a.archive.Check(ctx, a.archive.Key(n))
+	h, err := a.checkOther(ctx, n, ours.digest)
 	if err == nil {
 		err = checkHeader(h, n, a.local.systemID, a.archive.SegmentSize())
 	}

@@ -60,6 +60,12 @@ func (a *Archiver) Lead(ctx context.Context, term uint64, errand Set) error {
 		a.log.Warn("administrators' decisions not read", "why", err)
 	}
 	failing := false
+	var fills sync.WaitGroup
+	defer fills.Wait()
+	slots := make(chan struct{}, a.o.Workers)
+	for _, t := range a.targets {
+		fills.Go(func() { a.fillUntil(ctx, t, slots) })
+	}
 	return a.shipUntil(ctx, func() []wal.Name {
 		err := a.AdoptOrphans(ctx)
 		if err != nil && !failing && ctx.Err() == nil {
@@ -151,7 +157,7 @@ func (a *Archiver) Shippable() []wal.Name {
 			waits[t] = !a.cover.open(k.name)
 		}
 		switch {
-		case k.sealed || a.cover.has(k.name) || a.archive.BelowFloor(k.name) || a.resting(k.name):
+		case k.sealed || a.cover.has(k.name) || a.belowFloor(k.name) || a.resting(k.name) || !a.wanted(k.name):
 			continue
 		case k.name.Kind == wal.KindSegment && (waits[t] || !line.Holds(k.name.Segment) || !k.kept && !below(k)):
 			continue
@@ -182,6 +188,9 @@ func (a *Archiver) Ship(ctx context.Context, n wal.Name) error {
 	defer a.unclaim(n)
 	if a.cover.has(n) {
 		return nil // another loop was faster: it chose the same file before this one was in the archive
+	}
+	if !a.wanted(n) {
+		return fmt.Errorf("%w: %s", errOneLacks, a.waitsFor(n))
 	}
 	p, err := a.leave(ctx, n)
 	if err != nil {
@@ -261,8 +270,11 @@ func (a *Archiver) putFile(ctx context.Context, l *local, n wal.Name) error {
 	if p := mayPut(a.request(n, a.scope.Last())); !p.ok {
 		return fmt.Errorf("%w: %s", errNotOurs, p.why)
 	}
+	if a.clashes(ctx, n, c) {
+		return a.differs(ctx, l, n, c)
+	}
 	start := a.o.Now()
-	err = a.archive.Put(ctx, a.archive.Key(n), sealed)
+	err = a.offer(ctx, n, sealed)
 	a.m.put(n.Kind, err, a.o.Now().Sub(start), sealed.Size())
 	if errors.Is(err, fs.ErrExist) {
 		same, err := a.compare(ctx, l, n, c)
@@ -282,6 +294,9 @@ func (a *Archiver) putFile(ctx context.Context, l *local, n wal.Name) error {
 
 // compare asks the archive for the digest of its copy: one small ranged read.
 func (a *Archiver) compare(ctx context.Context, l *local, n wal.Name, c *content) (same bool, err error) {
+	if a.targets != nil {
+		return a.compareAll(ctx, l, n, c)
+	}
 	h, err := a.archive.Header(ctx, a.archive.Key(n))
 	a.note(err)
 	switch {
@@ -317,23 +332,23 @@ func (a *Archiver) vouchFor(ctx context.Context, n wal.Name) bool {
 		l = a.keep
 	}
 	names := slices.DeleteFunc(l.names(), func(k known) bool { return k.name.Kind != wal.KindSegment || k.name.Segment.Timeline != t })
-	there := func(k known) bool { return a.cover.has(k.name) }
+	there := func(k known) bool { return a.cover.hasAny(k.name) }
 	if len(names) > 0 && !slices.ContainsFunc(names, there) && a.due(question{timeline: t, vouch: true}) {
-		if err := a.cover.list(ctx, a.archive, t, names[0].name.Segment.No); err != nil {
+		if err := a.list(ctx, t, names[0].name.Segment.No); err != nil {
 			a.note(err)
 			return false
 		}
 	}
 	for i := len(names) - 1; i >= 0 && !(kept && a.cover.isParted(t)); i-- {
 		m := names[i].name
-		if !a.cover.has(m) {
+		if !a.cover.hasAny(m) {
 			continue
 		}
 		c, err := l.check(m)
 		if err != nil || !c.good {
 			continue
 		}
-		same, err := a.compare(ctx, l, m, c)
+		same, err := a.matches(ctx, l, m, c)
 		if err != nil || same || !kept {
 			return err == nil && same
 		}

@@ -23,7 +23,9 @@ type State struct {
 
 	StoreAnswers bool
 	StoreWhy     string
-	LastTaken    time.Time // when the archive last took a file of ours
+	Silent       int           // of several archives, how many required ones do not answer; the holder says so only after a while
+	Archives     []TargetState // nil when there is one
+	LastTaken    time.Time     // when the archive last took a file of ours
 
 	Frontier     wal.LSN // 0 when no line is known
 	FrontierFrom wal.LSN // from where on the frontier was followed
@@ -54,7 +56,7 @@ func (a *Archiver) State() State {
 		if good {
 			s.Has.Add(n.Segment)
 		}
-		if archived.Has(n.Segment) || a.archive.BelowFloor(n) || k.read != nil && !a.shippable(n, k.read) {
+		if archived.Has(n.Segment) || a.belowFloor(n) || k.read != nil && !a.shippable(n, k.read) {
 			continue
 		}
 		if good || k.status == queue.Ready {
@@ -83,11 +85,15 @@ func (a *Archiver) State() State {
 		}
 	}
 	s.Frontier, s.FrontierFrom = a.frontier(line, archived)
+	s.Archives = a.targetStates(line, s.Misses)
+	anywhere := a.cover.anywhere() // the holder fills one archive from another, so nobody is sent for that
+	answers, why := a.StoreAnswers()
+	s.Silent = a.published()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s.Term, s.Errand = a.term, a.errand.Minus(archived)
-	s.Lacks = a.lacks.Minus(archived)
-	s.StoreAnswers, s.StoreWhy, s.LastTaken = !a.put.failing, a.put.why, a.put.taken
+	s.Term, s.Errand = a.term, a.errand.Minus(anywhere)
+	s.Lacks = a.lacks.Minus(anywhere)
+	s.StoreAnswers, s.StoreWhy, s.LastTaken = answers, why, a.put.taken
 	for n, f := range a.failed {
 		s.Failed[n.String()] = f.why
 		if errors.Is(f.err, errNoWitness) && s.Errand.Has(n.Segment) {
@@ -167,7 +173,7 @@ func (a *Archiver) CheckLacks(ctx context.Context) error {
 		return nil
 	}
 	for _, p := range fresh.Spans() {
-		if err := a.cover.list(ctx, a.archive, p.Timeline, p.First); err != nil {
+		if err := a.list(ctx, p.Timeline, p.First); err != nil {
 			a.note(err)
 			return err
 		}
@@ -179,7 +185,7 @@ func (a *Archiver) CheckLacks(ctx context.Context) error {
 func (a *Archiver) lackCandidates(c Cluster) Set {
 	line := a.line(c)
 	flush := a.server().Flush
-	rest := c.Others.Minus(a.cover.archived())
+	rest := c.Others.Minus(a.cover.anywhere())
 	var ours Set
 	for _, k := range a.names() {
 		if k.name.Kind == wal.KindSegment && (k.read == nil || a.shippable(k.name, k.read)) && (!k.kept || a.cover.belongs(k.name)) {
@@ -191,7 +197,7 @@ func (a *Archiver) lackCandidates(c Cluster) Set {
 	for _, p := range rest.Spans() {
 		for no := p.First; no <= p.Last; no++ {
 			s := wal.Segment{Timeline: p.Timeline, Size: a.archive.SegmentSize(), No: no}
-			if line.Holds(s) && s.End() <= flush && !a.archive.BelowFloor(wal.SegmentName(s)) {
+			if line.Holds(s) && s.End() <= flush && !a.belowFloor(wal.SegmentName(s)) {
 				out.Add(s)
 			}
 		}

@@ -54,10 +54,12 @@ func Choose(v View) Choice { return v.choose("") }
 // choose is Choose, but one replica is taken for one that streams, whatever it does.
 func (v View) choose(spare string) Choice {
 	able := v.able()
-	pick, why := v.byPolicy(able, spare)
+	best := v.reaching(able)
+	pick, why := v.byPolicy(best, spare)
 	if c, ok := v.errand(able, pick); ok {
-		return c
+		return c // what it puts into the archives that it reaches is copied to the others later
 	}
+	able = best
 	if pick != "" {
 		return Choice{Member: pick, Rule: RulePolicy, Why: why}
 	}
@@ -83,6 +85,19 @@ func (v View) able() []string {
 		}
 	}
 	return out
+}
+
+// reaching gives those of the members to whom the fewest archives are silent. An archive that is down for everybody leaves the others their shipper; one
+// that a node alone does not reach moves the baton to a node that does.
+func (v View) reaching(able []string) []string {
+	if len(able) == 0 {
+		return nil
+	}
+	least := v.Records[able[0]].Silent
+	for _, member := range able {
+		least = min(least, v.Records[member].Silent)
+	}
+	return slices.DeleteFunc(slices.Clone(able), func(member string) bool { return v.Records[member].Silent > least })
 }
 
 // Tag is what Patroni's member key says, and while that is gone (its Patroni is stopped) what the record says. What is none of
@@ -198,6 +213,9 @@ func (v View) whyNotAble(member string) string {
 		return "does not know its system identifier yet"
 	case !own:
 		return "has another system identifier"
+	}
+	if r.Store && r.Silent > 0 {
+		return "reaches fewer archives than another node"
 	}
 	return "does not reach the archive"
 }

@@ -9,6 +9,8 @@ func never(n string) func(*scope) *scope {
 	return func(s *scope) *scope { return s.member(n, "replica", `,"tags":{"walbaton":"never"}`) }
 }
 
+func silent(n int) func(*Record) { return func(r *Record) { r.Silent = n } }
+
 func storeDown(r *Record)     { r.Store = false }
 func replicaPolicy(r *Record) { r.Policy = PolicyReplica }
 
@@ -33,6 +35,14 @@ var choices = []struct {
 	{"leader's store is silent", func(s *scope) *scope { return s.change("n1", storeDown) }, " nobody"},
 	{"holder's store is silent, another's answers", func(s *scope) *scope { return s.change("n1", storeDown).holds("n1", "", "") }, " nobody"},
 	{"all stores are silent: the holder stays", func(s *scope) *scope { return s.all(storeDown).holds("n1", "", "") }, "n1 holder"},
+	// Several archives.
+	{"an archive is silent to all: the leader all the same", func(s *scope) *scope { return s.all(silent(1)) }, "n1 policy"},
+	{"an archive is silent to the leader alone: nobody, and then who reaches all", func(s *scope) *scope { return s.change("n1", silent(1)).holds("n1", "", "") }, " nobody"},
+	{"the holder reaches all, the leader does not: it stays", func(s *scope) *scope { return s.change("n1", silent(1)).holds("n2", "", "") }, "n2 holder"},
+	{"an archive is silent to a replica: it is not among the replicas", func(s *scope) *scope { return s.all(replicaPolicy).change("n2", silent(1)) }, "n3 policy"},
+	{"who has what the holder lacks ships it to the archives that it reaches", func(s *scope) *scope {
+		return s.change("n2", silent(1)).holds("n1", "1:5", "").has("n2", "1:5")
+	}, "n2 errand 1:5"},
 	{"leader tagged never", func(s *scope) *scope { return never("n1")(s).holds("n2", "", "") }, "n2 holder"},
 	{"leader tagged never, and the holder reads the archive only: one that streams", func(s *scope) *scope {
 		s.nodes["members/n3"] = memberKey("n3", "replica", `,"replication_state":"in archive recovery"`)

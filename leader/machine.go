@@ -311,7 +311,7 @@ func (m *Machine) wants(now time.Time) bool {
 	return true
 }
 
-func (m *Machine) mayTakeFree() bool { return m.view.mayStay(m.o.Self, m.view.able()) }
+func (m *Machine) mayTakeFree() bool { return m.view.mayStay(m.o.Self, m.view.reaching(m.view.able())) }
 
 // stepRead reads every Options.Every, and whenever something asks for it.
 func (m *Machine) stepRead(now time.Time) (Action, bool) {

@@ -62,6 +62,7 @@ type Record struct {
 	Has    Ranges `json:"has,omitempty"`    // complete good segments in its pg_wal or keep_dir
 	Misses Ranges `json:"misses,omitempty"` // of those, what the archive lacks ("missing" in DESIGN section 3)
 	Store  bool   `json:"store"`            // its store answers: the last put succeeded or still moves bytes
+	Silent int    `json:"silent,omitempty"` // of several archives that each are to have every file, how many do not answer it; Store then says that one does
 	Tried  Ranges `json:"tried,omitempty"`  // of Has, what rule 2 does not count: it took the baton for that in vain a short while ago, or may not ship it before an administrator decides
 
 	// Refused is what we took the baton for and then may not ship after all, as far as was tried: what lacks a witness, or lies on a timeline

@@ -113,6 +113,7 @@ func Record(base leader.Record, srv archiver.Server, own wal.History, st *archiv
 		return r // the archive is not open: alive, and able to ship nothing
 	}
 	r.Has, r.Misses, r.Tried, r.Store = RangesOf(st.Has), RangesOf(st.Misses), RangesOf(st.Held), st.StoreAnswers
+	r.Silent = st.Silent
 	if st.Term == 0 {
 		return r
 	}
