@@ -226,11 +226,15 @@ func (x *auditor) lockedNote() string {
 	if n == 0 {
 		return ""
 	}
-	why := "no identity here opens them"
+	why := "no identity here opens it"
 	if len(x.a.keys) == 0 {
 		why = "there is no identity here"
 	}
-	return fmt.Sprintf("the WAL in %d encrypted objects: %s; that their bytes are those that were once stored was checked", n, why)
+	objects := "one encrypted object"
+	if n > 1 {
+		objects = fmt.Sprintf("%d encrypted objects", n)
+	}
+	return fmt.Sprintf("the WAL in %s: %s; that the encrypted bytes are those that were once stored was checked", objects, why)
 }
 
 // expect counts what there is to look at, for the progress.

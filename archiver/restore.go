@@ -233,12 +233,13 @@ func hopeless(err error) bool { return errors.Is(err, errHopeless) }
 // cannotSay never lets PostgreSQL take silence for the end of the WAL.
 func (w *wanted) cannotSay(err error) Outcome {
 	why := fmt.Sprintf("cannot say whether the archive has %s: %v", w.text, err)
+	next := "; walbaton verify looks for holes and damage"
+	if errors.Is(err, seal.ErrEncrypted) {
+		why, next = fmt.Sprintf("cannot restore %s: %v", w.text, err), ""
+	}
 	switch w.mode {
 	case inRecovery:
-		if errors.Is(err, seal.ErrEncrypted) {
-			return Outcome{CannotSay, why + " (recovery stops here, and goes on when PostgreSQL is started again)"}
-		}
-		return Outcome{CannotSay, why + " (recovery stops here, and goes on when PostgreSQL is started again; walbaton verify looks for holes and damage)"}
+		return Outcome{CannotSay, why + " (recovery stops here, and goes on when PostgreSQL is started again" + next + ")"}
 	case onStandby:
 		return Outcome{NotThere, why + " (the standby streams, and asks again)"}
 	}

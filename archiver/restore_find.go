@@ -157,7 +157,7 @@ func (f *finder) take(ctx context.Context, n wal.Name) error {
 func (f *finder) takeFrom(ctx context.Context, a *Archive, key string, n wal.Name, accept func(seal.Header) bool) (seal.Header, error) {
 	h, body, err := a.Open(ctx, key)
 	if errors.Is(err, seal.ErrEncrypted) && checkHeader(h, n, f.w.systemID, f.w.size) == nil {
-		return h, hopelessError{a.locked(key, err)}
+		return h, hopelessError{a.locked(err)}
 	}
 	if err != nil {
 		return seal.Header{}, spoiled(err)

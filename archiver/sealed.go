@@ -47,13 +47,14 @@ func (a *Archiver) sealedJoint(ctx context.Context, s wal.Segment, theirs seal.D
 	return ours.joint, nil
 }
 
-// locked is the error of a restore for an object that is there, and that no key here opens.
-func (a *Archive) locked(key string, err error) error {
+// locked is the error of a restore for a file that is there, and that no key here opens.
+func (a *Archive) locked(err error) error {
+	why := "no identity is configured here that would open it: name the file with one in identities"
 	switch {
 	case errors.Is(err, seal.ErrWrongIdentity) && len(a.keys) == 1:
-		return fmt.Errorf("%s: %w, and the identity here does not open it: it was encrypted to others; name the file with the right one in identities", key, seal.ErrEncrypted)
+		why = "the identity here does not open it, for it was encrypted to others: name the file with the right one in identities"
 	case errors.Is(err, seal.ErrWrongIdentity):
-		return fmt.Errorf("%s: %w, and none of the %d identities here opens it: it was encrypted to others; name the file with the right one in identities", key, seal.ErrEncrypted, len(a.keys))
+		why = fmt.Sprintf("none of the %d identities here opens it, for it was encrypted to others: name the file with the right one in identities", len(a.keys))
 	}
-	return fmt.Errorf("%s: %w, and no identity is configured here that would open it: name the file with one in identities", key, seal.ErrEncrypted)
+	return wrong(seal.ErrEncrypted, "%s has it encrypted with age, and %s", a, why)
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/seal"
 	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/archiver/wal"
 	"github.com/walbaton/walbaton/leader"
@@ -41,7 +42,8 @@ type app struct {
 	socket   *socketServer
 	restorer *archiver.Restorer
 	keeper   *keeper
-	pace     pace // of WAL
+	pace     pace            // of WAL
+	keys     []seal.Identity // for what is encrypted; none as a rule
 
 	mu      sync.Mutex
 	site    *site         // nil while the archive is not open
@@ -99,6 +101,10 @@ func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers 
 		return nil, closers, err
 	}
 	a.pg = newPostgres(cfg, log, a.serverChanged)
+	if a.keys, err = cfg.keys(); err != nil {
+		return nil, closers, err
+	}
+	cfg.warnOfOpenKeys(log)
 	if a.restorer, err = a.newRestorer(ctx); err != nil {
 		return nil, closers, err
 	}
@@ -125,7 +131,7 @@ func (a *app) join(d dcs.DCS) (err error) {
 // Run works until ctx ends; everything it started has returned then.
 func (a *app) Run(ctx context.Context) error {
 	n := notifier{a.log}
-	a.log.Info("the sidecar runs", "member", a.cfg.Name, "scope", a.cfg.Scope, "archive", a.store.String(), "socket", a.cfg.Socket, "listen", a.web.Address())
+	a.log.Info("the sidecar runs", "member", a.cfg.Name, "scope", a.cfg.Scope, "archive", a.store.String(), "encrypted_to", len(a.cfg.encryptTo()), "socket", a.cfg.Socket, "listen", a.web.Address())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return a.web.Serve(ctx, webSources{Gatherer: prometheus.GathererFunc(a.gather), Ready: a.ready, Status: func() any { return a.Status() }})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/walbaton/walbaton/archiver/seal"
 	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/leader"
 	"github.com/walbaton/walbaton/leader/patroni"
@@ -22,7 +23,10 @@ import (
 // configuration.
 type Config struct {
 	Archive       ArchiveConfig
-	RestoreFrom   []string // URLs of other archives that fetch may read
+	RestoreFrom   []string         // URLs of other archives that fetch may read
+	EncryptTo     []seal.Recipient // of encrypt_to
+	EncryptToFile []seal.Recipient // of encrypt_to_file
+	Identities    []string         // paths of files with private keys, for those who restore
 	Restore       RestoreConfig
 	PatroniConfig string // file or folder
 	Socket        string
@@ -94,6 +98,9 @@ func settings() []setting {
 		{key: "restore.patience", value: "10m", help: "how much `time` fetch goes on asking in a recovery before it stops it with exit code 200", set: duration(func(c *Config) *time.Duration { return &c.Restore.Patience })},
 		{key: "restore.prefetch", value: "1GB", help: "how much of the disk segments may take that a recovery has not asked for yet, a `size`; 0: none are fetched ahead", set: size(func(c *Config) *int64 { return &c.Restore.Prefetch })},
 		{key: "restore.prefetch_dir", help: "`folder` for them, on pg_wal's file system and outside of it (default <keep_dir>/prefetch)", set: text(func(c *Config) *string { return &c.Restore.PrefetchDir })},
+		{key: "encrypt_to", list: true, help: "public `keys` that segments are encrypted to (age1... or ssh-...), with commas between", set: recipients},
+		{key: "encrypt_to_file", path: true, help: "`file` with such keys, one a line", set: recipientFile},
+		{key: "identities", list: true, path: true, help: "`files` with the private keys that open them, with commas between; only where one restores", set: identityFiles},
 		{key: "patroni_config", help: "Patroni's configuration `file` or folder", set: text(func(c *Config) *string { return &c.PatroniConfig })},
 		{key: "scope", help: "`name` of the cluster; Patroni's when it has one", set: text(func(c *Config) *string { return &c.Scope })},
 		{key: "name", help: "`name` of this member; Patroni's when it has one, or else the host's", set: text(func(c *Config) *string { return &c.Name })},
@@ -258,6 +265,9 @@ func (c *Config) check() error {
 	if (c.Archive.AccessKeyID == "") != (c.Archive.SecretAccessKey == "") {
 		return withHint(configError("archive", "access_key_id and secret_access_key belong together, and one of them is missing"),
 			"give both, or neither: then the environment, a profile or a role of this machine gives them")
+	}
+	if _, err := seal.New(seal.Zstd, c.encryptTo()...); err != nil {
+		return withHint(configError("encrypt_to", "these recipients do not go together: %w", errors.Unwrap(err)), "give either only hybrid keys (age1pq1...) or none")
 	}
 	if _, err := pgx.ParseConfig(c.Postgres.DSN); c.Postgres.DSN != "" && err != nil {
 		// Not err: it may show a password that stands in the wrong place.

@@ -92,7 +92,9 @@ func newDirectRestorer(ctx context.Context, cfg Config, dst string, log *slog.Lo
 		return nil, err
 	}
 	o.DataDir = dataDirOf(dst, cfg)
-	if o.DataDir == "" {
+	if o.DataDir != "" {
+		cfg.warnOfOpenKeys(log)
+	} else {
 		// A person without a data directory: any archive that there is no doubt about will do.
 		a, err := openArchive(ctx, cfg, 0, log)
 		if err != nil {

@@ -18,7 +18,7 @@ import (
 
 // readingSettings are what the verbs take that need nothing but the archive.
 func readingSettings(more ...string) []string {
-	return append([]string{"archive.url", "scope", "patroni_config"}, more...)
+	return append([]string{"archive.url", "scope", "identities", "patroni_config"}, more...)
 }
 
 // openSource opens the store of a URL that may end in #scope, as those of restore_from do for a clone's origin.
@@ -34,7 +34,11 @@ func openSource(ctx context.Context, rawURL string, cfg Config, b store.Backoff)
 	if err != nil {
 		return archiver.Source{}, withCode(exitUsage, err)
 	}
-	return archiver.Source{Store: store.Retry(store.Stall(s, cfg.StallTimeout), b), Scope: scope}, nil
+	keys, err := cfg.keys()
+	if err != nil {
+		return archiver.Source{}, err
+	}
+	return archiver.Source{Store: store.Retry(store.Stall(s, cfg.StallTimeout), b), Scope: scope, Keys: keys}, nil
 }
 
 // openArchive opens the archive that a verb looks at: that of the system identifier if one is given (0 is none), that of
@@ -57,7 +61,8 @@ func openArchive(ctx context.Context, cfg Config, systemID uint64, log *slog.Log
 			return nil, err
 		}
 	}
-	a, err := archiver.OpenArchive(ctx, src.Store, src.Scope, systemID)
+	cfg.warnOfOpenKeys(log)
+	a, err := archiver.OpenArchive(ctx, src.Store, src.Scope, systemID, src.Keys...)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, withHint(fmt.Errorf("open %s: there is no archive of system identifier %d", src, systemID), noArchiveHint)
 	}

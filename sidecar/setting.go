@@ -23,6 +23,7 @@ type setting struct {
 	help   string
 	secret bool // no flag, since ps shows flags; instead the key with _file names a file that holds it
 	list   bool
+	path   bool                                   // of files: relative ones in walbaton.yml start there
 	set    func(c *Config, values []string) error // exactly one value unless it is a list
 }
 
@@ -177,6 +178,11 @@ func (r *reader) key(key string, name, value *yaml.Node) error {
 			values, err := r.values(s, value)
 			if err != nil {
 				return err
+			}
+			for i, v := range values {
+				if s.path && !filepath.IsAbs(v) {
+					values[i] = filepath.Join(filepath.Dir(r.path), v)
+				}
 			}
 			if err := s.set(r.config, values); err != nil {
 				return r.fail(value, "%s: %w", key, err)

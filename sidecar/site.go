@@ -109,7 +109,7 @@ func (a *app) tendSite(ctx context.Context, proven *bool) error {
 	}
 	defer q.Close()
 	id := archiver.Identity{Scope: a.cfg.Scope, Member: a.cfg.Name, Software: version()}
-	opened, err := archiver.Prepare(ctx, a.store, id, srv, q, a.scope)
+	opened, err := archiver.Prepare(ctx, a.store, id, srv, q, a.scope, a.keys...)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (a *app) tendSite(ctx context.Context, proven *bool) error {
 	}
 	s.archiver, err = archiver.New(opened, q, a.scope, a.pg.Server, archiver.Options{
 		Read:   a.pg.Read,
-		Member: a.cfg.Name, Workers: a.cfg.Workers, Codec: seal.Codec(a.cfg.Archive.Codec),
+		Member: a.cfg.Name, Workers: a.cfg.Workers, Codec: seal.Codec(a.cfg.Archive.Codec), EncryptTo: a.cfg.encryptTo(),
 		Limits:       archiver.Limits{PushWait: a.cfg.PushWait, ShutdownWait: a.cfg.ShutdownWait, StoppedWait: a.cfg.StoppedWait},
 		StallTimeout: a.cfg.StallTimeout, Grace: leader.UploadGrace, KeepDir: keepDir(a.cfg.KeepDir, srv.SystemID), Aside: a.keeper.noted, Log: a.log, Metrics: s.registry, Watch: a.watch,
 	})

@@ -17,54 +17,59 @@ func cpuSeconds(b *testing.B) float64 {
 
 const segment = 16 << 20
 
+// each runs f for each codec, not encrypted and encrypted.
+func each(b *testing.B, f func(b *testing.B, codec Codec, id []Identity, to []Recipient)) {
+	id, to := keyPair(b)
+	for _, codec := range codecs {
+		b.Run(string(codec), func(b *testing.B) { f(b, codec, nil, nil) })
+		b.Run(string(codec)+"+age", func(b *testing.B) { f(b, codec, []Identity{id}, []Recipient{to}) })
+	}
+}
+
 func BenchmarkPack(b *testing.B) {
 	plain := walLike(segment)
-	for _, codec := range codecs {
-		b.Run(string(codec), func(b *testing.B) {
-			s := newSealer(b, codec)
-			b.SetBytes(segment)
-			b.ReportAllocs()
-			var size int64
-			cpu := cpuSeconds(b)
-			for b.Loop() {
-				p, err := s.Pack(bytes.NewReader(plain), segment)
-				if err != nil {
-					b.Fatal(err)
-				}
-				o, err := p.Seal(someHeader)
-				if err != nil {
-					b.Fatal(err)
-				}
-				size = o.Size()
-				o.Close()
+	each(b, func(b *testing.B, codec Codec, _ []Identity, to []Recipient) {
+		s := newSealer(b, codec, to...)
+		b.SetBytes(segment)
+		b.ReportAllocs()
+		var size int64
+		cpu := cpuSeconds(b)
+		for b.Loop() {
+			p, err := s.Pack(bytes.NewReader(plain), segment)
+			if err != nil {
+				b.Fatal(err)
 			}
-			b.ReportMetric((cpuSeconds(b)-cpu)/float64(b.N)*1000, "cpu-ms/op")
-			b.ReportMetric(float64(segment)/float64(size), "ratio")
-		})
-	}
+			o, err := p.Seal(someHeader)
+			if err != nil {
+				b.Fatal(err)
+			}
+			size = o.Size()
+			o.Close()
+		}
+		b.ReportMetric((cpuSeconds(b)-cpu)/float64(b.N)*1000, "cpu-ms/op")
+		b.ReportMetric(float64(segment)/float64(size), "ratio")
+	})
 }
 
 func BenchmarkOpen(b *testing.B) {
 	plain := walLike(segment)
-	for _, codec := range codecs {
-		b.Run(string(codec), func(b *testing.B) {
-			object := sealed(b, codec, plain)
-			b.SetBytes(segment)
-			b.ReportAllocs()
-			cpu := cpuSeconds(b)
-			for b.Loop() {
-				_, r, err := Open(bytes.NewReader(object))
-				if err != nil {
-					b.Fatal(err)
-				}
-				if _, err := io.Copy(io.Discard, r); err != nil {
-					b.Fatal(err)
-				}
-				r.Close()
+	each(b, func(b *testing.B, codec Codec, id []Identity, to []Recipient) {
+		object := sealed(b, codec, plain, to...)
+		b.SetBytes(segment)
+		b.ReportAllocs()
+		cpu := cpuSeconds(b)
+		for b.Loop() {
+			_, r, err := Open(bytes.NewReader(object), id...)
+			if err != nil {
+				b.Fatal(err)
 			}
-			b.ReportMetric((cpuSeconds(b)-cpu)/float64(b.N)*1000, "cpu-ms/op")
-		})
-	}
+			if _, err := io.Copy(io.Discard, r); err != nil {
+				b.Fatal(err)
+			}
+			r.Close()
+		}
+		b.ReportMetric((cpuSeconds(b)-cpu)/float64(b.N)*1000, "cpu-ms/op")
+	})
 }
 
 func BenchmarkReadHeader(b *testing.B) {

@@ -25,18 +25,21 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// cause says what an error of age means.
-func (b *body) cause(err error) error {
+// errBody is what happened whenever age finds fault with an object that a Sealer made.
+var errBody = fmt.Errorf("%w: its encrypted bytes were cut or changed", ErrDamaged)
+
+// cause says what an error of age means; its own words are for developers.
+func (b *body) cause() error {
 	if b.err != nil {
 		return b.err
 	}
-	return fmt.Errorf("%w: age: %w", ErrDamaged, err)
+	return errBody
 }
 
 // check holds what was read, which is all of it, against the header.
 func (b *body) check(h Header) error {
 	if sum := b.digest.Sum(); h.BodyDigest != (Digest{}) && sum != h.BodyDigest {
-		return fmt.Errorf("%w: its encrypted bytes have the digest %s, its header says %s", ErrDamaged, sum, h.BodyDigest)
+		return errBody
 	}
 	return nil
 }
@@ -72,7 +75,7 @@ func decrypt(src io.Reader, h Header, identities []Identity) (*decrypted, error)
 		}
 		return nil, ErrWrongIdentity
 	case err != nil:
-		return nil, b.cause(err)
+		return nil, b.cause()
 	}
 	return &decrypted{header: h, body: b, plain: plain}, nil
 }
@@ -85,7 +88,7 @@ func (d *decrypted) Read(p []byte) (int, error) {
 			return n, bad
 		}
 	case err != nil:
-		err = d.body.cause(err)
+		err = d.body.cause()
 	}
 	return n, err
 }

@@ -60,6 +60,50 @@ func TestZstdLists(t *testing.T) {
 	}
 }
 
+// The lines of docs/encryption.md open an encrypted object, with Debian's own age (package age). They take a key of age-keygen's and
+// one of OpenSSH's.
+func TestToolsOpenEncryptedObjects(t *testing.T) {
+	page, err := os.ReadFile("../../docs/encryption.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, lines, ok := strings.Cut(string(page), "```sh\nobject=")
+	lines, _, closed := strings.Cut("object="+lines, "```")
+	if !ok || !closed || !strings.Contains(lines, "age -d") {
+		t.Fatal("docs/encryption.md has no lines that open an object")
+	}
+	dir := t.TempDir()
+	run(t, nil, "age-keygen", "-o", filepath.Join(dir, "key.txt"))
+	public := strings.TrimSpace(string(run(t, nil, "age-keygen", "-y", filepath.Join(dir, "key.txt"))))
+	run(t, nil, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, "ssh"))
+	sshPublic, err := os.ReadFile(filepath.Join(dir, "ssh.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := walLike(16 << 20)
+	name := someHeader.Name
+	for _, recipient := range []string{public, string(sshPublic)} {
+		to, err := ParseRecipient(recipient)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), sealed(t, Zstd, plain, to), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), "sh", "-e", "-c", lines)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("the lines of docs/encryption.md: %v\n%s", err, out)
+		}
+		if got, err := os.ReadFile(filepath.Join(dir, name+".plain")); err != nil || !bytes.Equal(got, plain) {
+			t.Errorf("to %.20s: got %d bytes, %v", recipient, len(got), err)
+		}
+		if err := os.Rename(filepath.Join(dir, "ssh"), filepath.Join(dir, "key.txt")); err != nil && recipient == public {
+			t.Fatal(err) // the second time the lines take OpenSSH's key
+		}
+	}
+}
+
 func run(t *testing.T, stdin []byte, name string, args ...string) []byte {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
