@@ -300,7 +300,7 @@ func TestOpenStore(t *testing.T) {
 		"/mnt/archive":                           "",
 		"s3://bucket/prefix?region=eu-central-1": "",
 		"mnt/archive":                            "not absolute",
-		"sftp://host/x":                          "sftp is not yet in this version",
+		"sftp://host/x":                          "names no user",
 		"gs://bucket":                            "gs is not yet in this version",
 		"ftp://host":                             `nothing is known of "ftp:"`,
 		"file://host/mnt":                        "it is not like file:///absolute/folder",

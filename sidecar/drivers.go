@@ -9,6 +9,7 @@ import (
 	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/archiver/store/file"
 	"github.com/walbaton/walbaton/archiver/store/s3"
+	"github.com/walbaton/walbaton/archiver/store/sftp"
 )
 
 // openStore opens the archive that a URL names and puts around it what every store needs: a limit for
@@ -47,7 +48,13 @@ func openDriver(ctx context.Context, rawURL string, a ArchiveConfig) (store.Stor
 			return nil, withHint(err, "an archive in S3 is s3://bucket/prefix?region=NAME, or with &endpoint=https://host:port of another server; docs/configuration.md has all keys")
 		}
 		return s, nil
-	case "sftp", "gcs", "gs", "azure", "azblob":
+	case "sftp":
+		s, err := sftp.Open(rawURL, sftp.Options{})
+		if err != nil {
+			return nil, withHint(err, "an archive on an SSH server is sftp://user@host:port/absolute/path?key_file=/path/of/the/private/key; docs/stores.md has all keys")
+		}
+		return s, nil
+	case "gcs", "gs", "azure", "azblob":
 		return nil, withHint(fmt.Errorf("open archive: %s is not yet in this version", scheme), storeHint)
 	}
 	return nil, withHint(fmt.Errorf("open archive: nothing is known of %q", scheme+":"), storeHint)

@@ -87,8 +87,8 @@ const (
 	tempSuffix = ".tmp"
 )
 
-// newTemp returns a name that IsTemp knows and that no other writer has: 26 random letters (130 bits).
-func newTemp() string { return tempPrefix + rand.Text() + tempSuffix }
+// NewTemp returns a file name that IsTemp knows and that no other writer has: 26 random letters (130 bits).
+func NewTemp() string { return tempPrefix + rand.Text() + tempSuffix }
 
 // IsTemp says whether base, a file name without folder, is one of a temp file of this package.
 func IsTemp(base string) bool {

@@ -390,7 +390,7 @@ func TestCreateHasOneWinner(t *testing.T) {
 
 func TestIsTemp(t *testing.T) {
 	for range 100 {
-		if name := newTemp(); !IsTemp(name) {
+		if name := NewTemp(); !IsTemp(name) {
 			t.Errorf("IsTemp(%q): got false", name)
 		}
 	}
@@ -407,7 +407,7 @@ func TestIsTemp(t *testing.T) {
 func TestSweep(t *testing.T) {
 	root := openRoot(t)
 	now := time.Now()
-	for name, age := range map[string]time.Duration{"f": 2 * time.Hour, newTemp(): 2 * time.Hour, newTemp(): time.Minute} {
+	for name, age := range map[string]time.Duration{"f": 2 * time.Hour, NewTemp(): 2 * time.Hour, NewTemp(): time.Minute} {
 		if err := root.WriteFile(name, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -415,7 +415,7 @@ func TestSweep(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := root.Mkdir(newTemp(), 0o700); err != nil { // not ours: we make no such folder
+	if err := root.Mkdir(NewTemp(), 0o700); err != nil { // not ours: we make no such folder
 		t.Fatal(err)
 	}
 	n, err := Sweep(root, ".", now.Add(-time.Hour))

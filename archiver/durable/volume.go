@@ -75,7 +75,7 @@ func replace(v volume, name string, src io.Reader, perm fs.FileMode) error {
 
 // writeTemp writes src into a new file of the folder dir whose content is durable and whose name is not.
 func writeTemp(v volume, dir string, src io.Reader, perm fs.FileMode) (string, error) {
-	temp := path.Join(dir, newTemp())
+	temp := path.Join(dir, NewTemp())
 	f, err := v.create(temp, perm)
 	if err != nil {
 		return "", err

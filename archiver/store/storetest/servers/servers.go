@@ -186,16 +186,21 @@ func launch(o Options, name string, command func(Options, certificates) *exec.Cm
 		s.Endpoint, s.CAFile = "https://"+o.Address, c.ca
 	}
 	s.cmd = command(o, c)
+	return s, s.run()
+}
+
+// run starts the process.
+func (s *Server) run() error {
 	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // no server outlives its test
 	if err := s.cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
 	go func() {
 		defer close(s.exited)
 		_ = s.cmd.Wait() // why it ended is in its output
 	}()
-	return s, nil
+	return nil
 }
 
 // freeAddress returns one that was free a moment ago. Its port is below those that Linux gives to outgoing connections and to port 0
