@@ -19,105 +19,28 @@ import (
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
-// Kinds of problems that an audit finds.
-const (
-	ProblemHole           = "hole"             // segments are missing inside a timeline
-	ProblemForkHole       = "hole-at-fork"     // segments are missing where one timeline leads to the next
-	ProblemMissingHistory = "missing-timeline" // no history of a timeline number: recovery stops looking there
-	ProblemForeignHistory = "foreign-history"  // a history that others, or the segments, contradict
-	ProblemHeader         = "damaged-header"   // the first bytes of an object are none of ours
-	ProblemSystemID       = "wrong-system-id"  // an object of another cluster
-	ProblemSwapped        = "swapped"          // an object that holds another file
-	ProblemDamaged        = "damaged"          // the content is not what was sealed: changed, cut, longer
-	ProblemWAL            = "bad-wal"          // the content is what was sealed, and it is no good WAL
-)
-
-// maxProblems and maxOrphans bound a report; the counts go on.
-const (
-	maxProblems = 1000
-	maxOrphans  = 1000
-)
-
 // AuditOptions say how far an audit goes.
 type AuditOptions struct {
 	// Deep opens every object: digest, size, every WAL record. Otherwise names, histories and headers
 	// are checked, which takes one small request an object.
 	Deep bool
+	// Names leaves out the headers: holes and histories alone, one request a thousand objects and one a history.
+	Names bool
+	// Since is where the part of the WAL begins that is looked at, on every timeline; 0 looks at all. Histories are always read.
+	Since wal.LSN
 	// Line is the timeline whose ancestors are the line; 0 takes the newest that has WAL.
 	Line wal.Timeline
+	// History is the line where the caller knows it better than the archive: the leader's own. It goes before Line.
+	History wal.History
+	// Windows asks for what can be restored, too: some more headers.
+	Windows bool
 	// Workers is how many objects are read at the same time; 0 means 8.
 	Workers int
 	// Progress is told, from one goroutine at a time, how many objects were looked at, and of how many;
 	// 0 while that is not known. nil tells nobody.
 	Progress func(done, all int)
-}
-
-// Audit is what `verify` found. Names are those of pg_wal, LSNs PostgreSQL's text.
-type Audit struct {
-	Archive     string          `json:"archive"`
-	Scope       string          `json:"scope"`
-	SystemID    uint64          `json:"system_identifier,string"`
-	SegmentSize wal.SegmentSize `json:"segment_size"` // bytes
-	Deep        bool            `json:"deep"`
-	NotChecked  string          `json:"not_checked,omitempty"` // what this audit could not see
-	Whole       bool            `json:"whole"`                 // no problem was found
-
-	Floors    []Floor         `json:"floors"`
-	Line      []wal.Timeline  `json:"line"`     // oldest first
-	Frontier  string          `json:"frontier"` // the LSN up to which the line has no hole, from its floor on
-	Timelines []AuditTimeline `json:"timelines"`
-
-	Problems     []Problem `json:"problems"`      // the first thousand
-	ProblemCount int       `json:"problem_count"` // all of them
-	Notes        []string  `json:"notes"`         // worth knowing, and no problem
-
-	Count       AuditCount `json:"count"`
-	Orphans     []string   `json:"orphans"` // the first thousand, as member/name-digest
-	OrphanBytes int64      `json:"orphan_bytes"`
-}
-
-// AuditCount counts objects.
-type AuditCount struct {
-	Segments  int   `json:"segments"`
-	Partials  int   `json:"partials"`
-	Histories int   `json:"histories"`
-	Backups   int   `json:"backups"`
-	Orphans   int   `json:"orphans"`
-	Bytes     int64 `json:"bytes"`  // sealed, without orphans
-	Opened    int   `json:"opened"` // objects read to their end
-	Encrypted int   `json:"encrypted"`
-	Locked    int   `json:"locked"` // of these: no identity here opened them, where contents were to be checked
-	Missing   int   `json:"missing_segments"`
-}
-
-// AuditTimeline is one timeline.
-type AuditTimeline struct {
-	Timeline wal.Timeline `json:"timeline"`
-	Parent   wal.Timeline `json:"parent,omitempty"`
-	Fork     string       `json:"fork,omitempty"` // the LSN where it left its parent
-	OnLine   bool         `json:"on_line"`
-	History  bool         `json:"history"` // its history file is there
-	First    string       `json:"first,omitempty"`
-	Last     string       `json:"last,omitempty"`
-	Begin    string       `json:"begin,omitempty"` // LSN of the first byte, and the one after the last
-	End      string       `json:"end,omitempty"`
-	Segments int          `json:"segments"`
-	Missing  int          `json:"missing_segments"`
-	Partials int          `json:"partials"`
-	Backups  int          `json:"backups"`
-	Bytes    int64        `json:"bytes"`
-}
-
-// Problem is one thing that is not as it should be.
-type Problem struct {
-	Kind     string       `json:"kind"`
-	Name     string       `json:"name"` // of the file; the first one of a hole
-	Timeline wal.Timeline `json:"timeline"`
-	From     string       `json:"from,omitempty"` // first and last name of a hole
-	To       string       `json:"to,omitempty"`
-	Count    uint64       `json:"count,omitempty"` // how many files a hole lacks
-	Why      string       `json:"why"`
-	Hint     string       `json:"hint,omitempty"` // what can be done
+	// Memory is what an earlier deep audit that was interrupted found to be good; nil begins from the start.
+	Memory AuditMemory
 }
 
 // Audit looks for everything that would keep a recovery from going through: holes on each timeline between
@@ -127,16 +50,40 @@ type Problem struct {
 // The error is about reading the archive; then nothing can be said. Memory grows with the number of
 // holes and timelines, not of files.
 func (a *Archive) Audit(ctx context.Context, o AuditOptions) (*Audit, error) {
+	x, err := a.survey(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	x.conclude()
+	if o.Windows {
+		x.rep.Windows, err = x.windows(ctx)
+	}
+	return x.rep, err
+}
+
+// survey reads all that an audit looks at.
+func (a *Archive) survey(ctx context.Context, o AuditOptions) (*auditor, error) {
 	if o.Workers <= 0 {
 		o.Workers = 8
 	}
 	x := &auditor{a: a, o: o, inv: newInventory(), histories: map[wal.Timeline]wal.History{}, present: map[wal.Timeline]bool{}}
+	x.acks.size = a.id.SegmentSize
+	if o.Memory != nil {
+		x.prints = fingerprints{}
+	}
 	x.rep = &Audit{
 		Archive: a.String(), Scope: a.id.Scope, SystemID: a.id.SystemID, SegmentSize: a.id.SegmentSize, Deep: o.Deep, Floors: a.Floors(),
 		Timelines: []AuditTimeline{}, Problems: []Problem{}, Notes: []string{}, Orphans: []string{},
 	}
-	if !o.Deep {
+	switch {
+	case o.Deep:
+	case o.Names:
+		x.rep.NotChecked = "headers and contents: only names and histories were looked at"
+	default:
 		x.rep.NotChecked = "contents: a cut or changed object and bad WAL records show only in a deep audit"
+	}
+	if o.Since > 0 {
+		x.rep.Since = o.Since.String()
 	}
 	if err := x.readObjects(ctx); err != nil {
 		return nil, err
@@ -154,11 +101,7 @@ func (a *Archive) Audit(ctx context.Context, o AuditOptions) (*Audit, error) {
 	if err := x.recheck(ctx); err != nil {
 		return nil, err
 	}
-	if err := x.listOrphans(ctx); err != nil {
-		return nil, err
-	}
-	x.conclude()
-	return x.rep, nil
+	return x, x.listOrphans(ctx)
 }
 
 // auditor is one audit while it runs.
@@ -170,6 +113,8 @@ type auditor struct {
 	histories map[wal.Timeline]wal.History // those that are believed
 	present   map[wal.Timeline]bool        // history objects, damaged ones too, without other clusters'
 	line      wal.History
+	prints    fingerprints // of what a deep audit opens
+	acks      acknowledged
 	orphaned  Set // segments that orphans/ has a copy of
 
 	mu   sync.Mutex
@@ -239,17 +184,24 @@ func (x *auditor) lockedNote() string {
 
 // expect counts what there is to look at, for the progress.
 func (x *auditor) expect() {
-	var c AuditCount
-	x.inv.count(&c)
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.all = c.Segments + c.Partials + c.Backups + x.rep.Count.Histories
+	x.all = x.done // labels and histories
+	for _, p := range x.inv.segments.Spans() {
+		x.all += int(x.after(p))
+	}
+	for _, p := range x.inv.partials.Spans() {
+		x.all += int(x.after(p))
+	}
 }
 
 func (x *auditor) problem(p Problem) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.rep.ProblemCount++
+	if p.Acknowledged != nil {
+		x.rep.Acknowledged++
+	}
 	if len(x.rep.Problems) < maxProblems {
 		x.rep.Problems = append(x.rep.Problems, p)
 	}
@@ -319,7 +271,11 @@ func (x *auditor) readObjects(ctx context.Context) error {
 			return cmp.Or(g.Wait(), err)
 		}
 		x.inv.add(o)
-		if x.o.Deep && o.Name.Kind != wal.KindBackup {
+		switch {
+		case x.before(o.Name), x.o.Names:
+			continue
+		case x.o.Deep && o.Name.Kind != wal.KindBackup:
+			x.prints.add(o)
 			continue // readSegments opens it, when the histories are known
 		}
 		g.Go(func() error {
@@ -388,9 +344,14 @@ func (x *auditor) listOrphans(ctx context.Context) error {
 func (x *auditor) recheck(ctx context.Context) error {
 	x.line = x.chooseLine()
 	holes := x.holes()
-	if len(holes) == 0 && len(x.gone) == 0 {
+	if len(holes)+len(x.gone) == 0 && !x.lacksHistory() {
 		return nil
 	}
+	acks, err := x.a.Acknowledgments(ctx)
+	if err != nil {
+		return err
+	}
+	x.acks.list = acks
 	if err := x.a.ReadFloors(ctx); err != nil {
 		return err
 	}
@@ -430,6 +391,20 @@ func reason(err error) string {
 	return err.Error()
 }
 
+// before says whether n ends before the part that is looked at.
+func (x *auditor) before(n wal.Name) bool { return n.Segment.End() <= x.o.Since }
+
+// since is the number of the first segment that is looked at.
+func (x *auditor) since() uint64 { return uint64(x.o.Since) / uint64(x.a.id.SegmentSize) }
+
+// after counts what is looked at of a span.
+func (x *auditor) after(p Span) uint64 {
+	if first := max(p.First, x.since()); first <= p.Last {
+		return p.Last - first + 1
+	}
+	return 0
+}
+
 func (x *auditor) conclude() {
 	x.rep.NotChecked = cmp.Or(x.rep.NotChecked, x.lockedNote())
 	x.line = x.chooseLine()
@@ -439,10 +414,16 @@ func (x *auditor) conclude() {
 	x.rep.Line = append(x.rep.Line, x.line.Timeline)
 	missing := map[wal.Timeline]int{}
 	for _, h := range x.holes() {
-		n := h.Last - h.First + 1
-		missing[h.Timeline] += int(n)
-		x.rep.Count.Missing += int(n)
-		x.problem(x.describeHole(h))
+		for _, part := range x.acks.split(h) {
+			n := int(part.Last - part.First + 1)
+			missing[h.Timeline] += n
+			x.rep.Count.Missing += n
+			p := x.describeHole(part.Span)
+			if p.Acknowledged = part.by; part.by != nil {
+				x.rep.Count.Known += n
+			}
+			x.problem(p)
+		}
 	}
 	x.missingHistories()
 	x.noteIdleHistories()

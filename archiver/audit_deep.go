@@ -4,33 +4,33 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
-// chainLength is how many segments one worker reads in a row. Records run over the ends of segments, so each
+// chainLength is how many segments one worker reads in a row, from a multiple of it on. Records run over the ends of segments, so each
 // chain also reads the segment before its first: 3 % more, and no record stays unchecked.
 const chainLength = 32
 
-// readSegments opens every segment and .partial.
+// readSegments opens every segment and .partial that is not older than the part that is looked at, a block of segments at a time.
 func (x *auditor) readSegments(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(x.o.Workers)
-	for _, p := range x.inv.segments.Spans() {
-		for no := p.First; no <= p.Last && ctx.Err() == nil; no += chainLength {
-			first := wal.Segment{Timeline: p.Timeline, Size: x.a.id.SegmentSize, No: no}
-			n := min(chainLength, p.Last-no+1)
-			g.Go(func() error { return x.readChain(ctx, first, n) })
+	for pieces := range x.blocks() {
+		if ctx.Err() != nil {
+			break
 		}
+		g.Go(func() error { return x.readBlock(ctx, pieces) })
 	}
 	for _, p := range x.inv.partials.Spans() {
-		for no := p.First; no <= p.Last && ctx.Err() == nil; no++ {
+		for no := max(p.First, x.since()); no <= p.Last && ctx.Err() == nil; no++ {
 			n := wal.Name{Kind: wal.KindPartial, Segment: wal.Segment{Timeline: p.Timeline, Size: x.a.id.SegmentSize, No: no}}
 			g.Go(func() error {
 				_, opened, err := x.openWAL(ctx, n)
-				x.looked(true)
+				x.looked(err == nil || opened)
 				return x.judgeObject(n, err, opened)
 			})
 		}
@@ -38,23 +38,84 @@ func (x *auditor) readSegments(ctx context.Context) error {
 	return g.Wait()
 }
 
-// readChain checks n segments in a row, and that each fits the one before it.
-func (x *auditor) readChain(ctx context.Context, first wal.Segment, n uint64) error {
+// blocks gives the segments of each block: one span, or more where some are missing between.
+func (x *auditor) blocks() iter.Seq[[]Span] {
+	return func(yield func([]Span) bool) {
+		var pieces []Span
+		for _, p := range x.inv.segments.Spans() {
+			for no := max(p.First, x.since()); no <= p.Last; {
+				end := min(p.Last, no/chainLength*chainLength+chainLength-1)
+				if k := len(pieces); k > 0 && (pieces[k-1].Timeline != p.Timeline || pieces[k-1].Last/chainLength != no/chainLength) {
+					if !yield(pieces) {
+						return
+					}
+					pieces = nil
+				}
+				pieces = append(pieces, Span{p.Timeline, no, end})
+				no = end + 1
+			}
+		}
+		if len(pieces) > 0 {
+			yield(pieces)
+		}
+	}
+}
+
+// readBlock checks the segments of one block, unless they are known to be good.
+func (x *auditor) readBlock(ctx context.Context, pieces []Span) error {
+	segment := func(p Span) wal.Segment {
+		return wal.Segment{Timeline: p.Timeline, Size: x.a.id.SegmentSize, No: p.First}
+	}
+	var b AuditBlock
+	if x.o.Memory != nil {
+		if b = x.print(segment(pieces[0])); x.o.Memory.Known(b) {
+			for _, p := range pieces {
+				x.remembered(int(p.Last - p.First + 1))
+			}
+			return nil
+		}
+	}
+	good := true
+	for _, p := range pieces {
+		ok, err := x.readChain(ctx, segment(p), p.Last-p.First+1)
+		if err != nil {
+			return err
+		}
+		good = good && ok
+	}
+	if !good || x.o.Memory == nil {
+		return nil
+	}
+	return x.o.Memory.Good(b)
+}
+
+// remembered counts objects that need not be opened again.
+func (x *auditor) remembered(n int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.all -= n
+	x.rep.Count.Remembered += n
+}
+
+// readChain checks n segments in a row, and that each fits the one before it. It says whether all of that was good.
+func (x *auditor) readChain(ctx context.Context, first wal.Segment, n uint64) (good bool, err error) {
+	good = true
 	before := x.readBefore(ctx, first)
 	for s := first; s.No < first.No+n; s = s.Next() {
 		name := wal.SegmentName(s)
 		j, opened, err := x.openWAL(ctx, name)
-		x.looked(true)
+		x.looked(err == nil || opened)
 		if err == nil {
 			before, err = joinWAL(before, j)
 		} else {
 			before = wal.Joint{}
 		}
+		good = good && err == nil
 		if err := x.judgeObject(name, err, opened); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return good, nil
 }
 
 // readBefore reads what a chain needs of the segments before it: one, or more when a record runs through it. Their own

@@ -135,7 +135,10 @@ func contradict(a, b wal.History) (wal.Timeline, bool) {
 // chooseLine gives the line: the newest timeline that has WAL and is known to descend from somewhere. A history
 // alone makes no line, a test restore may have written it.
 func (x *auditor) chooseLine() wal.History {
-	if x.o.Line != 0 {
+	switch {
+	case x.o.History.Timeline != 0:
+		return x.o.History
+	case x.o.Line != 0:
 		h, _ := x.ancestry(x.o.Line)
 		return h
 	}
@@ -187,7 +190,7 @@ func (x *auditor) expected(t wal.Timeline) (lo, hi uint64) {
 	case !floored && has != nil && has.segments > 0:
 		lo = has.first.No // nothing says where it began
 	}
-	lo = max(lo, floor)
+	lo = max(lo, floor, x.since())
 	if has != nil && has.segments > 0 {
 		hi = has.last.No + 1
 	}
@@ -263,27 +266,42 @@ func (x *auditor) offLine(p Problem, first, last wal.Segment) Problem {
 	return p
 }
 
-// missingHistories names timeline numbers above the first floor's and up to the highest known one that have no history:
-// recovery looks for one number after the other, and stops at the first that is absent (xlogrecovery.c).
+// missingHistories names timeline numbers that have no history, and says of which somebody knows.
 func (x *auditor) missingHistories() {
+	for _, r := range x.missingRanges() {
+		for _, part := range x.acks.splitHistories(r[0], r[1]) {
+			p := x.describeMissing(wal.Timeline(part.First), wal.Timeline(part.Last))
+			p.Acknowledged = part.by
+			x.problem(p)
+		}
+	}
+}
+
+// lacksHistory says whether any is missing.
+func (x *auditor) lacksHistory() bool { return len(x.missingRanges()) > 0 }
+
+// missingRanges gives the runs of timeline numbers above the first floor's and up to the highest known one that have no history:
+// recovery looks for one number after the other, and stops at the first that is absent (xlogrecovery.c).
+func (x *auditor) missingRanges() (out [][2]wal.Timeline) {
 	known := slices.Sorted(maps.Keys(x.present))
 	all := append(x.timelines(), known...)
 	if len(all) == 0 {
-		return
+		return nil
 	}
 	next := uint64(x.a.id.Floor.Timeline) + 1
 	for _, t := range known {
 		if uint64(t) > next {
-			x.missingRange(wal.Timeline(next), t-1)
+			out = append(out, [2]wal.Timeline{wal.Timeline(next), t - 1})
 		}
 		next = max(next, uint64(t)+1)
 	}
 	if highest := slices.Max(all); uint64(highest) >= next {
-		x.missingRange(wal.Timeline(next), highest)
+		out = append(out, [2]wal.Timeline{wal.Timeline(next), highest})
 	}
+	return out
 }
 
-func (x *auditor) missingRange(from, to wal.Timeline) {
+func (x *auditor) describeMissing(from, to wal.Timeline) Problem {
 	p := Problem{Kind: ProblemMissingHistory, Name: wal.HistoryName(from).String(), Timeline: from, Hint: faultHint(ProblemMissingHistory)}
 	why := "is missing"
 	if to > from {
@@ -294,7 +312,7 @@ func (x *auditor) missingRange(from, to wal.Timeline) {
 	if x.inv.hasWAL(from) {
 		p.Why = why + ", and the timeline has segments: recovery that follows the newest timeline does not find them"
 	}
-	x.problem(p)
+	return p
 }
 
 // noteIdleHistories tells of histories that recovery would follow although the archive has no WAL of them.

@@ -2,14 +2,16 @@ package archiver
 
 import (
 	"strings"
+	"time"
 
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
-// inventory is what one listing of wal/ says. Its memory grows with the number of holes.
+// inventory is what one listing of wal/ says. Its memory grows with the number of holes and of base backups.
 type inventory struct {
 	segments  Set
 	partials  Set
+	labels    []wal.Name // of base backups
 	timelines map[wal.Timeline]*tally
 }
 
@@ -18,6 +20,7 @@ type tally struct {
 	first, last                 wal.Segment // with a full segment; valid when segments > 0
 	segments, partials, backups int
 	bytes                       int64 // sealed
+	sealed                      int64 // of those, full segments
 }
 
 func newInventory() *inventory { return &inventory{timelines: map[wal.Timeline]*tally{}} }
@@ -39,12 +42,14 @@ func (v *inventory) add(o Object) {
 			t.last = s
 		}
 		t.segments++
+		t.sealed += o.Size
 		v.segments.Add(s)
 	case wal.KindPartial:
 		t.partials++
 		v.partials.Add(s)
 	case wal.KindBackup:
 		t.backups++
+		v.labels = append(v.labels, o.Name)
 	}
 }
 
@@ -55,6 +60,22 @@ func (v *inventory) count(c *AuditCount) {
 		c.Backups += t.backups
 		c.Bytes += t.bytes
 	}
+}
+
+// files gives all of t that has WAL, in the order of their numbers, whatever is missing between.
+func (v *inventory) files(a *Archive, t wal.Timeline) *wholeLine {
+	var s stretch
+	for _, p := range v.segments.Spans() {
+		if p.Timeline == t {
+			s.pieces = append(s.pieces, piece{Span: p})
+		}
+	}
+	for _, p := range v.partials.Spans() {
+		if k := len(s.pieces); p.Timeline == t && (k == 0 || s.pieces[k-1].Last < p.Last) {
+			s.pieces = append(s.pieces, piece{Span{t, p.Last, p.Last}, true})
+		}
+	}
+	return &wholeLine{a: a, parts: []stretch{s}, times: map[int][2]time.Time{}}
 }
 
 // hasWAL says whether anything of t but histories is there that can be replayed.

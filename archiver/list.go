@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"path"
 	"slices"
 	"strconv"
@@ -16,8 +17,9 @@ import (
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
-// TimelineSpan is what `list` says of one timeline. Commit times are from the headers of its first and last
-// segment alone, and zero where those segments hold no commit.
+// TimelineSpan is what `list` says of one timeline. Commit times are from the headers of its first and last files that have a
+// commit, within 64 of its ends; zero where none of those has one. A timeline's first segment begins with its parent's WAL, so its
+// first commit may lie before the fork.
 type TimelineSpan struct {
 	Timeline    wal.Timeline `json:"timeline"`
 	Parent      wal.Timeline `json:"parent,omitempty"`
@@ -33,8 +35,10 @@ type TimelineSpan struct {
 	Runs        int          `json:"runs"` // 1 when the segments are without a gap
 	Partials    int          `json:"partials"`
 	Backups     int          `json:"backups"`
-	Bytes       int64        `json:"bytes"`       // sealed
-	PlainBytes  int64        `json:"plain_bytes"` // of segments
+	Bytes       int64        `json:"bytes"`           // sealed
+	PlainBytes  int64        `json:"plain_bytes"`     // of segments
+	SealedBytes int64        `json:"sealed_bytes"`    // of segments alone
+	Ratio       float64      `json:"ratio,omitempty"` // plain to sealed: 4 means a quarter of the size
 }
 
 // Timelines lists the archive once and says what each timeline has, lowest first. An object whose
@@ -50,22 +54,23 @@ func (a *Archive) Timelines(ctx context.Context) ([]TimelineSpan, error) {
 	spans := map[wal.Timeline]*TimelineSpan{}
 	for t, has := range inv.timelines {
 		s := &TimelineSpan{Timeline: t, Segments: has.segments, Partials: has.partials, Backups: has.backups, Bytes: has.bytes,
-			PlainBytes: int64(has.segments) * int64(a.id.SegmentSize)}
+			PlainBytes: int64(has.segments) * int64(a.id.SegmentSize), SealedBytes: has.sealed}
+		if has.sealed > 0 {
+			s.Ratio = math.Round(float64(s.PlainBytes)/float64(has.sealed)*100) / 100
+		}
 		spans[t] = s
-		if has.segments == 0 {
-			continue
+		if has.segments > 0 {
+			s.First, s.Last = has.first.String(), has.last.String()
+			s.Begin, s.End = has.first.Start().String(), has.last.End().String()
 		}
-		s.First, s.Last = has.first.String(), has.last.String()
-		s.Begin, s.End = has.first.Start().String(), has.last.End().String()
-		first, err := a.commits(ctx, has.first)
-		if err != nil {
+		l := inv.files(a, t)
+		var err error
+		if s.FirstCommit, err = l.firstCommit(ctx, 0, l.len()-1); err != nil {
 			return nil, err
 		}
-		last, err := a.commits(ctx, has.last)
-		if err != nil {
+		if s.LastCommit, err = l.lastCommit(ctx, 0, l.len()-1); err != nil {
 			return nil, err
 		}
-		s.FirstCommit, s.LastCommit = first.FirstCommit, last.LastCommit
 	}
 	for _, p := range inv.segments.Spans() {
 		spans[p.Timeline].Runs++
@@ -104,9 +109,9 @@ func (a *Archive) addParents(ctx context.Context, spans map[wal.Timeline]*Timeli
 	return nil
 }
 
-// commits reads a segment's header for its commit times.
-func (a *Archive) commits(ctx context.Context, s wal.Segment) (seal.Header, error) {
-	h, err := a.Header(ctx, a.Key(wal.SegmentName(s)))
+// commits reads a file's header for its commit times.
+func (a *Archive) commits(ctx context.Context, n wal.Name) (seal.Header, error) {
+	h, err := a.Header(ctx, a.Key(n))
 	if err != nil && unusable(err) {
 		return seal.Header{}, nil
 	}
