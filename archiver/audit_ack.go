@@ -29,6 +29,9 @@ type Acknowledgment struct {
 // ErrNoHole means that there is nothing to acknowledge.
 var ErrNoHole = errors.New("that is no hole")
 
+// ErrNoRange means that two names cannot be the ends of a hole.
+var ErrNoRange = errors.New("give two segments of one timeline, or two histories, the lower one first")
+
 func (a *Archive) acknowledgmentKey(first, last wal.Name) string {
 	return a.root + "/acknowledged/" + first.String() + "-" + last.String() + ".json"
 }
@@ -141,7 +144,7 @@ func (a *Archive) Acknowledge(ctx context.Context, first, last wal.Name, k Ackno
 	k.First, k.Last, k.Reason, k.By, k.Via = first.String(), last.String(), printable(k.Reason), printable(k.By), printable(k.Via)
 	switch {
 	case !holeName(first, last):
-		return k, fmt.Errorf("acknowledge %v to %v: give two segments of one timeline, or two histories, the lower one first", first, last)
+		return k, fmt.Errorf("acknowledge %s: %w", rangeText(first, last), ErrNoRange)
 	case k.Reason == "":
 		return k, errors.New("acknowledge a hole: it needs a reason")
 	case len(k.Reason) > maxReason:

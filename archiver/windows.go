@@ -45,3 +45,19 @@ func (a *Archive) CommitIn(ctx context.Context, s wal.Segment) (time.Time, error
 	h, err := a.commits(ctx, wal.SegmentName(s))
 	return h.LastCommit, err
 }
+
+// StartOf gives the LSN from which on the newest line has commits after t: the end of the last segment known to have none. It takes a listing and some headers.
+func (a *Archive) StartOf(ctx context.Context, t time.Time) (wal.LSN, error) {
+	x, err := a.survey(ctx, AuditOptions{Names: true})
+	if err != nil {
+		return 0, err
+	}
+	x.conclude()
+	l := x.wholeLine()
+	before, _, err := l.seek(ctx, t)
+	if err != nil || before < 0 {
+		return 0, err
+	}
+	n, _ := l.at(before)
+	return n.Segment.End(), nil
+}

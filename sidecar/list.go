@@ -29,8 +29,10 @@ func newListCommand(w world) *cobra.Command {
 		Use:   "list",
 		Short: "Show what WAL the archive has, by timeline",
 		Long: `List the archive: for each timeline its first and last segment, the span of LSNs and of
-commit times, how many segments, and their size. Commit times are from the first and
-the last segment alone. Nothing is judged: walbaton verify does that.
+commit times, how many segments, their size in the archive, and the ratio to their size
+in pg_wal. Commit times are from the headers of the first and the last file that has a
+commit, within 64 of the ends; a timeline's first segment begins with its parent's WAL.
+Nothing is judged: walbaton verify does that.
 
 Exit code 0: it worked. 1: the archive does not answer.`,
 		Example: `  walbaton list
@@ -75,14 +77,14 @@ func printListing(w io.Writer, l listing) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "archive   %s\n\n", l.Archive)
 	t := tabwriter.NewWriter(&b, 2, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "TIMELINE\tFROM\tAT\tFIRST SEGMENT\tLAST SEGMENT\tLSN\tSEGMENTS\tGAPS\tFIRST COMMIT\tLAST COMMIT\tSIZE\t")
+	fmt.Fprintln(t, "TIMELINE\tFROM\tAT\tFIRST SEGMENT\tLAST SEGMENT\tLSN\tSEGMENTS\tGAPS\tFIRST COMMIT\tLAST COMMIT\tSIZE\tRATIO\t")
 	for _, s := range l.Timelines {
 		span := "-"
 		if s.Segments > 0 {
 			span = s.Begin + " to " + s.End
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t\n", s.Timeline, number(uint64(s.Parent), s.Parent != 0), dash(s.Fork), dash(s.First), dash(s.Last), span,
-			s.Segments, max(s.Runs-1, 0), commitText(s.FirstCommit), commitText(s.LastCommit), sizeText(s.Bytes))
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t\n", s.Timeline, number(uint64(s.Parent), s.Parent != 0), dash(s.Fork), dash(s.First), dash(s.Last), span,
+			s.Segments, max(s.Runs-1, 0), commitText(s.FirstCommit), commitText(s.LastCommit), sizeText(s.Bytes), ratioText(s.Ratio))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -95,6 +97,14 @@ func printListing(w io.Writer, l listing) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// ratioText says how many times smaller segments are in the archive.
+func ratioText(r float64) string {
+	if r == 0 {
+		return "-"
+	}
+	return strconv.FormatFloat(r, 'f', 1, 64)
 }
 
 func commitText(t time.Time) string {

@@ -55,6 +55,7 @@ func verbs(w world) []*cobra.Command {
 		newFetchCommand(w),
 		newStatusCommand(w),
 		newListCommand(w),
+		newLocateCommand(w),
 		newExplainCommand(w),
 		newVerifyCommand(w),
 		newResolveCommand(w),

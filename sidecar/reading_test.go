@@ -140,7 +140,7 @@ func TestList(t *testing.T) {
 	dir, _ := writeArchive(t, testSystemID)
 	where := []string{"--archive", "file://" + dir, "--scope", "shop"}
 	code, out, errs := run(t, append([]string{"list"}, where...)...)
-	if code != exitOK || errs != "" || !line(out, "0/100000 to 0/400000", "3", "0", "2026-11-21 09:00:00Z", "-") || !line(out, "0/400000 to 0/700000", "3", "0", "-", "2026-11-21 09:30:00Z") {
+	if code != exitOK || errs != "" || !line(out, "0/100000 to 0/400000", "3", "0", "2026-11-21 09:00:00Z", "2026-11-21 09:00:00Z", "3.0 MB", "1.0") || !line(out, "0/400000 to 0/700000", "3", "0", "2026-11-21 09:30:00Z", "2026-11-21 09:30:00Z") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
 	code, out, _ = run(t, append([]string{"list", "--json"}, where...)...)

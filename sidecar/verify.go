@@ -1,25 +1,36 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
+	"os"
+	"path"
 	"slices"
-	"strconv"
 	"strings"
-	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
+// verifyFlags are the flags of verify that are no settings.
+type verifyFlags struct {
+	deep, json, tree    bool
+	timeline            uint32
+	parallel            int
+	systemID            uint64
+	since, resume, svg  string
+	acknowledge, reason string
+}
+
 func newVerifyCommand(w world) *cobra.Command {
-	var asJSON, deep bool
-	var systemID uint64
-	var line uint32
-	var parallel int
+	var f verifyFlags
 	c := &cobra.Command{
 		Use:   "verify",
 		Short: "Look for holes and damage in the archive",
@@ -29,136 +40,199 @@ contradict one another, objects that are not what their name says. What lies
 below a floor is no hole.
 
 It reads the header of every object, one small request each. --deep reads every object
-to its end: its digest and every WAL record. Only that finds cut or changed
-content and bad WAL. Nothing is written.
+to its end: its digest, every WAL record, and that each segment goes on where the one
+before it ended, also from one timeline to the next. Only that finds cut or changed
+content and bad WAL. With --resume an interrupted run goes on later: the file keeps
+what was good, by size and time of the objects, and goes when the run is over.
 
-Exit code 0: the archive is whole. 3: it is not (the text names each problem). 1: nobody
-can say, the archive does not answer.`,
+A hole that cannot be filled can be acknowledged, with a reason. It is recorded in the
+archive below acknowledged/, and named each time; a restore across it stops as before.
+
+Exit code 0: the archive is whole, or every hole is acknowledged. 3: something is not in
+order (the text names each problem). 1: nobody can say, the archive does not answer.`,
 		Example: `  walbaton verify
-  walbaton verify --deep
+  walbaton verify --deep --resume /var/tmp/verify.state
+  walbaton verify --deep --since 36h
+  walbaton verify --tree
+  walbaton verify --svg timelines.svg
+  walbaton verify --acknowledge 000000010000000000000007..00000001000000000000000A --reason 'both disks lost, ticket 12'
   walbaton verify --archive file:///backup --scope shop --json | jq '.problems[].name'`,
 		Args: takes(cobra.NoArgs),
 	}
 	addSettings(c, readingSettings("stall_timeout", "log")...)
-	c.Flags().BoolVar(&deep, "deep", false, "read every object to its end, and check every WAL record")
-	c.Flags().Uint32Var(&line, "timeline", 0, "`timeline` that the line leads to (default: the newest that has WAL)")
-	c.Flags().IntVar(&parallel, "parallel", 8, "objects that are read at the same time")
-	c.Flags().Uint64Var(&systemID, "system-identifier", 0, "`number` of the cluster (default: that of the data directory, or the only one)")
-	c.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
+	c.Flags().BoolVar(&f.deep, "deep", false, "read every object to its end, and check every WAL record")
+	c.Flags().StringVar(&f.since, "since", "", "look only at WAL from here on: a `place`, which is a time, how long ago (36h, 7d), an LSN, or a segment's name")
+	c.Flags().StringVar(&f.resume, "resume", "", "`file` that keeps what a deep run found good; the same command goes on from there")
+	c.Flags().Uint32Var(&f.timeline, "timeline", 0, "`timeline` that the line leads to (default: the newest that has WAL)")
+	c.Flags().IntVar(&f.parallel, "parallel", 8, "objects that are read at the same time")
+	c.Flags().BoolVar(&f.tree, "tree", false, "draw the timelines, with forks and holes")
+	c.Flags().StringVar(&f.svg, "svg", "", "draw them into this `file`")
+	c.Flags().StringVar(&f.acknowledge, "acknowledge", "", "record that this hole is known: a segment's or history's `name`, or NAME..NAME")
+	c.Flags().StringVar(&f.reason, "reason", "", "`text` for those who read the acknowledgment later")
+	c.Flags().Uint64Var(&f.systemID, "system-identifier", 0, "`number` of the cluster (default: that of the data directory, or the only one)")
+	c.Flags().BoolVar(&f.json, "json", false, "print the report as JSON")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg, err := configOf(c, w)
 		if err != nil {
 			return err
 		}
-		if parallel < 1 || parallel > 1000 {
-			return usageError(c, fmt.Errorf("verify %d objects at the same time: give a number from 1 to 1000", parallel))
+		if err := f.check(c); err != nil {
+			return usageError(c, err)
 		}
-		a, err := openArchive(c.Context(), cfg, systemID, cfg.logger(w))
+		a, err := openArchive(c.Context(), cfg, f.systemID, cfg.logger(w))
 		if err != nil {
 			return err
 		}
-		bar := newProgress(w.stderr, "verify")
-		rep, err := a.Audit(c.Context(), archiver.AuditOptions{Deep: deep, Line: wal.Timeline(line), Workers: parallel, Progress: bar.show})
-		bar.end()
-		if err != nil {
-			return withHint(err, "nothing is said about the archive; see that it can be reached, and try again")
+		if f.acknowledge != "" {
+			return f.acknowledgeHole(c.Context(), a, cfg, w)
 		}
-		if line != 0 && !slices.ContainsFunc(rep.Timelines, func(t archiver.AuditTimeline) bool { return t.Timeline == wal.Timeline(line) }) {
-			return withHint(fmt.Errorf("verify %s: it has nothing of timeline %d", rep.Archive, line), "walbaton list shows the timelines it has")
-		}
-		if asJSON {
-			e := json.NewEncoder(w.stdout)
-			e.SetIndent("", "  ")
-			err = e.Encode(rep)
-		} else {
-			err = printAudit(w.stdout, rep)
-		}
-		if err == nil && !rep.Whole {
-			err = withCode(exitFound, fmt.Errorf("verify %s: %s found", rep.Archive, counted(rep.ProblemCount, "problem")))
-		}
-		return err
+		return f.run(c, a, w)
 	}
 	return c
 }
 
-// printAudit writes for people.
-func printAudit(w io.Writer, rep *archiver.Audit) error {
-	var b strings.Builder
-	c := rep.Count
-	checked := "names, histories and the header of"
-	if rep.Deep {
-		checked = "every byte of"
-	}
-	fmt.Fprintf(&b, "archive   %s\n", rep.Archive)
-	fmt.Fprintf(&b, "checked   %s %s (%s)\n", checked, counted(c.Segments+c.Partials+c.Backups+c.Histories, "object"), sizeText(c.Bytes))
-	if c.Encrypted > 0 {
-		fmt.Fprintf(&b, "encrypted %s, the other %d not\n", counted(c.Encrypted, "object"), c.Segments+c.Partials+c.Backups+c.Histories-c.Encrypted)
-	}
-	fmt.Fprintf(&b, "line      timeline %s, without a hole up to %s\n", join(rep.Line), rep.Frontier)
-	for i, f := range rep.Floors {
-		label := ""
-		if i == 0 {
-			label = "floor"
+// check refuses what does not fit together.
+func (f verifyFlags) check(c *cobra.Command) error {
+	given := func(names ...string) string {
+		for _, n := range names {
+			if c.Flags().Changed(n) {
+				return n
+			}
 		}
-		fmt.Fprintf(&b, "%-9s timeline %d at %s: nothing is promised below\n", label, f.Timeline, f.LSN)
+		return ""
 	}
-	fmt.Fprintln(&b)
-	t := tabwriter.NewWriter(&b, 2, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "TIMELINE\tFROM\tAT\tFIRST SEGMENT\tLAST SEGMENT\tSEGMENTS\tMISSING\tPARTIAL\tBACKUPS\tSIZE\t")
-	for _, l := range rep.Timelines {
-		name := strconv.Itoa(int(l.Timeline))
-		if !l.OnLine {
-			name += " (branch)"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t\n", name, number(uint64(l.Parent), l.Parent != 0), dash(l.Fork), dash(l.First), dash(l.Last),
-			l.Segments, l.Missing, l.Partials, l.Backups, sizeText(l.Bytes))
+	acknowledge := c.Flags().Changed("acknowledge")
+	switch {
+	case f.parallel < 1 || f.parallel > 1000:
+		return fmt.Errorf("verify %d objects at the same time: give a number from 1 to 1000", f.parallel)
+	case acknowledge && f.acknowledge == "":
+		return errors.New("verify: --acknowledge needs the name of what is missing, as verify prints it")
+	case acknowledge && strings.TrimSpace(f.reason) == "":
+		return errors.New("verify: --acknowledge needs a --reason: it is recorded with it, for those who come to this hole in a restore")
+	case acknowledge && given("deep", "since", "resume", "tree", "svg", "timeline", "parallel") != "":
+		return fmt.Errorf("verify: --acknowledge records what is known, and --%s is for looking: one at a time", given("deep", "since", "resume", "tree", "svg", "timeline", "parallel"))
+	case !acknowledge && given("reason") != "":
+		return errors.New("verify: --reason belongs to --acknowledge")
+	case f.resume != "" && !f.deep:
+		return errors.New("verify: --resume is for --deep; without it a run takes one small request an object")
+	case f.tree && f.json:
+		return errors.New("verify: --tree draws for people; --json has the same in timelines and problems")
 	}
-	if err := t.Flush(); err != nil {
+	return nil
+}
+
+// run looks at the archive and says what was found.
+func (f verifyFlags) run(c *cobra.Command, a *archiver.Archive, w world) (err error) {
+	ctx := c.Context()
+	o := archiver.AuditOptions{Deep: f.deep, Line: wal.Timeline(f.timeline), Workers: f.parallel}
+	if o.Since, err = f.sinceLSN(c, a); err != nil {
 		return err
 	}
-	if c.Orphans > 0 {
-		fmt.Fprintf(&b, "\n%s (%s) that the line left:\n", counted(c.Orphans, "orphan"), sizeText(rep.OrphanBytes))
-		for _, o := range rep.Orphans[:min(len(rep.Orphans), 10)] {
-			fmt.Fprintf(&b, "  %s\n", o)
+	if f.resume != "" {
+		r, err := openResume(f.resume, a.String(), time.Now())
+		if err != nil {
+			return withCode(exitUsage, err)
 		}
-		if c.Orphans > 10 {
-			fmt.Fprintf(&b, "  and %d more (--json lists them)\n", c.Orphans-10)
+		if r.old > 0 {
+			_, _ = fmt.Fprintf(w.stderr, "goes on with the run of %s: up to %d segments were good (%s)\n", timeText(r.begun), 32*r.old, f.resume)
 		}
+		o.Memory = r
+		defer func() {
+			over := err == nil || exitCode(err) == exitFound
+			if !over && ctx.Err() != nil {
+				_, _ = fmt.Fprintf(w.stderr, "what was good is kept in %s: the same command goes on from there\n", f.resume)
+			}
+			if failed := r.end(over); failed != nil && over {
+				_, _ = fmt.Fprintf(w.stderr, "resume: %v\n", bare(failed)) // the report counts
+			}
+		}()
 	}
-	fmt.Fprintln(&b)
-	if rep.Whole {
-		fmt.Fprintln(&b, "No problem was found.")
-	} else {
-		fmt.Fprintf(&b, "%s:\n", counted(rep.ProblemCount, "problem"))
+	bar := newProgress(w.stderr, "verify")
+	o.Progress = bar.show
+	rep, err := a.Audit(ctx, o)
+	bar.end()
+	if err != nil {
+		return withHint(err, "nothing is said about the archive; see that it can be reached, and try again")
 	}
-	for _, p := range rep.Problems {
-		fmt.Fprintf(&b, "! %s  %s\n    %s\n    -> %s\n", p.Name, p.Kind, p.Why, p.Hint)
+	if f.timeline != 0 && !slices.ContainsFunc(rep.Timelines, func(t archiver.AuditTimeline) bool { return t.Timeline == wal.Timeline(f.timeline) }) {
+		return withHint(fmt.Errorf("verify %s: it has nothing of timeline %d", rep.Archive, f.timeline), "walbaton list shows the timelines it has")
 	}
-	for _, n := range rep.Notes {
-		fmt.Fprintf(&b, "note: %s\n", n)
+	return f.print(w, rep)
+}
+
+func (f verifyFlags) print(w world, rep *archiver.Audit) (err error) {
+	switch {
+	case f.json:
+		e := json.NewEncoder(w.stdout)
+		e.SetIndent("", "  ")
+		err = e.Encode(rep)
+	default:
+		err = printAudit(w.stdout, rep)
 	}
-	if rep.NotChecked != "" {
-		next := "walbaton verify --deep"
-		if rep.Deep {
-			next = "walbaton verify --deep --identities FILE"
-		}
-		fmt.Fprintf(&b, "not checked: %s (%s)\n", rep.NotChecked, next)
+	if err == nil && rep.Open() > 0 {
+		err = withCode(exitFound, fmt.Errorf("verify %s: %s found", rep.Archive, counted(rep.Open(), "problem")))
 	}
-	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-func join(line []wal.Timeline) string {
-	var words []string
-	for _, t := range line {
-		words = append(words, strconv.Itoa(int(t)))
+// sinceLSN is where --since begins.
+func (f verifyFlags) sinceLSN(c *cobra.Command, a *archiver.Archive) (wal.LSN, error) {
+	if !c.Flags().Changed("since") {
+		return 0, nil
 	}
-	return strings.Join(words, " → ")
+	s, err := parseSince(f.since, a.SegmentSize(), time.Now())
+	if err != nil {
+		return 0, withCode(exitUsage, fmt.Errorf("--since: %w", err))
+	}
+	if s.at.IsZero() {
+		return s.lsn, nil
+	}
+	lsn, err := a.StartOf(c.Context(), s.at)
+	if err != nil {
+		return 0, withHint(err, "nothing is said about the archive; see that it can be reached, and try again")
+	}
+	return lsn, nil
 }
 
-func dash(s string) string {
-	if s == "" {
-		return "-"
+const holeNames = "a hole is called as verify prints it: 000000010000000000000007, 000000010000000000000007..0000000100000000000000A0 or 00000002.history"
+
+// acknowledgeHole records what somebody knows of a hole.
+func (f verifyFlags) acknowledgeHole(ctx context.Context, a *archiver.Archive, cfg Config, w world) error {
+	from, to, ranged := strings.Cut(f.acknowledge, "..")
+	if !ranged {
+		to = from
 	}
-	return s
+	first, err := wal.ParseName(from, a.SegmentSize())
+	last, err2 := wal.ParseName(to, a.SegmentSize())
+	if err := cmp.Or(err, err2); err != nil {
+		return withHint(withCode(exitUsage, fmt.Errorf("acknowledge: %w", err)), holeNames)
+	}
+	via := cfg.Name
+	if via == "" {
+		via, _ = os.Hostname() // without one nobody is named
+	}
+	k := archiver.Acknowledgment{Reason: f.reason, By: userName(w), Via: via, At: time.Now().UTC().Truncate(time.Second)}
+	if err := store.Prove(ctx, a.Store(), path.Join(a.Identity().Scope, "probe", via), 1<<10); err != nil {
+		return withHint(err, "nothing was recorded; it takes the right to write to the archive, and a store that keeps the first writer's object")
+	}
+	got, err := a.Acknowledge(ctx, first, last, k)
+	switch {
+	case errors.Is(err, archiver.ErrNoRange):
+		return withHint(withCode(exitUsage, err), holeNames)
+	case errors.Is(err, archiver.ErrNoHole):
+		return withHint(err, "walbaton verify shows what is missing; only that can be acknowledged, as a whole or in part")
+	case err != nil:
+		return withHint(err, "nothing was recorded; it takes the right to write to the archive")
+	}
+	if f.json {
+		e := json.NewEncoder(w.stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(got)
+	}
+	text := "recorded: "
+	if got.By != k.By || !got.At.Equal(k.At) || got.Reason != strings.Join(strings.Fields(k.Reason), " ") {
+		text = "it was acknowledged before, and that stays: "
+	}
+	_, err = fmt.Fprintf(w.stdout, "%s%s\n  a restore across it stops as before; verify goes on to name it\n", text, acknowledgedText(got))
+	return err
 }
