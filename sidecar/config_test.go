@@ -301,7 +301,8 @@ func TestOpenStore(t *testing.T) {
 		"s3://bucket/prefix?region=eu-central-1": "",
 		"mnt/archive":                            "not absolute",
 		"sftp://host/x":                          "names no user",
-		"gs://bucket":                            "gs is not yet in this version",
+		"gs://Bucket":                            `"Bucket" cannot be the name of a bucket`,
+		"azure://account/container":              "azure is not yet in this version",
 		"ftp://host":                             `nothing is known of "ftp:"`,
 		"file://host/mnt":                        "it is not like file:///absolute/folder",
 	} {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/archiver/store/file"
+	"github.com/walbaton/walbaton/archiver/store/gcs"
 	"github.com/walbaton/walbaton/archiver/store/s3"
 	"github.com/walbaton/walbaton/archiver/store/sftp"
 )
@@ -54,10 +55,16 @@ func openDriver(ctx context.Context, rawURL string, a ArchiveConfig) (store.Stor
 			return nil, withHint(err, "an archive on an SSH server is sftp://user@host:port/absolute/path?key_file=/path/of/the/private/key; docs/stores.md has all keys")
 		}
 		return s, nil
-	case "gcs", "gs", "azure", "azblob":
+	case "gcs", "gs":
+		s, err := gcs.Open(ctx, rawURL, gcs.Options{})
+		if err != nil {
+			return nil, withHint(err, "an archive at Google is gcs://bucket/prefix, also with ?credentials_file=/path/key.json; docs/stores.md has all keys")
+		}
+		return s, nil
+	case "azure", "azblob":
 		return nil, withHint(fmt.Errorf("open archive: %s is not yet in this version", scheme), storeHint)
 	}
 	return nil, withHint(fmt.Errorf("open archive: nothing is known of %q", scheme+":"), storeHint)
 }
 
-const storeHint = "what works: file:///absolute/folder and s3://bucket/prefix, also with ?endpoint= of a server that speaks S3"
+const storeHint = "what works: file:///absolute/folder, s3://bucket/prefix, sftp://user@host/absolute/path and gcs://bucket/prefix; docs/stores.md has their keys"

@@ -24,12 +24,13 @@ type Backoff struct {
 // length, and one that would outlast the context's deadline is not begun.
 //
 // Definite answers are never tried again: fs.ErrExist, fs.ErrNotExist, fs.ErrPermission,
-// fs.ErrInvalid, ErrNoRoot, and a context that has ended.
+// fs.ErrInvalid, ErrNoRoot, ErrReplaced, and a context that has ended.
 //
 // A Put whose earlier try ended without an answer may find its own object. Then the result is
 // still fs.ErrExist, and its text has the earlier error: whoever gets fs.ErrExist compares.
 // A Get goes on where it broke off, and a List after the last key that it yielded. Both rely
-// on objects that never change; content is checked by whoever reads it.
+// on objects that never change; where the store tells, a Get sees that it goes on with the same one (Versioned), and
+// content is checked by whoever reads it.
 func Retry(s Store, b Backoff) Store {
 	if b.First <= 0 {
 		b.First = 200 * time.Millisecond
@@ -56,7 +57,7 @@ func (r *retry) Unwrap() Store  { return r.s }
 
 // definite says that to ask again would bring the same answer.
 func definite(err error) bool {
-	for _, kind := range []error{fs.ErrExist, fs.ErrNotExist, fs.ErrPermission, fs.ErrInvalid, ErrNoRoot, context.Canceled} {
+	for _, kind := range []error{fs.ErrExist, fs.ErrNotExist, fs.ErrPermission, fs.ErrInvalid, ErrNoRoot, ErrReplaced, context.Canceled} {
 		if errors.Is(err, kind) {
 			return true
 		}
@@ -179,12 +180,23 @@ type resumed struct {
 	at    int64 // the offset of the next byte
 	left  int64 // how many are still wanted, negative for all
 	body  io.ReadCloser
-	err   error // ends it
+	some  bool   // of it was read
+	seen  string // its version
+	err   error  // ends it
 }
 
-func (g *resumed) open() (err error) {
-	g.body, err = g.tries.r.s.Get(g.ctx, g.key, g.at, g.left)
-	return err
+func (g *resumed) open() error {
+	body, err := g.tries.r.s.Get(g.ctx, g.key, g.at, g.left)
+	if err != nil {
+		return err
+	}
+	version := versionOf(body)
+	if g.some && g.seen != "" && version != "" && version != g.seen {
+		body.Close()
+		return fmt.Errorf("get %s: %w", g.key, ErrReplaced)
+	}
+	g.body, g.seen = body, version
+	return nil
 }
 
 func (g *resumed) Read(p []byte) (int, error) {
@@ -197,7 +209,7 @@ func (g *resumed) Read(p []byte) (int, error) {
 		}
 		n, err := g.body.Read(p)
 		if n > 0 {
-			g.tries.n = 0
+			g.tries.n, g.some = 0, true
 			g.at += int64(n)
 			if g.left >= 0 {
 				g.left -= int64(n)

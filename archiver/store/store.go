@@ -14,13 +14,14 @@
 //
 // # Errors
 //
-// Kinds are those of io/fs, asked with errors.Is, plus one:
+// Kinds are those of io/fs, asked with errors.Is, plus two:
 //
 //	fs.ErrExist       the key is taken. Not a failure: compare the content (see Put)
 //	fs.ErrNotExist    the store answered, and has no such key
 //	fs.ErrPermission  the store refused us
 //	fs.ErrInvalid     a key or range that no store could take, a body that is not as long as it says
 //	ErrNoRoot         no bucket, or the folder is not there (an unmounted disk)
+//	ErrProtected      an fs.ErrPermission of Delete: a lock, hold, lease or retention policy keeps the object
 //
 // Everything else (resets, 503, timeouts) is an ordinary error and means: not known.
 // ErrNoRoot never matches fs.ErrNotExist, so that an unmounted disk cannot be taken for
@@ -47,6 +48,10 @@ import (
 // ErrNoRoot says that the place itself is missing: the bucket, or the root folder. A store
 // never makes its own root, because the root of an unmounted disk would be made on the wrong one.
 var ErrNoRoot = errors.New("no such root")
+
+// ErrProtected says that not we, but nobody may delete an object now: an object lock, a hold, a lease or a retention policy
+// keeps it. It is an fs.ErrPermission as well.
+var ErrProtected = fmt.Errorf("the store protects this object: %w", fs.ErrPermission)
 
 // Store is one place that keeps objects. All methods may be called at the same time from
 // many goroutines, and return soon after their context ends.

@@ -1,4 +1,4 @@
-// Package remote is what the drivers of stores behind HTTP have in common: a connection,
+// Package remote is what the drivers of stores behind HTTP have in common: the URL, a connection,
 // a body in the hands of the transport, and the look that follows a write without a clear answer.
 //
 //	loan := remote.Lend(ctx, body)
@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"sync"
 
 	"github.com/walbaton/walbaton/archiver/store"
@@ -130,4 +131,18 @@ func (l *Loan) some(p []byte, at int64) (int, error) {
 		return 0, err
 	}
 	return l.b.Read(p)
+}
+
+// NeverDialled says whether a request ended with err before there was a connection.
+func NeverDialled(err error) bool {
+	var dial *net.OpError
+	return errors.As(err, &dial) && dial.Op == "dial"
+}
+
+// Range is the header for n bytes from offset from on; n < 0 means to the end.
+func Range(from, n int64) string {
+	if n < 0 || from+n <= from { // to the end, or beyond all ends
+		return fmt.Sprintf("bytes=%d-", from)
+	}
+	return fmt.Sprintf("bytes=%d-%d", from, from+n-1)
 }

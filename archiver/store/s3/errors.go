@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -34,11 +33,7 @@ func answer(err error) (status int, code, message, request string) {
 // no answer, a server's failure and a conflict are not. 503 is: S3 sends it before it does anything, and a server
 // that is overloaded should not be asked more.
 func perhaps(err error) bool {
-	if errors.As(err, new(remote.Certain)) {
-		return false
-	}
-	var dial *net.OpError
-	if errors.As(err, &dial) && dial.Op == "dial" {
+	if errors.As(err, new(remote.Certain)) || remote.NeverDialled(err) {
 		return false
 	}
 	status, code, _, _ := answer(err)

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/walbaton/walbaton/archiver/store"
+	"github.com/walbaton/walbaton/archiver/store/remote"
 )
 
 // Get implements store.Store.
@@ -44,7 +45,7 @@ func (s *Store) open(ctx context.Context, key string, from, n int64) (io.ReadClo
 	in := &awss3.GetObjectInput{Bucket: &s.bucket, Key: aws.String(s.prefix + key), ChecksumMode: types.ChecksumModeEnabled}
 	ranged := from > 0 || n > 0
 	if ranged {
-		in.Range = aws.String(byteRange(from, n))
+		in.Range = aws.String(remote.Range(from, n))
 	}
 	out, err := s.client.GetObject(ctx, in)
 	if status, _, _, _ := answer(err); status == http.StatusRequestedRangeNotSatisfiable {
@@ -60,13 +61,6 @@ func (s *Store) open(ctx context.Context, key string, from, n int64) (io.ReadClo
 		return nil, errors.New("the server does not answer with the range it was asked for")
 	}
 	return &reader{ctx: ctx, s: s, key: key, body: out.Body}, nil
-}
-
-func byteRange(from, n int64) string {
-	if n < 0 || from+n <= from { // to the end, or beyond all ends
-		return fmt.Sprintf("bytes=%d-", from)
-	}
-	return fmt.Sprintf("bytes=%d-%d", from, from+n-1)
 }
 
 // reader is the body of an answer. That it ends early the transport notices, by the length.

@@ -8,12 +8,14 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 )
 
 // Proxy stands between a driver and its HTTP server. It counts requests, and spoils chosen ones.
-// Signatures stay valid: the server sees the Host that the driver has signed.
+// Signatures stay valid: the server sees the Host that the driver has signed. Where an answer sends the driver on (Location), it is
+// to the proxy.
 type Proxy struct {
 	URL string // what the driver is given as its endpoint
 
@@ -51,6 +53,12 @@ func NewProxy(t testing.TB, target string) *Proxy {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to)
 			r.Out.Host = r.In.Host
+		},
+		ModifyResponse: func(answer *http.Response) error {
+			if rest, ok := strings.CutPrefix(answer.Header.Get("Location"), target); ok {
+				answer.Header.Set("Location", p.URL+rest)
+			}
+			return nil
 		},
 		ErrorLog: log.New(io.Discard, "", 0),
 	}
