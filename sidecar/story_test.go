@@ -21,7 +21,7 @@ const (
 
 func linesOfStart(member string) []string {
 	return []string{
-		`level=INFO msg="the sidecar runs" member=` + member + ` scope=shop archive=mem://archive socket=/run/walbaton/walbaton.sock listen=` + member + `:9847`,
+		`level=INFO msg="the sidecar runs" member=` + member + ` scope=shop archive=mem://archive encrypted_to=0 socket=/run/walbaton/walbaton.sock listen=` + member + `:9847`,
 		`level=INFO msg="the archive keeps the first writer's object: proven" archive=mem://archive`,
 		`level=INFO msg="the archive is open" archive=mem://archive/shop/7710542482846769188 floor=0/100000`,
 	}
