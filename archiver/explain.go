@@ -24,6 +24,7 @@ type Explanation struct {
 
 	Here      []Copy       `json:"here"` // pg_wal, keep_dir
 	Archive   Stored       `json:"archive"`
+	Archives  []InArchive  `json:"archives,omitempty"` // each of several; Archive is what they are together
 	Orphans   []Stored     `json:"orphans"`
 	Decisions []Resolution `json:"decisions"` // about this file, or about its timeline
 
@@ -71,6 +72,41 @@ type Stored struct {
 	Member  string      `json:"member,omitempty"` // who put it
 	Term    uint64      `json:"term,omitempty"`
 	Problem string      `json:"problem,omitempty"`
+}
+
+// InArchive is what one of several archives has of a file.
+type InArchive struct {
+	Name     string `json:"name"`
+	Required bool   `json:"required"`
+	State    string `json:"state"` // has, absent, not promised (it began later), damaged, silent
+	Problem  string `json:"problem,omitempty"`
+}
+
+// explainEach asks each of several archives.
+func (a *Archiver) explainEach(ctx context.Context, e *Explanation, n wal.Name) {
+	for _, t := range a.targets {
+		a.mu.Lock()
+		reached, why := t.archive != nil && !t.failing, t.why
+		a.mu.Unlock()
+		in := InArchive{Name: t.Name, Required: t.Required, State: "silent", Problem: why}
+		if reached {
+			_, err := t.archive.Header(ctx, t.archive.Key(n))
+			a.noteOf(t, err)
+			switch {
+			case err == nil:
+				in.State, in.Problem = "has", ""
+			case errors.Is(err, fs.ErrNotExist) && a.belowFloorOf(t, n):
+				in.State, in.Problem = "not promised", "it begins at "+t.archive.Identity().Floor.LSN.String()
+			case errors.Is(err, fs.ErrNotExist):
+				in.State, in.Problem = "absent", ""
+			case damaged(err):
+				in.State, in.Problem = "damaged", err.Error()
+			default:
+				in.Problem = err.Error()
+			}
+		}
+		e.Archives = append(e.Archives, in)
+	}
 }
 
 // String is the word that people and JSON read.
@@ -230,6 +266,7 @@ func placeOfTimeline(line wal.History, t wal.Timeline) Place {
 // explainArchive reads the object's header, and says how its content compares with ours.
 func (a *Archiver) explainArchive(ctx context.Context, e *Explanation, n wal.Name, f Facts) {
 	e.Archive.Key = a.archive.Key(n)
+	a.explainEach(ctx, e, n)
 	h, err := a.theirs(ctx, n, ours(e))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

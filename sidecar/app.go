@@ -33,7 +33,7 @@ type app struct {
 	cfg      Config
 	log      *slog.Logger
 	registry *prometheus.Registry // of what lives as long as the program
-	store    store.Store
+	stores   []*oneStore          // of the archives; usually there is one
 	elector  *leader.Elector
 	scope    *scope
 	pg       localServer
@@ -87,7 +87,7 @@ func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers 
 		return nil, closers, err
 	}
 	closers = append(closers, a.socket.Close)
-	if a.store, err = openStore(ctx, cfg.Archive.URL, cfg, store.NewMetrics(a.registry), log); err != nil {
+	if err := a.openStores(ctx, store.NewMetrics(a.registry)); err != nil {
 		return nil, closers, err
 	}
 	d, err := openDCS(cfg)
@@ -115,7 +115,7 @@ func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers 
 func blankApp(cfg Config, log *slog.Logger) *app {
 	a := &app{cfg: cfg, log: log, registry: prometheus.NewRegistry(), waiting: "the sidecar has just started", changed: make(chan struct{})}
 	a.keeper = &keeper{dir: cfg.KeepDir, wait: cfg.StoppedWait, log: log, now: time.Now}
-	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(), newStateCollector(a))
+	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(), newStateCollector(a), newArchivesCollector(a))
 	return a
 }
 
@@ -131,7 +131,7 @@ func (a *app) join(d dcs.DCS) (err error) {
 // Run works until ctx ends; everything it started has returned then.
 func (a *app) Run(ctx context.Context) error {
 	n := notifier{a.log}
-	a.log.Info("the sidecar runs", "member", a.cfg.Name, "scope", a.cfg.Scope, "archive", a.store.String(), "encrypted_to", len(a.cfg.encryptTo()), "socket", a.cfg.Socket, "listen", a.web.Address())
+	a.log.Info("the sidecar runs", "member", a.cfg.Name, "scope", a.cfg.Scope, "archive", a.main().String(), "encrypted_to", len(a.cfg.encryptTo()), "socket", a.cfg.Socket, "listen", a.web.Address())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return a.web.Serve(ctx, webSources{Gatherer: prometheus.GathererFunc(a.gather), Ready: a.ready, Status: func() any { return a.Status() }})
@@ -315,8 +315,11 @@ func (a *app) ready() error {
 	if s == nil {
 		return errors.New(why)
 	}
-	if ok, why := s.archiver.StoreAnswers(); !ok {
+	switch ok, why := s.archiver.StoreAnswers(); {
+	case !ok:
 		return errors.New("the archive does not answer: " + why)
+	case why != "":
+		return errors.New("a required archive does not answer, and pushes wait for it: " + why)
 	}
 	if st := a.elector.Status(); !a.scope.lens.NoDCS && st.Silent {
 		return errors.New("the DCS does not answer: " + withRights(st.Error))

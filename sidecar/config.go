@@ -22,7 +22,8 @@ import (
 // Config is everything the program is told: walbaton.yml, WALBATON_*, flags, and Patroni's own
 // configuration.
 type Config struct {
-	Archive       ArchiveConfig
+	Archive       ArchiveConfig    // with several, the first one, or the one that was chosen
+	Archives      []ArchiveConfig  // all of several that get the same WAL, in the order in which fetch asks them; nil when there is one
 	RestoreFrom   []string         // URLs of other archives that fetch may read
 	EncryptTo     []seal.Recipient // of encrypt_to
 	EncryptToFile []seal.Recipient // of encrypt_to_file
@@ -52,10 +53,13 @@ type Config struct {
 
 	Patroni   patroni.Config // zero without Patroni
 	noPatroni error          // why it is zero, where it should not be
+	chosen    bool           // one of several archives was chosen by name or address
 }
 
 // ArchiveConfig is where the WAL goes.
 type ArchiveConfig struct {
+	Name            string // of one of several
+	Required        bool   // of several: push waits until it has the file
 	URL             string // file:///folder, s3://bucket/prefix?...
 	Codec           string // zstd, lz4, none
 	AccessKeyID     string // of S3, where neither the environment nor a role gives it
@@ -148,6 +152,9 @@ func loadConfig(src sources) (Config, error) {
 	if err := loadFile(&c, all, src); err != nil {
 		return Config{}, err
 	}
+	if len(c.Archives) > 0 && c.Archive.URL != "" {
+		return Config{}, withHint(configError("archives", "archive.url is given, too"), "make the one archive an element of archives, or leave archives out")
+	}
 	for _, s := range all {
 		if v := src.getenv(s.envName()); v != "" {
 			if err := s.set(&c, s.split(v)); err != nil {
@@ -161,6 +168,9 @@ func loadConfig(src sources) (Config, error) {
 				return Config{}, configError("--"+s.flagName(), "%w", err)
 			}
 		}
+	}
+	if err := c.chooseArchive(); err != nil {
+		return Config{}, err
 	}
 	if err := c.readPatroni(src.getenv); err != nil {
 		return Config{}, err
@@ -262,9 +272,8 @@ func (c *Config) check() error {
 			return withHint(configError(n.key, "%q cannot be the name of a folder in the archive", n.name), "give a name without slashes, the same as in Patroni's configuration")
 		}
 	}
-	if (c.Archive.AccessKeyID == "") != (c.Archive.SecretAccessKey == "") {
-		return withHint(configError("archive", "access_key_id and secret_access_key belong together, and one of them is missing"),
-			"give both, or neither: then the environment, a profile or a role of this machine gives them")
+	if err := c.Archive.check(); err != nil {
+		return err
 	}
 	if _, err := seal.New(seal.Zstd, c.encryptTo()...); err != nil {
 		return withHint(configError("encrypt_to", "these recipients do not go together: %w", errors.Unwrap(err)), "give either only hybrid keys (age1pq1...) or none")
@@ -374,6 +383,10 @@ func (c Config) needArchive() error {
 func (c Config) needServer() error {
 	if err := c.needArchive(); err != nil {
 		return err
+	}
+	if c.chosen {
+		return withHint(configError("--archive", "walbaton.yml has several archives, and the sidecar is to put WAL into all of them"),
+			"leave --archive and WALBATON_ARCHIVE out; archives in walbaton.yml says which are required")
 	}
 	if !c.static() && c.Patroni.Scope == "" {
 		return withHint(configError("patroni_config", "no file is named, and the PATRONI_* variables do not make one up (%w)", patroniReason("", c.noPatroni)),

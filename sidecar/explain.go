@@ -170,6 +170,9 @@ func printExplanation(w io.Writer, e explanation) error {
 		row("pg_wal", "%s has no such file", e.Member)
 	}
 	row("archive", "%s", e.archiveText())
+	for _, in := range e.Archives {
+		row("  "+in.Name, "%s", inText(in))
+	}
 	for _, o := range e.Orphans {
 		row("orphans", "a copy of %s, digest %v", o.Member, o.Digest)
 	}
@@ -266,6 +269,17 @@ func (e explanation) archiveText() string {
 		return "has a damaged copy" + from + ": " + a.Problem
 	}
 	return "has it" + from + fmt.Sprintf(", digest %v", a.Digest)
+}
+
+func inText(in archiver.InArchive) string {
+	s := map[string]string{"has": "has it", "absent": "does not have it", "silent": "does not answer", "damaged": "has a damaged copy", "not promised": "need not have it"}[in.State]
+	if in.Problem != "" {
+		s += ": " + in.Problem
+	}
+	if !in.Required {
+		s += " (not required)"
+	}
+	return s
 }
 
 func decisionText(r archiver.Resolution) string {

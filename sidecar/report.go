@@ -80,8 +80,10 @@ type ArchiveStatus struct {
 	Segment   string    `json:"frontier_segment,omitempty"` // the last one before the first hole
 	Waiting   int       `json:"waiting"`                    // segments here that the archive is not known to have
 	Oldest    string    `json:"oldest_missing,omitempty"`
-	Lacks     int       `json:"lacks"` // segments that other nodes have to ship; known to the holder only
-	Kept      int       `json:"kept"`  // files set aside in keep_dir
+
+	Each  []EachArchive `json:"each,omitempty"` // of several; the fields above are about what every required one has
+	Lacks int           `json:"lacks"`          // segments that other nodes have to ship; known to the holder only
+	Kept  int           `json:"kept"`           // files set aside in keep_dir
 }
 
 // RestoreStatus is what a recovery beside this sidecar was given, and what is prefetched for it.
@@ -100,6 +102,12 @@ func restoreStatus(t window.Tally) *RestoreStatus {
 		return nil
 	}
 	return &RestoreStatus{t.Window, t.Waited, t.Archive, t.Ahead, t.Ready, t.Bytes, t.Unused}
+}
+
+// EachArchive is one of several archives.
+type EachArchive struct {
+	archiver.TargetState
+	Frontier string `json:"frontier_lsn,omitempty"` // up to where it has no hole, as this node knows it
 }
 
 // MemberStatus is one Patroni member and its sidecar.
@@ -130,7 +138,7 @@ func (a *app) Status() Status {
 	st := Status{
 		Version: version(), Time: time.Now().UTC(), Member: a.cfg.Name, Scope: a.cfg.Scope, Group: a.cfg.Patroni.Group, SystemID: srv.SystemID, Ready: true,
 		Postgres: PostgresStatus{State: string(srv.State), Timeline: uint32(srv.Timeline), ArchiveMode: srv.ArchiveMode},
-		Archive:  ArchiveStatus{URL: a.store.String()}, Alarms: []archiver.Alarm{}, Members: []MemberStatus{},
+		Archive:  ArchiveStatus{URL: a.main().String()}, Alarms: []archiver.Alarm{}, Members: []MemberStatus{},
 	}
 	if srv.Flush != 0 {
 		st.Postgres.Flush = srv.Flush.String()
@@ -163,6 +171,13 @@ func (a *app) reportArchive(st *Status, s *site) {
 		if got.Frontier > got.FrontierFrom {
 			st.Archive.Segment = ar.SegmentSize().Before(line.TimelineAt(got.Frontier-1), got.Frontier).String()
 		}
+	}
+	for _, t := range got.Archives {
+		one := EachArchive{TargetState: t}
+		if t.Frontier != 0 {
+			one.Frontier = t.Frontier.String()
+		}
+		st.Archive.Each = append(st.Archive.Each, one)
 	}
 	st.Alarms, st.Failed = got.Alarms, got.Failed
 }

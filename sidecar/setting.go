@@ -108,15 +108,16 @@ func size(field func(*Config) *int64) func(*Config, []string) error {
 
 // reader sets what a file says. Errors name its lines.
 type reader struct {
-	path   string
-	getenv func(string) string
-	all    []setting
-	config *Config
+	path    string
+	getenv  func(string) string
+	all     []setting
+	config  *Config
+	element bool // of archives
 }
 
 // readFile reads walbaton.yml. A key that is unknown or comes twice is an error.
 func readFile(c *Config, all []setting, path string, b []byte, getenv func(string) string) error {
-	r := reader{path, getenv, all, c}
+	r := reader{path: path, getenv: getenv, all: all, config: c}
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	var doc, more yaml.Node
 	if err := d.Decode(&doc); err != nil {
@@ -172,6 +173,9 @@ func (r *reader) name(prefix string) string {
 }
 
 func (r *reader) key(key string, name, value *yaml.Node) error {
+	if key == archivesKey && !r.element {
+		return r.archives(value)
+	}
 	for _, s := range r.all {
 		switch {
 		case s.key == key:
@@ -203,6 +207,9 @@ func (r *reader) key(key string, name, value *yaml.Node) error {
 
 func (r *reader) keys() []string {
 	var keys []string
+	if !r.element {
+		keys = append(keys, archivesKey)
+	}
 	for _, s := range r.all {
 		keys = append(keys, s.key)
 		if s.secret {

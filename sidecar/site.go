@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"path"
 	"regexp"
 	"time"
 
@@ -12,7 +11,6 @@ import (
 	"github.com/walbaton/walbaton/archiver"
 	"github.com/walbaton/walbaton/archiver/queue"
 	"github.com/walbaton/walbaton/archiver/seal"
-	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/leader"
 )
 
@@ -41,17 +39,16 @@ func (s *site) answers() bool {
 // tendSites opens the archive and works on it, again and again: a data directory may not be there
 // yet, be replaced, or belong to another cluster tomorrow.
 func (a *app) tendSites(ctx context.Context) error {
-	proven := false
 	a.pg.Read(ctx) // so that the first try knows the server
 	for {
-		err := a.tendSite(ctx, &proven)
+		err := a.tendSite(ctx)
 		if ctx.Err() != nil {
 			a.leaveSite("the sidecar stops")
 			return nil
 		}
 		why := "the data directory was replaced"
 		if err != nil {
-			why = archiver.Reason(a.store, err)
+			why = archiver.Reason(a.main(), err)
 		}
 		if _, was := a.current(); was != why {
 			a.log.Warn("the archive is not open", "why", why)
@@ -90,34 +87,18 @@ func (a *app) leaveSite(why string) {
 }
 
 // tendSite works on one site until it is another one, or ctx ends.
-func (a *app) tendSite(ctx context.Context, proven *bool) error {
+func (a *app) tendSite(ctx context.Context) error {
 	srv := a.pg.Server()
 	if srv.SystemID == 0 || !srv.SegmentSize.Valid() {
 		return whyUnreadable(a.cfg.Postgres.DataDir)
-	}
-	if !*proven {
-		largest := int64(srv.SegmentSize) + int64(srv.SegmentSize)/8 + seal.HeaderRange
-		if err := store.Prove(ctx, a.store, path.Join(a.cfg.Scope, "probe", a.cfg.Name), largest); err != nil {
-			return steady(err)
-		}
-		*proven = true
-		a.log.Info("the archive keeps the first writer's object: proven", "archive", a.store.String())
 	}
 	q, err := queue.Open(a.pgWAL(), srv.SegmentSize)
 	if err != nil {
 		return err
 	}
 	defer q.Close()
-	id := archiver.Identity{Scope: a.cfg.Scope, Member: a.cfg.Name, Software: version()}
-	opened, err := archiver.Prepare(ctx, a.store, id, srv, q, a.scope, a.keys...)
-	if err != nil {
-		return err
-	}
 	s := &site{registry: prometheus.NewRegistry()}
-	if s.others, err = a.otherArchives(ctx, opened); err != nil {
-		return err
-	}
-	s.archiver, err = archiver.New(opened, q, a.scope, a.pg.Server, archiver.Options{
+	s.archiver, err = a.newArchiver(ctx, srv, q, archiver.Options{
 		Read:   a.pg.Read,
 		Member: a.cfg.Name, Workers: a.cfg.Workers, Codec: seal.Codec(a.cfg.Archive.Codec), EncryptTo: a.cfg.encryptTo(),
 		Limits:       archiver.Limits{PushWait: a.cfg.PushWait, ShutdownWait: a.cfg.ShutdownWait, StoppedWait: a.cfg.StoppedWait},
@@ -127,6 +108,10 @@ func (a *app) tendSite(ctx context.Context, proven *bool) error {
 		return err
 	}
 	defer s.archiver.Close()
+	opened := s.archiver.Archive()
+	if s.others, err = a.otherArchives(ctx, opened); err != nil {
+		return err
+	}
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.ctx = within

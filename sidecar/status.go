@@ -120,6 +120,11 @@ func (st Status) problems() []string {
 			out = append(out, p)
 		}
 	}
+	for _, e := range st.Archive.Each {
+		if e.Differs > 0 {
+			out = append(out, fmt.Sprintf("the archive %s has other content than another one under %s: walbaton verify --archive %s --deep, and the same for the others", e.Name, counted(e.Differs, "name"), e.Name))
+		}
+	}
 	if st.DCS.REST && !st.DCS.Answers {
 		out = append(out, "Patroni's REST API does not answer: "+st.DCS.Error)
 	}
@@ -170,6 +175,11 @@ func (m MemberStatus) disk(pace uint64) string {
 // notes says what is in order and could be better.
 func (st Status) notes() []string {
 	out := append(st.noteTags(), st.noteMode()...)
+	for _, e := range st.Archive.Each {
+		if !e.Required && !e.Answers {
+			out = append(out, fmt.Sprintf("the archive %s, which is not required, does not answer: %s. It is filled when it does", e.Name, e.Why))
+		}
+	}
 	if st.DCS.REST {
 		out = append(out, `with dcs.kind rest each primary ships, a standby's WAL only once it is the primary, and no history file is
   hidden from a restore. What the others' sidecars do, ask each of them: walbaton status --address HOST:PORT`)
@@ -239,6 +249,9 @@ func printStatus(w io.Writer, st Status) error {
 	}
 	fmt.Fprintf(&b, "\nbaton     %s\n", st.Baton.sentence(st.Time))
 	fmt.Fprintf(&b, "archive   %s\n          %s\n", st.Archive.URL, st.Archive.sentence(st.Time))
+	for _, e := range st.Archive.Each {
+		fmt.Fprintf(&b, "          %s\n", e.sentence(st.Time))
+	}
 	if st.Restore != nil && st.Restore.Ahead > 0 {
 		fmt.Fprintf(&b, "restore   %s\n", st.Restore.sentence())
 	}
@@ -328,6 +341,29 @@ func (s ArchiveStatus) sentence(now time.Time) string {
 func (s RestoreStatus) sentence() string {
 	return fmt.Sprintf("PostgreSQL reads the archive: %s given, %d of them prefetched, %d while prefetching was under way; %d more are ready (%s), and it is to be %d ahead",
 		counted(s.Window+s.Waited+s.Archive, "segment"), s.Window, s.Waited, s.Ready, sizeText(s.Bytes), s.Ahead)
+}
+
+// sentence is about one of several archives.
+func (e EachArchive) sentence(now time.Time) string {
+	s := e.Name
+	if !e.Required {
+		s += " (not required)"
+	}
+	switch {
+	case !e.Answers && e.Since.IsZero():
+		s += ": does not answer"
+	case !e.Answers:
+		s += fmt.Sprintf(": has not answered for %v", now.Sub(e.Since).Round(time.Second))
+	default:
+		s += ": answers"
+	}
+	if e.Frontier != "" {
+		s += ", whole up to " + e.Frontier
+	}
+	if e.Lacks > 0 {
+		s += ", lacks " + counted(e.Lacks, "segment")
+	}
+	return s
 }
 
 func role(m MemberStatus) string {

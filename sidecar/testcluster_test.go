@@ -33,6 +33,7 @@ type testCluster struct {
 	t     *testing.T
 	scope *dcsmem.Server // nil: a single PostgreSQL without Patroni
 	store *storemem.Store
+	far   *farArchive                                        // a second archive; nil: there is one
 	spoil atomic.Pointer[func(storemem.Call) storemem.Fault] // requests to the archive, of all nodes
 
 	rest bool // dcs.kind of the sidecars that are made from now on
@@ -131,7 +132,10 @@ func (c *testCluster) newSidecar(name string) *sidecar {
 	s.web = &webServer{s.webFront, log}
 	s.socket = &socketServer{s.socketFront, func(net.Conn) error { return nil }, nil, log}
 	wire := func(call storemem.Call) storemem.Fault { return (*c.spoil.Load())(call) }
-	s.app.store = surround(storemem.NewFaults(c.store, wire), cfg, store.NewMetrics(s.registry), log)
+	s.app.stores = []*oneStore{{required: true, store: surround(storemem.NewFaults(c.store, wire), cfg, store.NewMetrics(s.registry), log)}}
+	if c.far != nil {
+		s.app.stores = c.far.stores(c.store, name, cfg, log)
+	}
 	if c.scope != nil {
 		s.cfg.DCS.Kind = ""
 		var scope dcs.DCS = &noted{c.scope.Client(), s}
@@ -145,7 +149,7 @@ func (c *testCluster) newSidecar(name string) *sidecar {
 	}
 	s.server = &testServer{change: s.serverChanged, srv: archiver.Server{State: archiver.ServerUnknown}}
 	s.pg, s.watch = s.server, s.watchFolder
-	s.restorer, err = archiver.NewRestorer(archiver.RestoreOptions{Own: archiver.Source{Store: s.app.store, Scope: "shop"}, DataDir: dir,
+	s.restorer, err = archiver.NewRestorer(archiver.RestoreOptions{Own: archiver.Source{Store: s.app.main(), Scope: "shop"}, DataDir: dir,
 		Oracle: s.scope, Kept: filepath.Join(cfg.KeepDir, "histories"), Member: name, Log: log})
 	if err != nil {
 		t.Fatal(err)
