@@ -57,6 +57,8 @@ started again.`,
 		}
 		out := r.Fetch(c.Context(), args[0], dst)
 		switch {
+		case out.Code != archiver.Restored && c.Context().Err() != nil:
+			return c.Context().Err() // PostgreSQL stops: it takes SIGTERM's code for that, and another one for a broken recovery
 		case out.Code != archiver.Restored:
 			return withCode(out.Code, errors.New(out.Why))
 		case out.Why != "":

@@ -2,13 +2,16 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"hash/crc32"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -86,6 +89,39 @@ func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	var out, errs strings.Builder
 	code = execute(t.Context(), args, world{func(string) string { return "" }, &out, &errs})
 	return code, out.String(), errs.String()
+}
+
+// PostgreSQL that stops ends its fetch with SIGTERM, and must not take the answer for that of the archive.
+func TestFetchTerminated(t *testing.T) {
+	for _, signal := range []string{"recovery.signal", "standby.signal", "none"} {
+		pg := dataDirectory(t)
+		writeFile(t, pg, signal, "")
+		silent, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var asked sync.WaitGroup
+		asked.Go(func() {
+			c, err := silent.Accept()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(func() { c.Close() })
+			cancel()
+		})
+		t.Cleanup(func() { silent.Close() })
+		t.Setenv("AWS_ACCESS_KEY_ID", "a")
+		t.Setenv("AWS_SECRET_ACCESS_KEY", "b")
+		var errs strings.Builder
+		code := execute(ctx, []string{"fetch", "--archive", "s3://bucket?endpoint=http://" + silent.Addr().String(), "--scope", "shop",
+			"000000010000000000000001", filepath.Join(pg, "pg_wal", "RECOVERYXLOG")}, world{func(string) string { return "" }, io.Discard, &errs})
+		asked.Wait()
+		if code != exitSignal || strings.Count(errs.String(), "\n") != 1 {
+			t.Errorf("%s: exit %d, want %d: %s", signal, code, exitSignal, errs.String())
+		}
+	}
 }
 
 // line says whether a line of s has these words, whatever is between them.
