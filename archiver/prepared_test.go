@@ -8,8 +8,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"filippo.io/age"
 
 	"github.com/walbaton/walbaton/archiver"
 	"github.com/walbaton/walbaton/archiver/seal"
@@ -27,7 +30,9 @@ const (
 type prepared struct {
 	t      *testing.T
 	store  *mem.Store
-	sealer *seal.Sealer
+	sealer *seal.Sealer // of segments and .partial files
+	clear  *seal.Sealer // of the other files
+	keys   []seal.Identity
 	a      *archiver.Archive
 	before map[string][]byte // what was changed since begin, nil where nothing was
 }
@@ -37,7 +42,18 @@ func prepare(t *testing.T, floor wal.Segment) *prepared {
 	t.Helper()
 	p := &prepared{t: t, store: mem.New(t.Name())}
 	var err error
-	if p.sealer, err = seal.New(seal.Zstd); err != nil {
+	var to []seal.Recipient
+	if strings.Contains(t.Name(), "/encrypted/") {
+		id, err := age.GenerateX25519Identity()
+		if err != nil {
+			t.Fatal(err)
+		}
+		to, p.keys = []seal.Recipient{id.Recipient()}, []seal.Identity{id}
+	}
+	if p.sealer, err = seal.New(seal.Zstd, to...); err != nil {
+		t.Fatal(err)
+	}
+	if p.clear, err = seal.New(seal.Zstd); err != nil {
 		t.Fatal(err)
 	}
 	p.floor(floor)
@@ -104,12 +120,14 @@ func (p *prepared) delete(key string) {
 func (p *prepared) open() {
 	p.t.Helper()
 	var err error
-	if p.a, err = archiver.OpenArchive(context.Background(), p.store, "main", systemID); err != nil {
+	if p.a, err = archiver.OpenArchive(context.Background(), p.store, "main", systemID, p.keys...); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
-func (p *prepared) source() archiver.Source { return archiver.Source{Store: p.store, Scope: "main"} }
+func (p *prepared) source() archiver.Source {
+	return archiver.Source{Store: p.store, Scope: "main", Keys: p.keys}
+}
 
 // object seals plain bytes as h says; the system identifier is the cluster's unless h has one.
 func (p *prepared) object(h seal.Header, plain []byte) []byte {
@@ -117,7 +135,11 @@ func (p *prepared) object(h seal.Header, plain []byte) []byte {
 	if h.SystemID == 0 {
 		h.SystemID = systemID
 	}
-	packed, err := p.sealer.Pack(bytes.NewReader(plain), int64(len(plain)))
+	sealer := p.sealer
+	if strings.HasSuffix(h.Name, ".history") || strings.HasSuffix(h.Name, ".backup") {
+		sealer = p.clear
+	}
+	packed, err := sealer.Pack(bytes.NewReader(plain), int64(len(plain)))
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -175,8 +175,8 @@ func (r *Restorer) Fetch(ctx context.Context, name, dst string) Outcome {
 		if w.mode == onStandby {
 			return w.cannotSay(err)
 		}
-		// Damage may have happened on the way: it gets a second look.
-		if hopeless(err) && try > 1 || ctx.Err() != nil || time.Now().Add(wait).After(deadline) {
+		// Damage may have happened on the way: it gets a second look. A key that is missing stays missing.
+		if hopeless(err) && (try > 1 || errors.Is(err, seal.ErrEncrypted)) || ctx.Err() != nil || time.Now().Add(wait).After(deadline) {
 			return w.cannotSay(err)
 		}
 		if said != err.Error() && !hopeless(err) {

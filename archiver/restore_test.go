@@ -514,7 +514,7 @@ func TestFetchRequests(t *testing.T) {
 		p.fill(w)
 	}
 	n := 0
-	counted := archiver.Source{Store: mem.NewFaults(p.store, func(mem.Call) mem.Fault { n++; return mem.Fault{} }), Scope: "main"}
+	counted := archiver.Source{Store: mem.NewFaults(p.store, func(mem.Call) mem.Fault { n++; return mem.Fault{} }), Scope: "main", Keys: p.keys}
 	for _, tc := range []struct {
 		files, name string
 		want        int

@@ -40,6 +40,7 @@ func newSeveralNode(t *testing.T, self string, w *waltest.Writer, targets ...*te
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { q.Close() })
+	to, keys := encryption(t)
 	var all []Target
 	for _, tt := range targets {
 		tt.calls = &calls{n: map[mem.Op]int{}}
@@ -50,11 +51,11 @@ func newSeveralNode(t *testing.T, self string, w *waltest.Writer, targets ...*te
 			}
 			id := Identity{Scope: "lab", SystemID: testSystem, SegmentSize: 1 << 20, Floor: Floor{Timeline: 1, LSN: wal.LSN(tt.floor) << 20}, Member: "n1"}
 			_ = CreateArchive(ctx, tt.store, id)
-			return OpenArchive(ctx, counted, "lab", testSystem)
+			return OpenArchive(ctx, counted, "lab", testSystem, keys...)
 		}})
 	}
 	o := Options{Member: self, Workers: 2, Codec: seal.Zstd, Limits: Limits{PushWait: 2 * time.Second, ShutdownWait: time.Second, StoppedWait: time.Second},
-		Grace: time.Second, KeepDir: t.TempDir()}
+		Grace: time.Second, KeepDir: t.TempDir(), EncryptTo: to}
 	a, err := NewSeveral(t.Context(), all, q, n, n.server, o)
 	if err != nil {
 		t.Fatal(err)

@@ -104,12 +104,13 @@ func newTestNode(t *testing.T, s store.Store, self string, w *waltest.Writer) *t
 			t.Fatal(err)
 		}
 	}
-	a, err := OpenArchive(t.Context(), counted, "lab", testSystem)
+	to, keys := encryption(t)
+	a, err := OpenArchive(t.Context(), counted, "lab", testSystem, keys...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	o := Options{Member: self, Workers: 2, Codec: seal.Zstd, Limits: Limits{PushWait: 2 * time.Second, ShutdownWait: time.Second, StoppedWait: time.Second},
-		Grace: time.Second, KeepDir: t.TempDir()}
+		Grace: time.Second, KeepDir: t.TempDir(), EncryptTo: to}
 	if n.Archiver, err = New(a, q, n, n.server, o); err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +229,11 @@ func readAll(t *testing.T, ctx context.Context, a *Archive, prefix string) map[s
 		if err != nil {
 			t.Fatal(err)
 		}
-		h, r, err := a.Open(ctx, info.Key)
+		object, err := a.store.Get(ctx, info.Key, 0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, r, err := seal.Open(object, testIdentity()) // also where the node has none
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,6 +242,7 @@ func readAll(t *testing.T, ctx context.Context, a *Archive, prefix string) map[s
 		if _, err := b.ReadFrom(r); err != nil {
 			t.Fatal(err)
 		}
+		object.Close()
 		r.Close()
 		out[filepath.Base(info.Key)] = b.Bytes()
 	}
@@ -334,7 +340,7 @@ func (n *testNode) raw(name wal.Name) []byte {
 // put stores plain bytes under a name, whatever they are.
 func (n *testNode) put(name wal.Name, plain []byte) {
 	n.t.Helper()
-	packed, err := n.sealer.Pack(bytes.NewReader(plain), int64(len(plain)))
+	packed, err := n.sealerOf(name).Pack(bytes.NewReader(plain), int64(len(plain)))
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func (b *body) Read(p []byte) (int, error) {
 }
 
 // errBody is what happened whenever age finds fault with an object that a Sealer made.
-var errBody = fmt.Errorf("%w: its encrypted bytes were cut or changed", ErrDamaged)
+var errBody = fmt.Errorf("%w: its encrypted bytes were cut short or changed", ErrDamaged)
 
 // cause says what an error of age means; its own words are for developers.
 func (b *body) cause() error {
