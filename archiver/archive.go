@@ -45,17 +45,24 @@ type Floor struct {
 	Timeline  wal.Timeline
 	LSN       wal.LSN
 	Ancestors []wal.Timeline // of Timeline, oldest first
+	// Alone is for a branch that was expired: its ancestors, which may be the line's, stay.
+	Alone  bool
+	Raised time.Time // zero for the first floor
+	By     string    // member, and who asked it to
 }
 
 type floorJSON struct {
 	Timeline  wal.Timeline   `json:"timeline"`
 	LSN       string         `json:"lsn"`
 	Ancestors []wal.Timeline `json:"ancestors,omitempty"`
+	Alone     bool           `json:"alone,omitempty"`
+	Raised    time.Time      `json:"raised,omitzero"`
+	By        string         `json:"by,omitempty"`
 }
 
 // MarshalJSON writes the LSN as people read it.
 func (f Floor) MarshalJSON() ([]byte, error) {
-	return json.Marshal(floorJSON{f.Timeline, f.LSN.String(), f.Ancestors})
+	return json.Marshal(floorJSON{f.Timeline, f.LSN.String(), f.Ancestors, f.Alone, f.Raised, f.By})
 }
 
 // UnmarshalJSON is the inverse of MarshalJSON.
@@ -68,7 +75,7 @@ func (f *Floor) UnmarshalJSON(b []byte) error {
 	if err != nil {
 		return err
 	}
-	*f = Floor{j.Timeline, lsn, j.Ancestors}
+	*f = Floor{j.Timeline, lsn, j.Ancestors, j.Alone, j.Raised, j.By}
 	return nil
 }
 
@@ -127,29 +134,6 @@ func CreateArchive(ctx context.Context, s store.Store, id Identity) error {
 	if err := s.Put(ctx, key, Bytes(append(b, '\n'))); err != nil {
 		return fmt.Errorf("begin the archive: %w", err)
 	}
-	return nil
-}
-
-// ReadFloors reads the later floors anew; expire may have raised one since the last time.
-func (a *Archive) ReadFloors(ctx context.Context) error {
-	floors := []Floor{a.id.Floor}
-	for info, err := range a.store.List(ctx, a.root+"/floor/", "") {
-		if err != nil {
-			return fmt.Errorf("read the floors: %w", err)
-		}
-		b, err := a.read(ctx, info.Key)
-		if err != nil {
-			return fmt.Errorf("read floor: %w", err)
-		}
-		var f Floor
-		if err := json.Unmarshal(b, &f); err != nil {
-			return fmt.Errorf("read floor %s: %w", info.Key, err)
-		}
-		floors = append(floors, f)
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.floors = floors
 	return nil
 }
 

@@ -328,12 +328,7 @@ func (x *auditor) noteIdleHistories() {
 // frontier follows the line from its floor until the first segment that is missing or cannot be used.
 func (x *auditor) frontier() wal.LSN {
 	size := x.a.id.SegmentSize
-	var from wal.LSN
-	for _, f := range x.a.Floors() {
-		if _, ok := x.line.End(f.Timeline); ok {
-			from = max(from, f.LSN)
-		}
-	}
+	from := x.a.FloorOn(x.line)
 	good := x.inv.segments.Minus(x.bad)
 	s := size.At(x.line.TimelineAt(from), from)
 	for {

@@ -35,6 +35,7 @@
 //	Resolve    an administrator's decision, recorded below resolved/ and honoured by every node
 //	Restorer   fetch: exact bytes, a proven "not there", or an abort
 //	Audit      verify: holes, forks, damaged objects
+//	PlanExpire what an expire would delete; Expire raises the floor, then deletes, inside a term
 //
 // The store and pg_wal are the truth. What an Archiver remembers may be dropped at any time, and
 // is believed only while a file is the very same one (device, inode, size, mtime, ctime).

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 	"time"
 
@@ -142,7 +143,7 @@ func (c *Call) Step(ctx context.Context) (r Reply, done bool) {
 	return c.act(ctx, v, f, read)
 }
 
-// floorsRaised reads the floors, if that was not done for rereadAfter, and says whether there are more of them: what expire
+// floorsRaised reads the floors, if that was not done for rereadAfter, and says whether there are others: what expire
 // deleted from the archive is waited for by nobody.
 func (a *Archiver) floorsRaised(ctx context.Context) bool {
 	now := a.o.Now()
@@ -160,7 +161,7 @@ func (a *Archiver) floorsRaised(ctx context.Context) bool {
 		a.note(err)
 		return false
 	}
-	return a.floors() > had
+	return !slices.EqualFunc(had, a.floors(), Floor.same)
 }
 
 // gather finds the facts that cost something, the cheapest first and none that no row needs.

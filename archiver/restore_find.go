@@ -45,6 +45,9 @@ func (f *finder) segment(ctx context.Context) error {
 	}
 	// A rewind needs all that this server wrote, which a .partial of another one is not.
 	if f.w.mode == inRecovery || f.w.mode == byHand {
+		if err := f.notExpired(ctx); err != nil {
+			return err
+		}
 		if err := f.noHole(ctx); err != nil {
 			return err
 		}

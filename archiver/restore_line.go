@@ -48,6 +48,25 @@ func leftError(s wal.Segment, line wal.History) error {
 	return absent("timeline %d ended at %v, and timeline %d goes on; the standby streams from there", s.Timeline, end, line.Timeline)
 }
 
+// notExpired gives an error for a segment below a floor: its archive promises nothing about it, so that it is not there proves no end of the
+// WAL. The floors are read anew: one may have been raised since.
+func (f *finder) notExpired(ctx context.Context) error {
+	archives, err := f.with(ctx, f.w.name.Segment.Timeline)
+	if err != nil {
+		return err
+	}
+	for _, a := range archives {
+		if err := a.ReadFloors(ctx); err != nil {
+			return err
+		}
+		if a.BelowFloor(f.w.name) {
+			return hopelessError{fmt.Errorf("%s lies below the floor of %s: it was expired, or is older than the archive, so the backup that needs it is older than what was kept; "+
+				"walbaton list shows from where on there is WAL", f.w.name.Segment, a)}
+		}
+	}
+	return nil
+}
+
 // noHole gives an error when the archive has WAL after the segment on its timeline: then something is
 // missing here, and it is not the end.
 func (f *finder) noHole(ctx context.Context) error {
@@ -63,9 +82,6 @@ func (f *finder) noHole(ctx context.Context) error {
 			}
 			if o.Name.Kind != wal.KindSegment && o.Name.Kind != wal.KindPartial {
 				continue
-			}
-			if a.BelowFloor(f.w.name) {
-				return fmt.Errorf("%s lies below the floor of %s, which has WAL from later on: the backup is older than what was kept", s, a)
 			}
 			return fmt.Errorf("%s has a hole: %s is missing, and %s is there", a, s, o.Name)
 		}

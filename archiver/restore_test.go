@@ -521,7 +521,7 @@ func TestFetchRequests(t *testing.T) {
 	}{
 		{recovery, segName(1, 3).String(), 1},  // GET
 		{standby, segName(3, 10).String(), 2},  // GET of 00000004.history, GET
-		{recovery, segName(3, 13).String(), 5}, // GET, LIST, GET of the .partial, GET of the history, HEAD of archive.json
+		{recovery, segName(3, 13).String(), 6}, // GET, LIST of the floors, LIST, GET of the .partial, GET of the history, HEAD of archive.json
 		{recovery, "00000003.history", 1},
 		{recovery, "00000004.history", 2},
 	} {

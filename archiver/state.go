@@ -131,9 +131,7 @@ func (a *Archiver) frontier(line wal.History, archived Set) (end, from wal.LSN) 
 		return 0, 0
 	}
 	z := a.archive.SegmentSize()
-	for _, f := range a.archive.Floors() {
-		from = max(from, f.LSN)
-	}
+	from = a.archive.FloorOn(line)
 	if a.cover.listedAbove(line, z, from) > from {
 		from = a.cover.listedAbove(line, z, from)
 	}

@@ -199,15 +199,15 @@ func (a *Archiver) belowFloor(n wal.Name) bool {
 	return true
 }
 
-// floors counts those of all archives.
-func (a *Archiver) floors() (count int) {
+// floors gives those of all archives.
+func (a *Archiver) floors() (all []Floor) {
 	if a.targets == nil {
-		return len(a.archive.Floors())
+		return a.archive.Floors()
 	}
 	for _, t := range a.reached() {
-		count += len(t.archive.Floors())
+		all = append(all, t.archive.Floors()...)
 	}
-	return count
+	return all
 }
 
 // readFloors reads them anew.
