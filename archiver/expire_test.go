@@ -9,6 +9,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,12 +53,12 @@ func TestExpire(t *testing.T) {
 func TestExpireInterrupted(t *testing.T) {
 	p, _ := restored(t)
 	o := archiver.ExpireOptions{Before: archiver.Cutoff{Time: day(12)}}
-	want := plan(t, p, o).Stays
+	want, rounds := plan(t, p, o).Stays, 0
 	for _, lost := range []bool{false, true} { // the store does the last one, and nobody hears of it
 		for last, over := 1, false; !over; last++ {
 			p.begin(t)
 			changes := 0
-			counted := mem.NewFaults(rememberDeletes{p}, func(c mem.Call) mem.Fault {
+			a := p.through(func(c mem.Call) mem.Fault {
 				if c.Op == mem.OpPut || c.Op == mem.OpDelete {
 					if changes++; changes >= last {
 						return mem.Fault{Drop: !lost || changes > last, Lost: lost}
@@ -65,10 +66,6 @@ func TestExpireInterrupted(t *testing.T) {
 				}
 				return mem.Fault{}
 			})
-			a, err := archiver.OpenArchive(t.Context(), counted, "main", systemID)
-			if err != nil {
-				t.Fatal(err)
-			}
 			pl, err := a.PlanExpire(t.Context(), o)
 			if err != nil {
 				t.Fatal(err)
@@ -76,6 +73,7 @@ func TestExpireInterrupted(t *testing.T) {
 			e := held
 			e.Workers = 1
 			_, err = a.Expire(t.Context(), pl, e)
+			rounds++
 			if over = err == nil; over && changes >= last {
 				t.Fatalf("change %d failed, and expire says that it is done", last)
 			}
@@ -83,10 +81,14 @@ func TestExpireInterrupted(t *testing.T) {
 			if rep := audit(t, p, archiver.AuditOptions{}); !rep.Whole {
 				t.Errorf("ended at change %d, lost %v: %s", last, lost, found(rep))
 			}
-			pl = plan(t, p, o)
-			if _, err := p.a.Expire(t.Context(), pl, held); err != nil {
+			again := p.through(func(mem.Call) mem.Fault { return mem.Fault{} })
+			if pl, err = again.PlanExpire(t.Context(), o); err != nil {
 				t.Fatal(err)
 			}
+			if _, err := again.Expire(t.Context(), pl, held); err != nil {
+				t.Fatal(err)
+			}
+			p.open()
 			rep := audit(t, p, archiver.AuditOptions{})
 			if got := rep.Count.Segments + rep.Count.Backups + rep.Count.Partials; !rep.Whole || got != want {
 				t.Errorf("ended at change %d, lost %v, and run once more: %d files, want %d; %s", last, lost, got, want, found(rep))
@@ -94,32 +96,52 @@ func TestExpireInterrupted(t *testing.T) {
 			p.undo()
 		}
 	}
+	if all := plan(t, p, o); rounds != 2*(len(all.Raise)+all.Objects+1) {
+		t.Errorf("%d rounds for %d floors and %d objects", rounds, len(all.Raise), all.Objects)
+	}
 }
 
 // rememberDeletes lets a prepared archive undo what is put and deleted through it.
-type rememberDeletes struct{ *prepared }
+type rememberDeletes struct {
+	*prepared
+	mu sync.Mutex
+}
 
-func (r rememberDeletes) String() string { return r.store.String() }
+// through opens the archive through it.
+func (p *prepared) through(spoil func(mem.Call) mem.Fault) *archiver.Archive {
+	p.t.Helper()
+	a, err := archiver.OpenArchive(p.t.Context(), mem.NewFaults(&rememberDeletes{prepared: p}, spoil), "main", systemID)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return a
+}
 
-func (r rememberDeletes) Put(ctx context.Context, key string, b store.Body) error {
+func (r *rememberDeletes) String() string { return r.store.String() }
+
+func (r *rememberDeletes) Put(ctx context.Context, key string, b store.Body) error {
+	r.mu.Lock()
 	r.remember(key)
+	r.mu.Unlock()
 	return r.store.Put(ctx, key, b)
 }
 
-func (r rememberDeletes) Delete(ctx context.Context, key string) error {
+func (r *rememberDeletes) Delete(ctx context.Context, key string) error {
+	r.mu.Lock()
 	r.remember(key)
+	r.mu.Unlock()
 	return r.store.Delete(ctx, key)
 }
 
-func (r rememberDeletes) Get(ctx context.Context, key string, from, n int64) (io.ReadCloser, error) {
+func (r *rememberDeletes) Get(ctx context.Context, key string, from, n int64) (io.ReadCloser, error) {
 	return r.store.Get(ctx, key, from, n)
 }
 
-func (r rememberDeletes) Head(ctx context.Context, key string) (store.Info, error) {
+func (r *rememberDeletes) Head(ctx context.Context, key string) (store.Info, error) {
 	return r.store.Head(ctx, key)
 }
 
-func (r rememberDeletes) List(ctx context.Context, prefix, after string) iter.Seq2[store.Info, error] {
+func (r *rememberDeletes) List(ctx context.Context, prefix, after string) iter.Seq2[store.Info, error] {
 	return r.store.List(ctx, prefix, after)
 }
 
@@ -254,7 +276,7 @@ func TestFetchExpired(t *testing.T) {
 	p, _ := restored(t)
 	for _, late := range []bool{false, true} {
 		p.begin(t)
-		r, err := archiver.NewRestorer(archiver.RestoreOptions{Own: archiver.Source{Store: rememberDeletes{p}, Scope: "main"}, DataDir: dataDir(t, systemID, "recovery.signal")})
+		r, err := archiver.NewRestorer(archiver.RestoreOptions{Own: archiver.Source{Store: p.store, Scope: "main"}, DataDir: dataDir(t, systemID, "recovery.signal")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -262,10 +284,7 @@ func TestFetchExpired(t *testing.T) {
 		if o := r.Fetch(t.Context(), segName(1, 2).String(), dst); late && o.Code != archiver.Restored {
 			t.Fatalf("before: %+v", o)
 		}
-		a, err := archiver.OpenArchive(t.Context(), rememberDeletes{p}, "main", systemID)
-		if err != nil {
-			t.Fatal(err)
-		}
+		a := p.through(func(mem.Call) mem.Fault { return mem.Fault{} })
 		if _, err := a.Expire(t.Context(), plan(t, p, archiver.ExpireOptions{Before: archiver.Cutoff{Time: day(12)}}), held); err != nil {
 			t.Fatal(err)
 		}
