@@ -279,6 +279,34 @@ func TestPlanExpireBranch(t *testing.T) {
 	}
 }
 
+// TestExpireFarBranch: a branch that went on to LSNs far above the line's goes, and takes nothing of the line along.
+func TestExpireFarBranch(t *testing.T) {
+	p := prepare(t, seg(1, 1))
+	one := waltest.New(systemID, segSize)
+	p.backup(one, 1)
+	live(one, 1)
+	two := one.Fork(2)
+	for range 6 {
+		live(two, 2)
+	}
+	live(one, 5)
+	kept := p.backup(one, 6)
+	live(one, 6)
+	p.fillTimes(one)
+	p.fillTimes(two)
+	pl := plan(t, p, archiver.ExpireOptions{Before: archiver.Cutoff{Time: day(9)}, Line: wal.History{Timeline: 1}})
+	if got, want := outline(pl), "floor 1/0/500000; floor 2/0/F00000 alone; -1: 4S0P1B; -2: 12S0P0B branch"; got != want || pl.Backup.Name != kept.String() {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if _, err := p.a.Expire(t.Context(), pl, held); err != nil {
+		t.Fatal(err)
+	}
+	p.open()
+	if rep := audit(t, p, archiver.AuditOptions{Line: 1}); !rep.Whole || rep.Count.Segments != 2 || rep.Frontier != "0/700000" {
+		t.Errorf("afterwards %s, counted %+v, frontier %s", found(rep), rep.Count, rep.Frontier)
+	}
+}
+
 func lineOf(t *testing.T, p *prepared, tl wal.Timeline) []wal.Fork {
 	t.Helper()
 	h, _, err := p.a.History(t.Context(), tl)
