@@ -39,14 +39,14 @@ func (p *planner) reach(from wal.LSN) wal.LSN {
 	}
 }
 
-// stretch is a run of segments of the line that the archive has.
-type stretch struct {
+// lineRun is a run of segments of the line that the archive has.
+type lineRun struct {
 	first wal.Segment
 	n     uint64
 }
 
-// stretches gives the segments of the line above its floor, oldest first.
-func (p *planner) stretches() (out []stretch) {
+// runs gives the segments of the line above its floor, oldest first.
+func (p *planner) runs() (out []lineRun) {
 	size, floor := uint64(p.a.id.SegmentSize), p.a.FloorOn(p.line)
 	for _, t := range p.plan.Line {
 		begin, _ := p.line.Begin(t)
@@ -57,7 +57,7 @@ func (p *planner) stretches() (out []stretch) {
 				continue
 			}
 			if first, last := max(s.First, lo), min(s.Last+1, hi); first < last {
-				out = append(out, stretch{wal.Segment{Timeline: t, Size: p.a.id.SegmentSize, No: first}, last - first})
+				out = append(out, lineRun{wal.Segment{Timeline: t, Size: p.a.id.SegmentSize, No: first}, last - first})
 			}
 		}
 	}
@@ -67,7 +67,7 @@ func (p *planner) stretches() (out []stretch) {
 // lineEnd is the end of the last segment of the line that the archive has, whatever is missing before it.
 func (p *planner) lineEnd() wal.LSN {
 	end := p.a.FloorOn(p.line)
-	for _, s := range p.stretches() {
+	for _, s := range p.runs() {
 		end = max(end, s.first.Start()+wal.LSN(s.n)*wal.LSN(s.first.Size))
 	}
 	return end
@@ -76,9 +76,9 @@ func (p *planner) lineEnd() wal.LSN {
 // firstNeeded gives the start of the first segment of the line that has a commit at or after t, else of the last one. Commit times grow along
 // the line as the clocks of its primaries did.
 func (p *planner) firstNeeded(ctx context.Context, t time.Time) (wal.LSN, error) {
-	var at []stretch
+	var at []lineRun
 	n := uint64(0)
-	for _, s := range p.stretches() {
+	for _, s := range p.runs() {
 		at = append(at, s)
 		n += s.n
 	}
@@ -126,7 +126,7 @@ const looked = 32
 // commitFrom gives the time of a commit at or soon after an LSN of the line; zero when there is none.
 func (p *planner) commitFrom(ctx context.Context, at wal.LSN) (time.Time, error) {
 	left := looked
-	for _, s := range p.stretches() {
+	for _, s := range p.runs() {
 		for i := range s.n {
 			g := s.first
 			if g.No += i; g.Start() < at || left == 0 {
@@ -166,7 +166,7 @@ func (p *planner) commitsOf(ctx context.Context, s wal.Segment) (commitSpan, err
 	if c, ok := p.commits[s]; ok {
 		return c, nil
 	}
-	h, err := p.a.commits(ctx, s)
+	h, err := p.a.commits(ctx, wal.SegmentName(s))
 	if err != nil {
 		return commitSpan{}, err
 	}

@@ -33,11 +33,11 @@ func (p *prepared) backup(w *waltest.Writer, d int) wal.Name {
 	w.Commit(day(d))
 	g := segSize.At(w.History().Timeline, start)
 	n := wal.Name{Kind: wal.KindBackup, Segment: g, Offset: uint32(start - g.Start())}
-	p.label(n, w.Pos(), d)
+	p.ended(n, w.Pos(), d)
 	return n
 }
 
-func (p *prepared) label(n wal.Name, stop wal.LSN, d int) {
+func (p *prepared) ended(n wal.Name, stop wal.LSN, d int) {
 	start := n.Segment.Start() + wal.LSN(n.Offset)
 	p.put(n, fmt.Appendf(nil, "START WAL LOCATION: %v (file %v)\nSTOP WAL LOCATION: %v (file %v)\nSTART TIME: %s\nLABEL: day %d\nSTART TIMELINE: %d\nSTOP TIME: %s\n",
 		start, n.Segment, stop, segSize.At(n.Segment.Timeline, stop), day(d).Format("2006-01-02 15:04:05 MST"), d, n.Segment.Timeline,
@@ -210,7 +210,7 @@ func TestPlanExpireRefuses(t *testing.T) {
 		{"a label that is not there", "nightly", nil, archiver.ErrCutoff, "neither a segment"},
 		{"a label of two", "day 8", func(p *prepared) {
 			b := backups[11]
-			p.label(b, b.Segment.Start()+wal.LSN(b.Offset)+100, 8)
+			p.ended(b, b.Segment.Start()+wal.LSN(b.Offset)+100, 8)
 		}, archiver.ErrCutoff, "2 backups are labelled"},
 		{"the backup named has a hole in it", backups[11].String(), func(p *prepared) { p.remove(wal.SegmentName(backups[11].Segment)) }, archiver.ErrCutoff, "without a hole up to 0/D00000 only"},
 		{"the backup named is damaged", backups[11].String(), func(p *prepared) { p.set(p.a.Key(backups[11]), []byte("nonsense")) }, archiver.ErrCutoff, "cannot be restored from"},

@@ -276,7 +276,7 @@ func TestFetchExpired(t *testing.T) {
 	p, _ := restored(t)
 	for _, late := range []bool{false, true} {
 		p.begin(t)
-		r, err := archiver.NewRestorer(archiver.RestoreOptions{Own: archiver.Source{Store: p.store, Scope: "main"}, DataDir: dataDir(t, systemID, "recovery.signal")})
+		r, err := archiver.NewRestorer(archiver.RestoreOptions{Own: archiver.Source{Store: p.store, Scope: "main"}, DataDir: dataDir(t, systemID, "recovery.signal"), Recovery: 5 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -39,7 +39,7 @@ func (x *auditor) stretches() []stretch {
 		}
 		open = !p.partial
 	}
-	floor := uint64(x.lineFloor()) / size
+	floor := uint64(x.a.FloorOn(x.line)) / size
 	for _, t := range x.rep.Line {
 		begin, _ := x.line.Begin(t)
 		end, _ := x.line.End(t)
@@ -78,16 +78,6 @@ func (x *auditor) addPartial(t wal.Timeline, lo, hi uint64, end wal.LSN, add fun
 		}
 		add(piece{Span{t, no, no}, true}, end)
 	}
-}
-
-// lineFloor is the highest floor on the line.
-func (x *auditor) lineFloor() (from wal.LSN) {
-	for _, f := range x.a.Floors() {
-		if _, ok := x.line.End(f.Timeline); ok {
-			from = max(from, f.LSN)
-		}
-	}
-	return from
 }
 
 // wholeLine counts the files of the line, so that one can search among them.
