@@ -135,7 +135,11 @@ func (f *finder) take(ctx context.Context, n wal.Name) error {
 		return err
 	}
 	for _, a := range archives {
-		h, err := f.takeFrom(ctx, a, a.Key(n), n, func(h seal.Header) bool { return broken == nil || h.Digest == digest })
+		same := func(h seal.Header) bool { return broken == nil || h.Digest == digest }
+		h, err := f.takeFrom(ctx, a, a.Key(n), n, same)
+		if hopeless(err) {
+			h, err = f.takeWhole(ctx, a, n, h, err, same)
+		}
 		switch {
 		case err == nil:
 			f.w.from = a
@@ -153,6 +157,18 @@ func (f *finder) take(ctx context.Context, n wal.Name) error {
 		return broken
 	}
 	return fs.ErrNotExist
+}
+
+// takeWhole is for an object that cannot be used in one of several archives that have the same WAL: another one may have it whole. What the header
+// says is believed, so that the content is that which the broken one had.
+func (f *finder) takeWhole(ctx context.Context, a *Archive, n wal.Name, broken seal.Header, why error, same func(seal.Header) bool) (seal.Header, error) {
+	for _, one := range a.each() {
+		h, err := f.takeFrom(ctx, one, a.Key(n), n, func(h seal.Header) bool { return same(h) && (broken.Name == "" || h.Digest == broken.Digest) })
+		if err == nil {
+			return h, nil
+		}
+	}
+	return broken, why
 }
 
 // takeFrom writes the object under key if it is n of this cluster. An object that cannot be used is hopeless; its

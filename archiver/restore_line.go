@@ -223,8 +223,21 @@ func (f *finder) rawHistory(ctx context.Context, a *Archive, t wal.Timeline) (wa
 	return h, b, nil
 }
 
-// checkedHistory reads a history that is what its name says, and parses.
+// checkedHistory reads a history that is what its name says, and parses. Where one of several archives has a broken one, another one's will do.
 func (a *Archive) checkedHistory(ctx context.Context, t wal.Timeline) (wal.History, []byte, error) {
+	h, b, err := a.oneHistory(ctx, t)
+	if err == nil || !hopeless(spoiled(err)) {
+		return h, b, err
+	}
+	for _, one := range a.each() {
+		if h, b, err := one.oneHistory(ctx, t); err == nil {
+			return h, b, nil
+		}
+	}
+	return h, b, err
+}
+
+func (a *Archive) oneHistory(ctx context.Context, t wal.Timeline) (wal.History, []byte, error) {
 	n := wal.HistoryName(t)
 	header, r, err := a.Open(ctx, a.Key(n))
 	if err != nil {

@@ -99,6 +99,11 @@ func newDirectRestorer(ctx context.Context, cfg Config, dst string, log *slog.Lo
 	} else {
 		// A person without a data directory: any archive that there is no doubt about will do.
 		a, err := openArchive(ctx, cfg, 0, log)
+		for i := 1; err != nil && i < len(cfg.Archives); i++ {
+			if next, nextErr := openArchive(ctx, cfg.ofArchive(cfg.Archives[i]), 0, log); nextErr == nil {
+				a, err = next, nil
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +116,7 @@ func restoreOptions(ctx context.Context, cfg Config, log *slog.Logger) (archiver
 	// The Restorer knows how patient to be; below it, a second try is for a broken connection.
 	quick := store.Backoff{First: 100 * time.Millisecond, Tries: 2, Log: log}
 	cfg.StallTimeout = min(cfg.StallTimeout, 10*time.Second) // a promotion may be waiting
-	own, err := openSource(ctx, cfg.Archive.URL, cfg, quick)
+	own, err := openOwn(ctx, cfg, quick)
 	if err != nil {
 		return archiver.RestoreOptions{}, err
 	}
@@ -124,6 +129,24 @@ func restoreOptions(ctx context.Context, cfg Config, log *slog.Logger) (archiver
 		o.Others = append(o.Others, src)
 	}
 	return o, nil
+}
+
+// openOwn opens the archive that is read first: the only one, or several as one.
+func openOwn(ctx context.Context, cfg Config, b store.Backoff) (archiver.Source, error) {
+	if cfg.Archives == nil {
+		return openSource(ctx, cfg.Archive.URL, cfg, b)
+	}
+	var all []archiver.Replica
+	var own archiver.Source
+	for _, a := range cfg.Archives {
+		src, err := openSource(ctx, a.URL, cfg.ofArchive(a), b)
+		if err != nil {
+			return archiver.Source{}, fmt.Errorf("archive %s: %w", a.Name, err)
+		}
+		all, own = append(all, archiver.Replica{Name: a.Name, Required: a.Required, Store: src.Store}), src
+	}
+	own.Store = archiver.Replicas(all)
+	return own, nil
 }
 
 // dataDirOf finds the data directory that a file is fetched for: the one around %p (pg_rewind may be started anywhere), the
