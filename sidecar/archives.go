@@ -28,15 +28,19 @@ const stallOfSeveral = 10 * time.Second
 
 // openStores opens all that the configuration names.
 func (a *app) openStores(ctx context.Context, metrics *store.Metrics) error {
+	var bandwidth *store.Bandwidth // of all together
+	if a.cfg.Bandwidth > 0 {
+		bandwidth = store.NewBandwidth(a.cfg.Bandwidth)
+	}
 	if a.cfg.Archives == nil {
-		s, err := openStore(ctx, a.cfg.Archive.URL, a.cfg, metrics, a.log)
+		s, err := openStore(ctx, a.cfg.Archive.URL, a.cfg, metrics, bandwidth, a.log)
 		a.stores = []*oneStore{{required: true, store: s}}
 		return err
 	}
 	for _, one := range a.cfg.Archives {
 		cfg := a.cfg.ofArchive(one)
 		cfg.StallTimeout = min(cfg.StallTimeout, stallOfSeveral)
-		s, err := openStore(ctx, one.URL, cfg, metrics, a.log)
+		s, err := openStore(ctx, one.URL, cfg, metrics, bandwidth, a.log)
 		if err != nil {
 			return err
 		}

@@ -39,6 +39,7 @@ type Config struct {
 	StoppedWait   time.Duration
 	StallTimeout  time.Duration
 	KeepDir       string // where a stopped server's WAL is copied to; outside the data directory
+	Bandwidth     int64 // bytes a second, of what the sidecar sends to archives, and of what it receives from them but for a restore; 0: no limit
 	Workers       int
 	TTL           time.Duration // of the baton
 	Renewal       time.Duration // between its extensions
@@ -117,6 +118,7 @@ func settings() []setting {
 		{key: "stopped_wait", value: "30s", help: "how much `time` push waits while PostgreSQL is stopped", set: duration(func(c *Config) *time.Duration { return &c.StoppedWait })},
 		{key: "stall_timeout", value: "60s", help: "after how much `time` without progress there is an alarm", set: duration(func(c *Config) *time.Duration { return &c.StallTimeout })},
 		{key: "keep_dir", help: "`folder` for WAL of a stopped server that is not stored yet (default <data directory>-walbaton)", set: text(func(c *Config) *string { return &c.KeepDir })},
+		{key: "bandwidth_limit", help: "how much the sidecar sends to the archives in a second at most, and receives from them, a `size`; 0 is no limit", set: size(func(c *Config) *int64 { return &c.Bandwidth })},
 		{key: "workers", value: "4", help: "the `number` of segments that are shipped at the same time", set: count(func(c *Config) *int { return &c.Workers })},
 		{key: "ttl", value: "15s", help: "how much `time` the baton lasts without renewal", set: duration(func(c *Config) *time.Duration { return &c.TTL })},
 		{key: "renewal", value: "5s", help: "the `time` between renewals of the baton", set: duration(func(c *Config) *time.Duration { return &c.Renewal })},
@@ -282,6 +284,9 @@ func (c *Config) check() error {
 		// Not err: it may show a password that stands in the wrong place.
 		return withHint(configError("postgres.dsn", "it is no connection string"), "give one such as host=/var/run/postgresql dbname=postgres, or a URL postgres://HOST:PORT/DATABASE")
 	}
+	if c.Bandwidth != 0 && c.Bandwidth < leastBandwidth {
+		return withHint(configError("bandwidth_limit", "%d bytes a second are less than any archive could keep up with", c.Bandwidth), "give at least --bandwidth-limit 64kB, or more than your server writes WAL; 0 is no limit")
+	}
 	if c.Margin <= leader.UploadGrace {
 		return withHint(configError("margin", "%v is not above %v, which uploads get after the end of a term", c.Margin, leader.UploadGrace), "leave it out, or give --margin 3s")
 	}
@@ -357,6 +362,9 @@ func within(dir, path string) bool {
 	rel, err := filepath.Rel(dir, path)
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
 }
+
+// leastBandwidth is 64 kB a second: a segment of 16 MB takes four minutes.
+const leastBandwidth = 64 << 10
 
 // maxSocketPath is sun_path without its last byte, 0 (unix(7)).
 const maxSocketPath = 107

@@ -306,7 +306,7 @@ func TestOpenStore(t *testing.T) {
 		"ftp://host":                             `nothing is known of "ftp:"`,
 		"file://host/mnt":                        "it is not like file:///absolute/folder",
 	} {
-		s, err := openStore(t.Context(), url, Config{StallTimeout: time.Second}, nil, discard())
+		s, err := openStore(t.Context(), url, Config{StallTimeout: time.Second}, nil, nil, discard())
 		switch {
 		case want == "" && err != nil:
 			t.Errorf("%s: %v", url, err)

@@ -15,10 +15,15 @@ import (
 
 // openStore opens the archive that a URL names and puts around it what every store needs: a limit for
 // silence, counters, and further tries. It does not ask the store yet. metrics may be nil.
-func openStore(ctx context.Context, rawURL string, cfg Config, metrics *store.Metrics, log *slog.Logger) (store.Store, error) {
+//
+// bandwidth is nil when there is no limit.
+func openStore(ctx context.Context, rawURL string, cfg Config, metrics *store.Metrics, bandwidth *store.Bandwidth, log *slog.Logger) (store.Store, error) {
 	s, err := openDriver(ctx, rawURL, cfg.Archive)
 	if err != nil {
 		return nil, withCode(exitUsage, err)
+	}
+	if bandwidth != nil {
+		s = store.Limit(s, bandwidth)
 	}
 	return surround(s, cfg, metrics, log), nil
 }

@@ -131,7 +131,7 @@ func startUpTo(ctx context.Context, path string) error {
 		return err
 	}
 	log := slog.New(slog.DiscardHandler)
-	if _, err := openStore(ctx, cfg.Archive.URL, cfg, nil, log); err != nil {
+	if _, err := openStore(ctx, cfg.Archive.URL, cfg, nil, nil, log); err != nil {
 		return err
 	}
 	_, err = restoreOptions(ctx, cfg, log)

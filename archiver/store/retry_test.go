@@ -22,7 +22,7 @@ func TestDecorated(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) (a, b store.Store) {
 		s := mem.New(t.Name())
 		decorate := func() store.Store {
-			return store.Retry(store.Stall(store.Meter(s, store.NewMetrics(nil)), time.Minute), store.Backoff{})
+			return store.Retry(store.Stall(store.Meter(store.Limit(s, store.NewBandwidth(1<<40)), store.NewMetrics(nil)), time.Minute), store.Backoff{})
 		}
 		return decorate(), decorate()
 	}, storetest.Options{Broken: map[string]storetest.Broken{

@@ -8,8 +8,8 @@
 //	store.Retry(store.Stall(store.Meter(driver, metrics), 30*time.Second), store.Backoff{})
 //
 // Drivers (mem, file, s3) are leaves: raw operations, no second try, no policy. Policy is
-// three decorators, one file each: [Retry] tries again, [Stall] gives up a transfer that
-// moves no bytes, [Meter] counts. Whether a server really honours the condition is not
+// four decorators, one file each: [Retry] tries again, [Stall] gives up a transfer that
+// moves no bytes, [Meter] counts, [Limit] keeps to a bandwidth. Whether a server really honours the condition is not
 // believed but shown, by [Prove], before the first put.
 //
 // # Errors

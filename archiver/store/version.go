@@ -30,3 +30,4 @@ func versionOf(r io.Reader) string {
 
 func (r *watchedReader) below() io.Reader { return r.r }
 func (r *meteredReader) below() io.Reader { return r.ReadCloser }
+func (r *limitedReader) below() io.Reader { return r.ReadCloser }
