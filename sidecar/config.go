@@ -39,7 +39,7 @@ type Config struct {
 	StoppedWait   time.Duration
 	StallTimeout  time.Duration
 	KeepDir       string // where a stopped server's WAL is copied to; outside the data directory
-	Bandwidth     int64 // bytes a second, of what the sidecar sends to archives, and of what it receives from them but for a restore; 0: no limit
+	Bandwidth     int64  // bytes a second, of what the sidecar sends to archives, and of what it receives from them but for a restore; 0: no limit
 	Workers       int
 	TTL           time.Duration // of the baton
 	Renewal       time.Duration // between its extensions

@@ -59,6 +59,7 @@ var badValues = map[string][]string{
 	"stopped_wait":              {"0.5"},
 	"stall_timeout":             {"1 minute"},
 	"keep_dir":                  {"keep", "/data/keep"},
+	"bandwidth_limit":           {"10", "fast", "1 Gbit"},
 	"workers":                   {"0", "many", "2.5"},
 	"ttl":                       {"8s"},
 	"renewal":                   {"15s"},
@@ -100,6 +101,8 @@ func TestConfigMessages(t *testing.T) {
 	for _, file := range []string{
 		"sockt: /run/s", "colour: red", "archive: {urls: x}", "archive: file:///a", "- archive", "socket: /a\nsocket: /b", "a: b: c", "socket: '${HOME/x}'",
 		"archive: {secret_access_key_file: /nowhere/key}", "a: 1\n---\nb: 2", "dcs: {kind: rest}\npolicy: replica",
+		"archives: [file:///a]", "archives: [{name: a}]", "archives: [{url: file:///a}]", "archives: [{name: a, url: file:///a, required: maybe}]",
+		"archives: [{name: a, url: file:///a, required: false}]", "archives: [{name: a, url: file:///a, codec: lz4}]", "archive: {url: file:///a}\narchives: [{name: b, url: file:///b}]",
 	} {
 		show(file)
 	}

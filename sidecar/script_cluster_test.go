@@ -53,6 +53,25 @@ func disputeCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(makePrimary(ts.MkAbs("data"), socket, w.Pos(), ours))
 }
 
+// primaryCmd is the command "primary" of scripts: it makes a data directory $WORK/data, whose PostgreSQL looks like a running primary, with six good
+// segments that wait.
+func primaryCmd(ts *testscript.TestScript, _ bool, _ []string) {
+	w := waltest.New(testSystemID, 1<<20)
+	w.Commit(time.Date(2026, 11, 28, 9, 0, 0, 0, time.UTC))
+	w.Fill(6)
+	ours := map[wal.Segment][]byte{}
+	for _, g := range w.Full() {
+		ours[g] = w.Segment(g)
+	}
+	socket, err := os.MkdirTemp("", "pg")
+	ts.Check(err)
+	ts.Defer(func() { os.RemoveAll(socket) })
+	l, err := net.Listen("unix", filepath.Join(socket, ".s.PGSQL.5432"))
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+	ts.Check(makePrimary(ts.MkAbs("data"), socket, w.Pos(), ours))
+}
+
 func makeArchive(dir string, first wal.Segment, segments map[wal.Segment][]byte) error {
 	ctx := context.Background()
 	if err := os.Mkdir(dir, 0o700); err != nil {

@@ -25,7 +25,7 @@ func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"dispute": disputeCmd, "archive": archiveCmd, "sealed": sealedCmd, "silent": silentCmd()},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"dispute": disputeCmd, "primary": primaryCmd, "archive": archiveCmd, "sealed": sealedCmd, "silent": silentCmd()},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
