@@ -191,18 +191,22 @@ func (car *sidecar) start() error {
 }
 
 // close ends the sidecar, as systemd would, and removes its archive.
-func (car *sidecar) close() (err error) {
-	if car.cmd != nil && car.cmd.Process != nil {
-		err = car.cmd.Process.Signal(syscall.SIGTERM)
-		if errors.Is(err, os.ErrProcessDone) {
-			err = nil
-		}
-		select {
-		case <-car.ended:
-		case <-time.After(10 * time.Second): // it is killed below
-		}
+func (car *sidecar) close() error { return errors.Join(car.end(), car.archive.Stop()) }
+
+// end ends it, and leaves its archive.
+func (car *sidecar) end() error {
+	if car.cmd == nil || car.cmd.Process == nil {
+		return nil
 	}
-	return errors.Join(err, car.archive.Stop())
+	err := car.cmd.Process.Signal(syscall.SIGTERM)
+	if errors.Is(err, os.ErrProcessDone) {
+		err = nil
+	}
+	select {
+	case <-car.ended:
+	case <-time.After(10 * time.Second): // it is killed with all that works below its folder
+	}
+	return err
 }
 
 func (car *sidecar) socket() string { return car.archive.Nodes[0].Socket() }

@@ -45,6 +45,7 @@ func thisMachine(ctx context.Context) machine {
 		"PostgreSQL": {"/usr/lib/postgresql/15/bin/postgres", "--version"},
 		"Patroni":    {"patroni", "--version"},
 		"etcd":       {"etcd", "--version"},
+		"pgBackRest": {"pgbackrest", "version"},
 		"walbaton":   {"git", "log", "-1", "--format=commit %h"},
 	} {
 		out, err := drill.Output(exec.CommandContext(ctx, command[0], command[1:]...))

@@ -2,10 +2,10 @@
 // with the raw numbers beside it in docs/benchmark/*.json.
 //
 //	benchmark [flags]              every part
-//	benchmark [flags] drain        this part; the others are handover and requests
+//	benchmark [flags] drain        this part; the others are handover, requests and restore
 //	benchmark page                 the page again, from the raw numbers that are there
 //
-// The parts are files of this folder: drain.go (with push.go), handover.go and requests.go. Each starts what it needs
+// The parts are files of this folder: drain.go (with push.go), handover.go, requests.go and restore.go. Each starts what it needs
 // below /tmp and stops it at its end, also after Ctrl-C. segments.go prepares the WAL that is drained. A part can be run
 // alone: the page then has its new numbers beside the older ones of the others, each with its date. Numbers are saved
 // after each run, so what was measured before an interruption is not lost.
@@ -54,7 +54,7 @@ type options struct {
 
 func run(ctx context.Context, o options, parts []string) (err error) {
 	if len(parts) == 0 {
-		parts = []string{"drain", "handover", "requests"}
+		parts = []string{"drain", "handover", "requests", "restore"}
 	}
 	b := &bench{options: o, begin: time.Now()}
 	defer func() { err = errors.Join(err, b.close()) }()
@@ -62,7 +62,7 @@ func run(ctx context.Context, o options, parts []string) (err error) {
 		return err
 	}
 	all := map[string]func(context.Context) error{
-		"drain": b.drains, "handover": b.handovers, "requests": b.counts,
+		"drain": b.drains, "handover": b.handovers, "requests": b.counts, "restore": b.restores,
 	}
 	for _, part := range parts {
 		if part == "page" {
@@ -70,7 +70,7 @@ func run(ctx context.Context, o options, parts []string) (err error) {
 		}
 		measure, ok := all[part]
 		if !ok {
-			return fmt.Errorf("%q is no part; the parts are drain, handover, requests and page", part)
+			return fmt.Errorf("%q is no part; the parts are drain, handover, requests, restore and page", part)
 		}
 		b.say("%s", part)
 		if err := measure(ctx); err != nil {
