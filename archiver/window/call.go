@@ -162,6 +162,7 @@ func (w *Window) Given(k Key) {
 		w.forget(0) // it has come, or the archive answers again: so may others
 	}
 	w.answered()
+	w.told = false
 	if !w.runs || k == w.last { // the end of a recovery asks once more
 		return
 	}
@@ -175,7 +176,9 @@ func (w *Window) Given(k Key) {
 	w.tidy()
 }
 
-// Follow tells the window that the recovery was given a history. It asks for that of its target, and for those of the ancestors.
+// Follow tells the window that the recovery was given a history. Before the first segment it asks for those of higher and higher
+// timelines, or for that of its target, and then for those of all lower numbers, ancestors or not (restoreTimeLineHistoryFiles of
+// timeline.c): the highest is its target's.
 func (w *Window) Follow(h wal.History) {
 	defer w.ring()
 	w.mu.Lock()
@@ -184,10 +187,10 @@ func (w *Window) Follow(h wal.History) {
 		return
 	}
 	w.asked = time.Now()
-	if _, ancestor := w.line.End(h.Timeline); ancestor {
+	if w.told && h.Timeline <= w.line.Timeline {
 		return
 	}
-	w.line = h
+	w.line, w.told = h, true
 	if w.last != (Key{}) {
 		w.next = w.after(w.last)
 		w.tidy()

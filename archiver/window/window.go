@@ -64,6 +64,7 @@ type Window struct {
 	how    string      // the present call is answered: window, waited or archive
 	last   Key         // that was given last
 	line   wal.History // that the recovery follows; timeline 0: not known
+	told   bool        // by a history since the last segment
 	ahead  int         // how many segments from next on are to be there
 	files  map[Key]*file
 	asked  time.Time

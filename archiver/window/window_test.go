@@ -293,7 +293,7 @@ func TestFollowsTheLine(t *testing.T) {
 			a := &archive{takes: 10 * time.Millisecond, end: 100}
 			s := start(t, a, nil)
 			s.w.Follow(line)
-			s.w.Follow(wal.History{Timeline: 2, Forks: line.Forks[:1]}) // asked for next, as an ancestor
+			s.w.Follow(wal.History{Timeline: 2, Forks: []wal.Fork{{Timeline: 1, End: fork(2)}}}) // it is no ancestor, and PostgreSQL asks for it all the same
 			s.replay(100*time.Millisecond, slices.Concat(span(1, 1, 4), span(2, 5, 8), span(3, 9, 12))...)
 			got := s.w.Tally()
 			if got.Archive != 1 || got.Unused != 0 {
@@ -302,6 +302,24 @@ func TestFollowsTheLine(t *testing.T) {
 			for _, name := range a.asked() {
 				if strings.HasPrefix(name, "1/") && name >= "1/5" || name == "2/9" {
 					t.Errorf("%s was fetched, past its fork", name)
+				}
+			}
+		})
+	})
+	t.Run("another recovery takes an older one", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			a := &archive{takes: 10 * time.Millisecond, end: 100}
+			s := start(t, a, nil)
+			s.w.Follow(line)
+			s.replay(100*time.Millisecond, span(1, 1, 4)...)
+			s.w.Follow(wal.History{Timeline: 2, Forks: line.Forks[:1]}) // recovery_target_timeline = 2
+			s.replay(100*time.Millisecond, slices.Concat(span(1, 1, 4), span(2, 5, 12))...)
+			if got := s.w.Tally(); got.Archive != 2 {
+				t.Errorf("%+v", got)
+			}
+			for _, name := range a.asked() {
+				if strings.HasPrefix(name, "3/") {
+					t.Errorf("%s was fetched, of the line of before", name)
 				}
 			}
 		})

@@ -173,7 +173,7 @@ func machines(parts ...machine) string {
 }
 
 // noise says in plain words whether the machine was quiet.
-func noise(drains []drain, pushes []push, handovers []handover) string {
+func noise(drains []drain, pushes []push, handovers []handover, restores []restored) string {
 	var others, before []float64
 	for _, d := range drains {
 		others, before = append(others, d.Load.Others), append(before, d.Load.Before)
@@ -183,6 +183,9 @@ func noise(drains []drain, pushes []push, handovers []handover) string {
 	}
 	for _, h := range handovers {
 		before = append(before, h.Load.Before)
+	}
+	for _, r := range restores {
+		before = append(before, r.Load.Before)
 	}
 	if len(before) == 0 {
 		return ""
