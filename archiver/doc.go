@@ -34,6 +34,7 @@
 //	Explain    all about one file, and what a push of it would be told
 //	Resolve    an administrator's decision, recorded below resolved/ and honoured by every node
 //	Restorer   fetch: exact bytes, a proven "not there", or an abort
+//	window     fetches ahead of a recovery (a package of its own)
 //	Audit      verify: holes, forks, damaged objects
 //	PlanExpire what an expire would delete; Expire raises the floor, then deletes, inside a term
 //
