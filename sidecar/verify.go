@@ -6,15 +6,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/durable"
 	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
@@ -161,11 +165,21 @@ func (f verifyFlags) run(c *cobra.Command, a *archiver.Archive, w world) (err er
 }
 
 func (f verifyFlags) print(w world, rep *archiver.Audit) (err error) {
+	if f.svg != "" {
+		if err := writePicture(f.svg, draw(rep).svg()); err != nil {
+			return err
+		}
+	}
 	switch {
 	case f.json:
 		e := json.NewEncoder(w.stdout)
 		e.SetIndent("", "  ")
 		err = e.Encode(rep)
+	case f.tree:
+		err = printAudit(w.stdout, rep)
+		if err == nil {
+			_, err = io.WriteString(w.stdout, "\n"+draw(rep).text(pensFor(w.getenv), treeWidth(w)))
+		}
 	default:
 		err = printAudit(w.stdout, rep)
 	}
@@ -173,6 +187,29 @@ func (f verifyFlags) print(w world, rep *archiver.Audit) (err error) {
 		err = withCode(exitFound, fmt.Errorf("verify %s: %s found", rep.Archive, counted(rep.Open(), "problem")))
 	}
 	return err
+}
+
+// writePicture replaces a file as a whole.
+func writePicture(name, text string) error {
+	root, err := os.OpenRoot(filepath.Dir(name))
+	if err != nil {
+		return withHint(fmt.Errorf("draw: %w", bare(err)), "give a file in a folder that you may write to")
+	}
+	defer root.Close()
+	if err := durable.Replace(root, filepath.Base(name), strings.NewReader(text), 0o644); err != nil {
+		return withHint(fmt.Errorf("draw into %s: %w", name, err), "give a file in a folder that you may write to")
+	}
+	return nil
+}
+
+// treeWidth is how many letters the drawn part of a row has.
+func treeWidth(w world) int {
+	if f, ok := w.stdout.(*os.File); ok {
+		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+			return min(max(int(size.Col)-60, 30), 120)
+		}
+	}
+	return 60
 }
 
 // sinceLSN is where --since begins.
