@@ -42,7 +42,8 @@ type app struct {
 	socket   *socketServer
 	restorer *archiver.Restorer
 	keeper   *keeper
-	pace     pace            // of WAL
+	pace     pace // of WAL
+	verified verified
 	keys     []seal.Identity // for what is encrypted; none as a rule
 
 	mu      sync.Mutex
@@ -115,7 +116,7 @@ func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers 
 func blankApp(cfg Config, log *slog.Logger) *app {
 	a := &app{cfg: cfg, log: log, registry: prometheus.NewRegistry(), waiting: "the sidecar has just started", changed: make(chan struct{})}
 	a.keeper = &keeper{dir: cfg.KeepDir, wait: cfg.StoppedWait, log: log, now: time.Now}
-	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(), newStateCollector(a), newArchivesCollector(a))
+	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(), newStateCollector(a), newArchivesCollector(a), newVerifyCollector(a))
 	return a
 }
 
@@ -144,6 +145,7 @@ func (a *app) Run(ctx context.Context) error {
 	g.Go(func() error { return a.restorer.Prefetch(ctx) })
 	g.Go(func() error { return a.tendSites(ctx) })
 	g.Go(func() error { return a.pinClones(ctx) })
+	g.Go(func() error { return a.verifySites(ctx) })
 	g.Go(func() error { n.Watch(ctx, a.alive); return nil })
 	n.Ready()
 	<-ctx.Done()

@@ -38,8 +38,9 @@ type Config struct {
 	ShutdownWait  time.Duration
 	StoppedWait   time.Duration
 	StallTimeout  time.Duration
-	KeepDir       string // where a stopped server's WAL is copied to; outside the data directory
-	Bandwidth     int64  // bytes a second, of what the sidecar sends to archives, and of what it receives from them but for a restore; 0: no limit
+	VerifyEvery   time.Duration // between two looks of the holder at names and histories in the archive
+	KeepDir       string        // where a stopped server's WAL is copied to; outside the data directory
+	Bandwidth     int64         // bytes a second, of what the sidecar sends to archives, and of what it receives from them but for a restore; 0: no limit
 	Workers       int
 	TTL           time.Duration // of the baton
 	Renewal       time.Duration // between its extensions
@@ -117,6 +118,7 @@ func settings() []setting {
 		{key: "shutdown_wait", value: "5s", help: "how much `time` push holds up a shutdown while the archive takes nothing", set: duration(func(c *Config) *time.Duration { return &c.ShutdownWait })},
 		{key: "stopped_wait", value: "30s", help: "how much `time` push waits while PostgreSQL is stopped", set: duration(func(c *Config) *time.Duration { return &c.StoppedWait })},
 		{key: "stall_timeout", value: "60s", help: "after how much `time` without progress there is an alarm", set: duration(func(c *Config) *time.Duration { return &c.StallTimeout })},
+		{key: "verify_every", value: "1h", help: "the `time` between two looks of the holder of the baton at the archive, for holes", set: duration(func(c *Config) *time.Duration { return &c.VerifyEvery })},
 		{key: "keep_dir", help: "`folder` for WAL of a stopped server that is not stored yet (default <data directory>-walbaton)", set: text(func(c *Config) *string { return &c.KeepDir })},
 		{key: "bandwidth_limit", help: "how much the sidecar sends to the archives in a second at most, and receives from them, a `size`; 0 is no limit", set: size(func(c *Config) *int64 { return &c.Bandwidth })},
 		{key: "workers", value: "4", help: "the `number` of segments that are shipped at the same time", set: count(func(c *Config) *int { return &c.Workers })},

@@ -58,6 +58,7 @@ var badValues = map[string][]string{
 	"shutdown_wait":             {"0s"},
 	"stopped_wait":              {"0.5"},
 	"stall_timeout":             {"1 minute"},
+	"verify_every":              {"daily", "0s"},
 	"keep_dir":                  {"keep", "/data/keep"},
 	"bandwidth_limit":           {"10", "fast", "1 Gbit"},
 	"workers":                   {"0", "many", "2.5"},

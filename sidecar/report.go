@@ -84,6 +84,9 @@ type ArchiveStatus struct {
 	Each  []EachArchive `json:"each,omitempty"` // of several; the fields above are about what every required one has
 	Lacks int           `json:"lacks"`          // segments that other nodes have to ship; known to the holder only
 	Kept  int           `json:"kept"`           // files set aside in keep_dir
+
+	Windows []WindowStatus `json:"windows,omitempty"` // what can be restored: the newest parts of the line without a hole, oldest first; known to the holder only
+	Verify  *VerifyStatus  `json:"verify,omitempty"`  // what the holder found when it looked at the archive; known to it only
 }
 
 // RestoreStatus is what a recovery beside this sidecar was given, and what is prefetched for it.
@@ -129,7 +132,8 @@ type MemberStatus struct {
 	Free        uint64 `json:"wal_disk_free_bytes,omitempty"` // roughly; only while its store is silent, or when it is little
 	Full        bool   `json:"wal_disk_full,omitempty"`       // not even one more segment fits
 	Address     string `json:"address,omitempty"`
-	Tag         string `json:"tag,omitempty"` // the value of its tag "walbaton"
+	Host        string `json:"host,omitempty"` // of its PostgreSQL, by Patroni
+	Tag         string `json:"tag,omitempty"`  // the value of its tag "walbaton"
 }
 
 // Status looks at everything this sidecar knows, without any request.
@@ -180,6 +184,7 @@ func (a *app) reportArchive(st *Status, s *site) {
 		st.Archive.Each = append(st.Archive.Each, one)
 	}
 	st.Alarms, st.Failed = got.Alarms, got.Failed
+	a.reportVerify(st, s, got)
 }
 
 func (a *app) reportCluster(st *Status) {
@@ -242,7 +247,7 @@ func (st *Status) withoutBaton() {
 
 func memberStatus(v leader.View, name string) MemberStatus {
 	p := v.Cluster.Members[name]
-	m := MemberStatus{Name: name, Role: p.Role, State: p.State, Timeline: p.Timeline, Leader: v.Cluster.Leader == name,
+	m := MemberStatus{Name: name, Host: p.Host, Role: p.Role, State: p.State, Timeline: p.Timeline, Leader: v.Cluster.Leader == name,
 		Baton: v.Baton.Held() && v.Baton.Holder == name, Tag: string(v.Tag(name))}
 	r, live := v.Records[name]
 	if !live {

@@ -26,7 +26,7 @@ func newStatusCommand(w world) *cobra.Command {
 		Use:   "status",
 		Short: "Show who ships, what the archive has, and what waits",
 		Long: `Show what a sidecar knows: the members of the cluster, who holds the baton, up to where
-the archive has no hole, and what waits or needs a person. Any node's sidecar shows
+the archive has no hole, between which moments one can restore, and what waits or needs a person. Any node's sidecar shows
 the whole cluster.
 
 Lines that begin with ! say what is not in order, lines with - what could be better.
@@ -58,6 +58,7 @@ Exit code 0: all is in order. 3: something is not. 1: no sidecar answers.`,
 		if asJSON {
 			_, err = w.stdout.Write(raw)
 		} else {
+			st.askHolder(c.Context())
 			err = printStatus(w.stdout, st)
 		}
 		if err == nil && len(st.problems()) > 0 {
@@ -115,6 +116,7 @@ func (st Status) problems() []string {
 	if !st.Ready {
 		out = append(out, st.Why)
 	}
+	out = append(out, st.Archive.Verify.problems()...)
 	for _, m := range st.Members {
 		if p := m.disk(st.Postgres.Pace); p != "" {
 			out = append(out, p)
@@ -174,7 +176,7 @@ func (m MemberStatus) disk(pace uint64) string {
 
 // notes says what is in order and could be better.
 func (st Status) notes() []string {
-	out := append(st.noteTags(), st.noteMode()...)
+	out := append(append(st.noteTags(), st.noteMode()...), st.Archive.Verify.notes()...)
 	for _, e := range st.Archive.Each {
 		if !e.Required && !e.Answers {
 			out = append(out, fmt.Sprintf("the archive %s, which is not required, does not answer: %s. It is filled when it does", e.Name, e.Why))
@@ -251,6 +253,9 @@ func printStatus(w io.Writer, st Status) error {
 	fmt.Fprintf(&b, "archive   %s\n          %s\n", st.Archive.URL, st.Archive.sentence(st.Time))
 	for _, e := range st.Archive.Each {
 		fmt.Fprintf(&b, "          %s\n", e.sentence(st.Time))
+	}
+	if text := st.window(); text != "" {
+		fmt.Fprintf(&b, "window    %s\n", text)
 	}
 	if st.Restore != nil && st.Restore.Ahead > 0 {
 		fmt.Fprintf(&b, "restore   %s\n", st.Restore.sentence())

@@ -1,0 +1,334 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/walbaton/walbaton/archiver"
+	"github.com/walbaton/walbaton/archiver/wal"
+)
+
+// The holder of the baton looks at the archive by itself: names and histories, no object's header or content. It does so in the beginning of a term, every
+// verify_every, and sooner where something is wrong. It uses one connection at a time, a request for a thousand files and one for each history, and nothing
+// waits for it.
+
+const (
+	verifyAfter = 30 * time.Second // from the beginning of a term: a failover leaves gaps that are filled at once
+	verifyAgain = time.Minute      // after a look that found something new; doubled each time until verify_every
+	verifyTip   = 10 * time.Second // how often the time of the last commit is asked for, where the frontier has moved
+)
+
+// verified is the last look at the archive of one site, in one term.
+type verified struct {
+	mu      sync.Mutex
+	site    *site
+	rep     *archiver.Audit // nil: none yet
+	at      time.Time
+	took    time.Duration
+	failed  string    // why the last try was none
+	tip     wal.LSN   // the frontier whose last commit is known
+	tipTime time.Time // of that commit, or of the last one before it that is known
+}
+
+// of gives the last look at s.
+func (v *verified) of(s *site) (rep *archiver.Audit, at time.Time, took time.Duration, failed string, tip time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if s == nil || v.site != s {
+		return nil, time.Time{}, 0, "", time.Time{}
+	}
+	return v.rep, v.at, v.took, v.failed, v.tipTime
+}
+
+// begin forgets what was known of another site or term.
+func (v *verified) begin(s *site) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.site, v.rep, v.at, v.took, v.failed, v.tip, v.tipTime = s, nil, time.Time{}, 0, "", 0, time.Time{}
+}
+
+// inTerm gives the site that is ours to look at, and the number of the term; nil when there is none.
+func (a *app) inTerm() (*site, uint64) {
+	s, _ := a.current()
+	es := a.elector.Status()
+	if s == nil || !es.Holding || !a.ships() {
+		return nil, 0
+	}
+	return s, es.Epoch
+}
+
+// verifySites looks at the archive again and again while we hold the baton.
+func (a *app) verifySites(ctx context.Context) error {
+	var of *site
+	var term uint64
+	var next, tip time.Time
+	wait := verifyAgain
+	for {
+		changed, elected := a.wait(), a.elector.Changed()
+		s, epoch := a.inTerm()
+		now := time.Now()
+		switch {
+		case s != of || epoch != term:
+			of, term, wait = s, epoch, verifyAgain
+			next, tip = now.Add(verifyAfter), now.Add(verifyTip)
+			a.verified.begin(s)
+		case s != nil && !now.Before(next):
+			before := a.verified.open(s)
+			if a.verifyOnce(ctx, s) {
+				after := a.verified.open(s)
+				if after == "" {
+					next, wait = time.Now().Add(a.cfg.VerifyEvery), verifyAgain
+				} else {
+					if after != before {
+						wait = verifyAgain
+					}
+					wait = min(wait, a.cfg.VerifyEvery)
+					next, wait = time.Now().Add(wait), 2*wait
+				}
+			} else {
+				next = time.Now().Add(min(wait, a.cfg.VerifyEvery))
+			}
+		case s != nil && !now.Before(tip):
+			a.askTip(ctx, s)
+			tip = time.Now().Add(verifyTip)
+		}
+		idle := time.Hour // a change wakes us
+		if of != nil {
+			idle = max(min(time.Until(next), time.Until(tip)), time.Millisecond)
+		}
+		timer := time.NewTimer(idle)
+		select {
+		case <-changed:
+		case <-elected:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// whileInTerm gives a context that ends with the site, and within a moment of the term.
+func (a *app) whileInTerm(ctx context.Context, s *site) (context.Context, func()) {
+	ctx, cancel := s.bound(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for {
+			changed, elected := a.wait(), a.elector.Changed()
+			if now, _ := a.inTerm(); now != s {
+				cancel()
+				return
+			}
+			select {
+			case <-changed:
+			case <-elected:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return ctx, func() { cancel(); watch.Wait() }
+}
+
+// verifyOnce looks at the archive, and says whether that worked.
+func (a *app) verifyOnce(ctx context.Context, s *site) bool {
+	ctx, end := a.whileInTerm(ctx, s)
+	defer end()
+	begin := time.Now()
+	rep, err := s.archiver.Archive().Audit(ctx, archiver.AuditOptions{Names: true, Windows: true, Workers: 1, History: a.scope.Last().Line})
+	before := a.verified.open(s)
+	if err != nil {
+		if ctx.Err() == nil {
+			a.verified.mu.Lock()
+			a.verified.failed = archiver.Reason(s.archiver.Archive().Store(), err)
+			a.verified.mu.Unlock()
+			a.log.Debug("the archive was not verified", "why", err)
+		}
+		return false
+	}
+	a.verified.mu.Lock()
+	a.verified.rep, a.verified.at, a.verified.took, a.verified.failed = rep, begin.UTC(), time.Since(begin), ""
+	a.verified.mu.Unlock()
+	switch after := a.verified.open(s); {
+	case after == before:
+	case after == "":
+		a.log.Info("verify finds nothing in the archive that nobody knows of any more")
+	default:
+		a.log.Warn("verify finds what a recovery would stop at", "problems", rep.Open(), "first", after, "see", "walbaton verify")
+	}
+	return true
+}
+
+// open names what is wrong and not acknowledged, "" for nothing. It is the same as long as that is.
+func (v *verified) open(s *site) string {
+	rep, _, _, _, _ := v.of(s)
+	if rep == nil || rep.Open() == 0 {
+		return ""
+	}
+	for _, p := range rep.Problems {
+		if p.Acknowledged == nil {
+			text := p.Name + " (" + p.Kind
+			if rep.Open() > 1 {
+				text += fmt.Sprintf("; %d more", rep.Open()-1)
+			}
+			return text + ")"
+		}
+	}
+	return fmt.Sprint(rep.Open())
+}
+
+// askTip asks for the time of the last commit, where the frontier is another one: a small request.
+func (a *app) askTip(ctx context.Context, s *site) {
+	frontier, line := s.archiver.State().Frontier, a.scope.Last().Line
+	a.verified.mu.Lock()
+	known := a.verified.tip
+	a.verified.mu.Unlock()
+	if frontier == 0 || frontier == known || line.Timeline == 0 {
+		return
+	}
+	ctx, end := a.whileInTerm(ctx, s)
+	defer end()
+	ar := s.archiver.Archive()
+	t, err := ar.CommitIn(ctx, ar.SegmentSize().Before(line.TimelineAt(frontier-1), frontier))
+	if err != nil {
+		return // the next try is soon
+	}
+	a.verified.mu.Lock()
+	defer a.verified.mu.Unlock()
+	if a.verified.tip = frontier; !t.IsZero() {
+		a.verified.tipTime = t
+	}
+}
+
+// WindowStatus is a part of the line without a hole: one can restore to any moment in it, from a base backup that ended before that moment and began
+// in it.
+type WindowStatus struct {
+	FromLSN string    `json:"from_lsn"`
+	ToLSN   string    `json:"to_lsn"`
+	From    time.Time `json:"from,omitzero"` // of the first and of the last commit; zero when none was found
+	To      time.Time `json:"to,omitzero"`
+}
+
+// VerifyStatus is what the holder of the baton found when it looked at names and histories in the archive.
+type VerifyStatus struct {
+	At           time.Time          `json:"at,omitzero"` // zero: not yet
+	Seconds      float64            `json:"seconds"`
+	Failed       string             `json:"failed,omitempty"` // why the last try was none
+	Missing      int                `json:"missing_segments"`
+	Acknowledged int                `json:"acknowledged_segments"` // of those, in holes that somebody acknowledged
+	Problems     int                `json:"problems"`              // that nobody acknowledged
+	Known        int                `json:"acknowledged_holes"`
+	List         []archiver.Problem `json:"list,omitempty"` // the first ten of all
+}
+
+// reportVerify puts the last look at the archive into the status, with the part of the line that was shipped since.
+func (a *app) reportVerify(st *Status, s *site, got archiver.State) {
+	rep, at, took, failed, tip := a.verified.of(s)
+	if owner, _ := a.inTerm(); owner != s {
+		return
+	}
+	v := &VerifyStatus{Failed: failed}
+	st.Archive.Verify = v
+	if rep == nil {
+		return
+	}
+	v.At, v.Seconds = at, took.Seconds()
+	v.Missing, v.Acknowledged, v.Problems, v.Known = rep.Count.Missing, rep.Count.Known, rep.Open(), rep.Acknowledged
+	v.List = rep.Problems[:min(len(rep.Problems), 10)]
+	for i, w := range rep.Windows {
+		if last := i == len(rep.Windows)-1; last && got.FrontierFrom <= w.To && got.Frontier > w.To {
+			w.To = got.Frontier
+			if tip.After(w.Last) {
+				w.Last = tip
+			}
+		}
+		st.Archive.Windows = append(st.Archive.Windows, WindowStatus{w.From.String(), w.To.String(), w.First.UTC(), w.Last.UTC()})
+	}
+}
+
+// verifyCollector turns the last look into metrics. A node without the baton has none, and says 0.
+type verifyCollector struct {
+	a *app
+
+	last, seconds, holes, known, missing, acknowledged, histories, problems, from, to *prometheus.Desc
+}
+
+func newVerifyCollector(a *app) *verifyCollector {
+	d := func(name, help string) *prometheus.Desc { return prometheus.NewDesc("walbaton_"+name, help, nil, nil) }
+	return &verifyCollector{
+		a:            a,
+		last:         d("verify_last_timestamp_seconds", "When this node looked at names and histories in the archive; 0 without the baton."),
+		seconds:      d("verify_duration_seconds", "How long that took."),
+		holes:        d("verify_holes", "Runs of segments or histories that are missing and that nobody acknowledged."),
+		known:        d("verify_acknowledged_holes", "Runs that are missing and acknowledged."),
+		missing:      d("verify_missing_segments", "Segments that are missing and not acknowledged."),
+		acknowledged: d("verify_acknowledged_segments", "Segments that are missing and acknowledged."),
+		histories:    d("verify_missing_histories", "Timeline numbers without a history, not acknowledged."),
+		problems:     d("verify_problems", "All that verify found and nobody acknowledged."),
+		from:         d("restore_from_timestamp_seconds", "First commit of the part of the line without a hole that ends now; 0 when it is not known."),
+		to:           d("restore_to_timestamp_seconds", "Last commit of it: one can restore to any moment before."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *verifyCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.last, c.seconds, c.holes, c.known, c.missing, c.acknowledged, c.histories, c.problems, c.from, c.to} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *verifyCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
+	unix := func(t time.Time) float64 {
+		if t.IsZero() {
+			return 0
+		}
+		return float64(t.UnixMilli()) / 1000
+	}
+	var st Status
+	var holes, known, histories int
+	var rep *archiver.Audit
+	if s, _ := c.a.inTerm(); s != nil {
+		c.a.reportVerify(&st, s, s.archiver.State())
+		rep, _, _, _, _ = c.a.verified.of(s)
+	}
+	if rep != nil {
+		for _, p := range rep.Problems {
+			hole := p.Kind == archiver.ProblemHole || p.Kind == archiver.ProblemForkHole || p.Kind == archiver.ProblemMissingHistory
+			switch {
+			case hole && p.Acknowledged != nil:
+				known++
+			case hole:
+				holes++
+			}
+			if p.Kind == archiver.ProblemMissingHistory && p.Acknowledged == nil {
+				histories += int(max(p.Count, 1))
+			}
+		}
+	}
+	v := st.Archive.Verify
+	if v == nil {
+		v = &VerifyStatus{}
+	}
+	var w WindowStatus
+	if k := len(st.Archive.Windows); k > 0 {
+		w = st.Archive.Windows[k-1]
+	}
+	gauge(c.last, unix(v.At))
+	gauge(c.seconds, v.Seconds)
+	gauge(c.holes, float64(holes))
+	gauge(c.known, float64(known))
+	gauge(c.missing, float64(v.Missing-v.Acknowledged))
+	gauge(c.acknowledged, float64(v.Acknowledged))
+	gauge(c.histories, float64(histories))
+	gauge(c.problems, float64(v.Problems))
+	gauge(c.from, unix(w.From))
+	gauge(c.to, unix(w.To))
+}
