@@ -51,7 +51,7 @@ type line struct {
 	sessions int // open, or being opened
 	requests int // that use it
 	used     time.Time
-	closed   bool // for being idle
+	closed   bool // by us
 }
 
 // line returns the live connection; the caller leaves it. Connecting is no one request's business: it goes
@@ -125,16 +125,16 @@ func (p *pool) connect() (*line, error) {
 	defer cancel()
 	signers, release, err := p.to.signers(ctx)
 	if err != nil {
-		return nil, err
+		return nil, unclear(err)
 	}
 	defer release()
 	host, err := p.to.knownHost()
 	if err != nil {
-		return nil, err
+		return nil, unclear(err)
 	}
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.to.host)
 	if err != nil {
-		return nil, err
+		return nil, unclear(err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	config := &ssh.ClientConfig{User: p.to.user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signers...)},
@@ -161,7 +161,7 @@ func (p *pool) connect() (*line, error) {
 func (to target) refused(err error, host *knownHost, signers []ssh.Signer) error {
 	switch {
 	case host.err != nil:
-		return host.err
+		return unclear(host.err)
 	case strings.Contains(err.Error(), "unable to authenticate"): // the words of x/crypto/ssh, which has no type for it
 		var keys []string
 		for _, s := range signers {
@@ -169,8 +169,11 @@ func (to target) refused(err error, host *knownHost, signers []ssh.Signer) error
 		}
 		return fmt.Errorf("log in as %s: %w (the server accepts none of our keys: %s)", to.user, fs.ErrPermission, strings.Join(keys, ", "))
 	}
-	return fmt.Errorf("connect to %s: %w", to.host, err)
+	return fmt.Errorf("connect to %s: %w", to.host, unclear(err))
 }
+
+// unclear is an error without its kind: that a key file of ours is not there must not read as if an object were not.
+func unclear(err error) error { return errors.New(err.Error()) }
 
 // keep asks the server from time to time whether it is alive, and closes the connection when it does not say so, or when
 // nobody has used it for long. It ends with the connection.
@@ -183,25 +186,33 @@ func (l *line) keep(every time.Duration) {
 			return
 		case <-tick.C:
 		}
-		if l.retire() {
-			_ = l.conn.Close()
+		if l.unused() {
+			l.close()
 			continue
 		}
-		late := time.AfterFunc(every, func() { _ = l.conn.Close() })
+		late := time.AfterFunc(every, l.close)
 		_, _, err := l.client.SendRequest("keepalive@openssh.com", true, nil)
 		late.Stop()
 		if err != nil {
-			_ = l.conn.Close()
+			l.close()
 		}
 	}
 }
 
-// retire says that the connection is to be closed because nobody uses it.
-func (l *line) retire() bool {
+// unused says that nobody has used the connection for long, and keeps it from being used again.
+func (l *line) unused() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = l.closed || l.requests == 0 && time.Since(l.used) > idleLimit
 	return l.closed
+}
+
+// close ends the connection, with all that goes on on it.
+func (l *line) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	_ = l.conn.Close()
 }
 
 // knownHost is what is known of a host's keys.

@@ -57,7 +57,10 @@ func (s *Store) put(ctx context.Context, c *session, key string, b store.Body) e
 	}
 	// Tidiness: List removes what stays.
 	defer func() { _ = c.Remove(temp) }()
-	err = errors.Join(writable(c, f, body), f.Close())
+	err = write(c, f, body)
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
 	if err == nil {
 		err = context.Cause(ctx)
 	}
@@ -70,12 +73,12 @@ func (s *Store) put(ctx context.Context, c *session, key string, b store.Body) e
 	return s.syncFolder(c, path.Dir(key))
 }
 
-// writable writes the body to disk. Only here the extensions are asked for, when the server has let us create a file: from a
+// write writes the body to disk. Only here the extensions are asked for, when the server has let us create a file: from a
 // read-only account OpenSSH hides them.
-func writable(c *session, f *sftp.File, body io.Reader) error {
+func write(c *session, f *sftp.File, body io.Reader) error {
 	for _, name := range []string{extHardlink, extFsync} {
 		if version, ok := c.HasExtension(name); !ok || version != "1" {
-			return fmt.Errorf("the SFTP server does not offer this account %s, without which nothing can be written once: %w", name, errors.ErrUnsupported)
+			return fmt.Errorf("%w (the SFTP server offers this account no %s, without which nothing can be written once)", fs.ErrPermission, name)
 		}
 	}
 	if _, err := f.ReadFromWithConcurrency(body, 0); err != nil {
@@ -157,6 +160,8 @@ func (s *Store) makeFolder(c *session, dir string) error {
 		return nil
 	case statErr == nil:
 		return fmt.Errorf("the name %s belongs to a file", dir)
+	case errors.Is(statErr, fs.ErrPermission):
+		return fmt.Errorf("look at folder %s: %w", dir, statErr)
 	case errors.Is(err, fs.ErrNotExist):
 		if err := s.absent(c); !errors.Is(err, fs.ErrNotExist) {
 			return err

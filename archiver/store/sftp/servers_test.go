@@ -109,3 +109,17 @@ func TestServer(t *testing.T) {
 		}},
 	}})
 }
+
+// trust writes a known_hosts file for another address of a server.
+func trust(t *testing.T, server *servers.SSH, file, address string) {
+	t.Helper()
+	data, err := os.ReadFile(server.KnownHosts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := strings.Cut(server.Addresses[0], ":")
+	_, other, _ := strings.Cut(address, ":")
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(string(data), port, other)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

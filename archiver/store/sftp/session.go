@@ -185,7 +185,8 @@ func (l *line) newSession() (*session, error) {
 	fromClient, toServer := io.Pipe()
 	fromServer, toClient := io.Pipe()
 	go func() {
-		_, _ = io.Copy(in, fromClient)
+		_, err := io.Copy(in, fromClient)
+		_ = fromClient.CloseWithError(err) // a writer must not wait for us
 		_ = channel.Close()
 	}()
 	go func() {
