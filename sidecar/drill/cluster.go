@@ -54,6 +54,7 @@ type Options struct {
 	Failsafe    bool              // Patroni's failsafe_mode
 	Parameters  map[string]string // more PostgreSQL settings
 	Settings    string            // more lines of walbaton.yml
+	Identity    string            // an age identity, with which one restores; the nodes do not have it
 	Dynamic     string            // more lines of Patroni's dynamic configuration, at the cluster's bootstrap
 	Tags        map[string]string // Patroni's tags by the name of the node, as YAML: "walbaton: designated"
 	DiskMB      map[string]int    // the size of the disk of a node, by its name; it is the machine's by default
@@ -140,6 +141,11 @@ func New(ctx context.Context, o Options) (c *Cluster, err error) {
 	}
 	if err := c.binaries(ctx); err != nil {
 		return nil, err
+	}
+	if o.Identity != "" {
+		if err := errors.Join(os.WriteFile(c.identity(), []byte(o.Identity+"\n"), 0o600), c.own(c.identity())); err != nil {
+			return nil, err
+		}
 	}
 	if err := c.servers(); err != nil {
 		return nil, err
@@ -266,6 +272,9 @@ func (c *Cluster) Logs(lines int) string {
 // Bin is the path of a program that the cluster uses: walbaton or walbaton-wal.
 func (c *Cluster) Bin(name string) string { return filepath.Join(c.Dir, "bin", name) }
 
+// identity is the path of a file with Options.Identity.
+func (c *Cluster) identity() string { return filepath.Join(c.Dir, "identity") }
+
 // port is the i-th port of the cluster.
 func (c *Cluster) port(i int) int { return c.base + i }
 
@@ -304,7 +313,7 @@ func Build(ctx context.Context, bin string) error {
 // prerequisites says what to install when something is missing.
 func prerequisites() error {
 	var missing []string
-	for _, name := range []string{pgBin + "/postgres", "patroni", "etcd", "zstd"} {
+	for _, name := range []string{pgBin + "/postgres", "patroni", "etcd", "zstd", "age"} {
 		if _, err := exec.LookPath(name); err != nil {
 			missing = append(missing, name)
 		}

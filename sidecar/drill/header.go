@@ -17,6 +17,8 @@ type Header struct {
 	Name   string `json:"name"`
 	Member string `json:"member"` // who sealed it
 	Term   uint64 `json:"term"`   // of the baton, 0 without it
+
+	Encryption string `json:"encryption"` // "age", or nothing
 }
 
 // Shipped are the headers of all segments in the archive but those that are already known, in the order of their names.

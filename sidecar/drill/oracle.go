@@ -189,6 +189,9 @@ func (b *Base) Restore(ctx context.Context, how How, target time.Time) (*Server,
 		argv = append(argv, "-c", name+"="+value)
 	}
 	env := append(b.c.Store.Env(), "WALBATON_CONFIG="+b.c.Nodes[0].config())
+	if b.c.o.Identity != "" {
+		env = append(env, "WALBATON_IDENTITIES="+b.c.identity())
+	}
 	if s.p, err = b.c.spawn("postgres", dir, env, argv...); err != nil {
 		return nil, err
 	}
@@ -226,6 +229,14 @@ esac
 [ -f "$from" ] || exit 1
 zstd -dqf "$from" -o "$2" || exit 200
 `, filepath.Join(archive, b.Folder()))
+	if b.c.o.Identity != "" { // docs/encryption.md
+		text = strings.Replace(text, "zstd -dqf \"$from\" -o \"$2\" || exit 200\n", fmt.Sprintf(`case $1 in
+*.history) zstd -dqf "$from" -o "$2" || exit 200; exit 0 ;;
+esac
+n=$(od --endian=little -An -tu4 -j4 -N4 "$from")
+tail -c +$((n + 9)) "$from" | age -d -i %s | zstd -dqf -o "$2" || exit 200
+`, b.c.identity()), 1)
+	}
 	if b.c.o.Archiver == Copy {
 		text = fmt.Sprintf("#!/bin/sh\n[ -f %[1]s/\"$1\" ] || exit 1\ncp %[1]s/\"$1\" \"$2\" || exit 200\n", archive)
 	}
