@@ -89,6 +89,10 @@ func plain(err error) error {
 		if request != "" {
 			detail += ", request " + request
 		}
+		// KMS.DisabledException and its kin at Amazon, or AccessDenied about kms:Decrypt; kms:KeyNotFound at MinIO.
+		if strings.Contains(strings.ToLower(code+message), "kms") {
+			return fmt.Errorf("the server cannot use the KMS key: it is lost, disabled, another one than it was, or not for us (%s)", detail)
+		}
 		return errors.New(detail)
 	}
 	var transport *url.Error

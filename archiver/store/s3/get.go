@@ -42,7 +42,8 @@ func (s *Store) Get(ctx context.Context, key string, from, n int64) (io.ReadClos
 
 // open is Get with the SDK's errors.
 func (s *Store) open(ctx context.Context, key string, from, n int64) (io.ReadCloser, error) {
-	in := &awss3.GetObjectInput{Bucket: &s.bucket, Key: aws.String(s.prefix + key), ChecksumMode: types.ChecksumModeEnabled}
+	in := &awss3.GetObjectInput{Bucket: &s.bucket, Key: aws.String(s.prefix + key), ChecksumMode: types.ChecksumModeEnabled,
+		RequestPayer: s.extras.payer}
 	ranged := from > 0 || n > 0
 	if ranged {
 		in.Range = aws.String(remote.Range(from, n))
@@ -88,7 +89,7 @@ func (s *Store) Head(ctx context.Context, key string) (store.Info, error) {
 		return store.Info{}, fmt.Errorf("head: %w", err)
 	}
 	for range 3 {
-		out, err := s.client.HeadObject(ctx, &awss3.HeadObjectInput{Bucket: &s.bucket, Key: aws.String(s.prefix + key)})
+		out, err := s.client.HeadObject(ctx, &awss3.HeadObjectInput{Bucket: &s.bucket, Key: aws.String(s.prefix + key), RequestPayer: s.extras.payer})
 		if err == nil {
 			return store.Info{Key: key, Size: aws.ToInt64(out.ContentLength), Modified: aws.ToTime(out.LastModified)}, nil
 		}
@@ -107,7 +108,7 @@ func (s *Store) Head(ctx context.Context, key string) (store.Info, error) {
 // List implements store.Store, a thousand keys a request.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[store.Info, error] {
 	return func(yield func(store.Info, error) bool) {
-		in := &awss3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: aws.String(s.prefix + prefix)}
+		in := &awss3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: aws.String(s.prefix + prefix), RequestPayer: s.extras.payer}
 		if after != "" {
 			in.StartAfter = aws.String(s.prefix + after)
 		}
@@ -141,7 +142,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	if err := store.CheckKey(key); err != nil {
 		return fmt.Errorf("delete: %w", err)
 	}
-	_, err := s.client.DeleteObject(ctx, &awss3.DeleteObjectInput{Bucket: &s.bucket, Key: aws.String(s.prefix + key)})
+	_, err := s.client.DeleteObject(ctx, &awss3.DeleteObjectInput{Bucket: &s.bucket, Key: aws.String(s.prefix + key), RequestPayer: s.extras.payer})
 	if err == nil {
 		return nil
 	}

@@ -83,7 +83,7 @@ func checksums(ctx context.Context, b store.Body, partSize int64) ([]string, err
 }
 
 func (s *Store) putSingle(ctx context.Context, key string, body *remote.Loan, size int64, sum string) error {
-	_, err := s.client.PutObject(ctx, &awss3.PutObjectInput{
+	_, err := s.client.PutObject(ctx, s.extras.put(&awss3.PutObjectInput{
 		Bucket:        &s.bucket,
 		Key:           aws.String(s.prefix + key),
 		Body:          body.Section(0, size),
@@ -91,19 +91,19 @@ func (s *Store) putSingle(ctx context.Context, key string, body *remote.Loan, si
 		ContentType:   aws.String("application/octet-stream"),
 		ChecksumCRC32: &sum,
 		IfNoneMatch:   aws.String("*"),
-	})
+	}))
 	return err
 }
 
 // putParts uploads one part after the other: a body is read sequentially, and other segments
 // use the line meanwhile. Whatever goes wrong, it aborts the upload, unless it was completed.
 func (s *Store) putParts(ctx context.Context, key string, body *remote.Loan, size int64, sums []string) error {
-	created, err := s.client.CreateMultipartUpload(ctx, &awss3.CreateMultipartUploadInput{
+	created, err := s.client.CreateMultipartUpload(ctx, s.extras.create(&awss3.CreateMultipartUploadInput{
 		Bucket:            &s.bucket,
 		Key:               aws.String(s.prefix + key),
 		ContentType:       aws.String("application/octet-stream"),
 		ChecksumAlgorithm: types.ChecksumAlgorithmCrc32,
-	})
+	}))
 	if err != nil {
 		return remote.Certain{Err: err}
 	}
@@ -113,7 +113,7 @@ func (s *Store) putParts(ctx context.Context, key string, body *remote.Loan, siz
 		defer cancel()
 		// An upload that stays costs storage and nothing else; the lifecycle rule removes it.
 		_, _ = s.client.AbortMultipartUpload(ctx, &awss3.AbortMultipartUploadInput{
-			Bucket: &s.bucket, Key: aws.String(s.prefix + key), UploadId: created.UploadId})
+			Bucket: &s.bucket, Key: aws.String(s.prefix + key), UploadId: created.UploadId, RequestPayer: s.extras.payer})
 	}
 	return err
 }
@@ -132,6 +132,7 @@ func (s *Store) upload(ctx context.Context, key string, id *string, body *remote
 			Body:          body.Section(from, length),
 			ContentLength: &length,
 			ChecksumCRC32: &sum,
+			RequestPayer:  s.extras.payer,
 		})
 		if err != nil {
 			return remote.Certain{Err: fmt.Errorf("part %d of %d: %w", i+1, len(sums), err)}
@@ -144,6 +145,7 @@ func (s *Store) upload(ctx context.Context, key string, id *string, body *remote
 		UploadId:        id,
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 		IfNoneMatch:     aws.String("*"),
+		RequestPayer:    s.extras.payer,
 	})
 	return err
 }

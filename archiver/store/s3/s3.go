@@ -11,11 +11,14 @@
 //	ca_file          PEM file of certificates to trust besides the system's
 //	profile          of the shared AWS configuration files
 //	access_key_file, secret_key_file   files with the two halves of a key, read again every minute
+//	sse              AES256, aws:kms or aws:kms:dsse: how the server encrypts objects; without it as the bucket says
+//	sse_kms_key_id   with aws:kms, which of its keys; without it the default one
+//	storage_class    such as STANDARD_IA, of segments and all else; without it STANDARD
+//	requester_pays   true: we pay for our requests to another's bucket
 //
 // Without key files the credentials come from where the AWS SDK looks for them: environment, shared files,
-// web identity, container and instance roles. The bucket is never created. Needed permissions:
-// s3:GetObject, s3:PutObject, s3:AbortMultipartUpload, s3:ListBucket (without which S3 answers 403
-// instead of 404 for an absent key), and s3:DeleteObject for probes and expire. A lifecycle
+// web identity, container and instance roles. Requests go through the proxy that HTTPS_PROXY or HTTP_PROXY names. The bucket is
+// never created. docs/stores.md has the permissions. A lifecycle
 // rule AbortIncompleteMultipartUpload removes what a killed upload of a large segment leaves.
 //
 // # Written once
@@ -84,6 +87,7 @@ type Store struct {
 	url      string
 	above    int64
 	partSize int64
+	extras   extras
 }
 
 // target is a parsed URL.
@@ -91,6 +95,7 @@ type target struct {
 	bucket, prefix, endpoint, region  string
 	caFile, profile, keyFile, secFile string
 	pathStyle                         bool
+	extras                            extras
 }
 
 // Open returns the store that rawURL names. It reads configuration and asks no server.
@@ -103,7 +108,7 @@ func Open(ctx context.Context, rawURL string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", to, err)
 	}
-	s := &Store{bucket: to.bucket, url: to.String(), above: o.MultipartAbove, partSize: o.PartSize}
+	s := &Store{bucket: to.bucket, url: to.String(), above: o.MultipartAbove, partSize: o.PartSize, extras: to.extras}
 	if to.prefix != "" {
 		s.prefix = to.prefix + "/"
 	}
@@ -152,7 +157,8 @@ func parse(rawURL string) (target, error) {
 		}
 	}
 	fields := map[string]*string{"endpoint": &to.endpoint, "region": &to.region, "ca_file": &to.caFile, "profile": &to.profile,
-		"access_key_file": &to.keyFile, "secret_key_file": &to.secFile, "path_style": new(string)}
+		"access_key_file": &to.keyFile, "secret_key_file": &to.secFile, "path_style": new(string),
+		"sse": new(string), "sse_kms_key_id": new(string), "storage_class": new(string), "requester_pays": new(string)}
 	for name, values := range q {
 		field, known := fields[name]
 		switch {
@@ -169,6 +175,9 @@ func parse(rawURL string) (target, error) {
 		if to.pathStyle, err = strconv.ParseBool(style); err != nil {
 			return target{}, fmt.Errorf("path_style %q is neither true nor false", style)
 		}
+	}
+	if to.extras, err = parseExtras(*fields["sse"], *fields["sse_kms_key_id"], *fields["storage_class"], *fields["requester_pays"]); err != nil {
+		return target{}, err
 	}
 	if (to.keyFile == "") != (to.secFile == "") {
 		return target{}, errors.New("access_key_file and secret_key_file go together")

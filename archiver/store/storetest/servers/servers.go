@@ -53,6 +53,9 @@ type Options struct {
 	Address string   // 127.0.0.1:port; empty means a free port
 	TLS     bool     // https, with a certificate of its own authority
 	Buckets []string // that are there when it starts
+	Env     []string // of MinIO, besides what it needs: NAME=value
+	// Versions says that buckets of versitygw can have versions. Those of MinIO always can.
+	Versions bool
 }
 
 // Server is a running one.
@@ -77,6 +80,7 @@ func MinIO(ctx context.Context, o Options) (*Server, error) {
 		cmd := exec.Command(binary(minioBinary), append(args, dataDir(o))...)
 		cmd.Env = []string{"MINIO_ROOT_USER=" + AccessKey, "MINIO_ROOT_PASSWORD=" + SecretKey, "MINIO_BROWSER=off",
 			"MINIO_UPDATE=off", "HOME=" + o.Dir, "PATH=" + os.Getenv("PATH")}
+		cmd.Env = append(cmd.Env, o.Env...)
 		return cmd
 	})
 }
@@ -88,7 +92,11 @@ func VersityGW(ctx context.Context, o Options) (*Server, error) {
 		if o.TLS {
 			args = append(args, "--cert", c.cert, "--key", c.key)
 		}
-		return exec.Command(binary(versitygwBinary), append(args, "posix", dataDir(o))...)
+		args = append(args, "posix")
+		if o.Versions {
+			args = append(args, "--versioning-dir", filepath.Join(o.Dir, "versions"))
+		}
+		return exec.Command(binary(versitygwBinary), append(args, dataDir(o))...)
 	})
 }
 
@@ -165,6 +173,9 @@ func launch(o Options, name string, command func(Options, certificates) *exec.Cm
 	}
 	var err error
 	if o.Dir, err = filepath.Abs(o.Dir); err != nil { // versitygw changes its folder
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(o.Dir, "versions"), 0o755); err != nil {
 		return nil, err
 	}
 	for _, bucket := range append(o.Buckets, "") {
