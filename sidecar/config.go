@@ -66,6 +66,8 @@ type ArchiveConfig struct {
 	Codec           string // zstd, lz4, none
 	AccessKeyID     string // of S3, where neither the environment nor a role gives it
 	SecretAccessKey string
+	AccountKey      string // of Azure, the same
+	SASToken        string
 }
 
 // RestoreConfig is how fetch reads the archive.
@@ -100,6 +102,8 @@ func settings() []setting {
 		{key: "archive.codec", value: "zstd", help: "how segments are compressed: `zstd`, lz4 or none", set: oneOf(func(c *Config) *string { return &c.Archive.Codec }, "zstd", "lz4", "none")},
 		{key: "archive.access_key_id", secret: true, set: text(func(c *Config) *string { return &c.Archive.AccessKeyID })},
 		{key: "archive.secret_access_key", secret: true, set: text(func(c *Config) *string { return &c.Archive.SecretAccessKey })},
+		{key: "archive.account_key", secret: true, set: text(func(c *Config) *string { return &c.Archive.AccountKey })},
+		{key: "archive.sas_token", secret: true, set: text(func(c *Config) *string { return &c.Archive.SASToken })},
 		{key: "restore_from", list: true, help: "`URLs` of other archives that fetch may read, with commas between", set: func(c *Config, v []string) error { c.RestoreFrom = v; return nil }},
 		{key: "restore.patience", value: "10m", help: "how much `time` fetch goes on asking in a recovery before it stops it with exit code 200", set: duration(func(c *Config) *time.Duration { return &c.Restore.Patience })},
 		{key: "restore.prefetch", value: "1GB", help: "how much of the disk segments may take that a recovery has not asked for yet, a `size`; 0: none are fetched ahead", set: size(func(c *Config) *int64 { return &c.Restore.Prefetch })},

@@ -94,11 +94,14 @@ func (r *reader) archives(n *yaml.Node) error {
 
 // check refuses what cannot work together.
 func (a ArchiveConfig) check() error {
+	where := "archive"
+	if a.Name != "" {
+		where = "archive " + a.Name
+	}
+	if a.AccountKey != "" && a.SASToken != "" {
+		return withHint(configError(where, "account_key and sas_token exclude each other"), "give the SAS token: it can permit less")
+	}
 	if (a.AccessKeyID == "") != (a.SecretAccessKey == "") {
-		where := "archive"
-		if a.Name != "" {
-			where = "archive " + a.Name
-		}
 		return withHint(configError(where, "access_key_id and secret_access_key belong together, and one of them is missing"),
 			"give both, or neither: then the environment, a profile or a role of this machine gives them")
 	}

@@ -302,7 +302,8 @@ func TestOpenStore(t *testing.T) {
 		"mnt/archive":                            "not absolute",
 		"sftp://host/x":                          "names no user",
 		"gs://Bucket":                            `"Bucket" cannot be the name of a bucket`,
-		"azure://account/container":              "azure is not yet in this version",
+		"azure://account/container":              "",
+		"azure://account":                        "is not like azure://account/container/prefix",
 		"ftp://host":                             `nothing is known of "ftp:"`,
 		"file://host/mnt":                        "it is not like file:///absolute/folder",
 	} {

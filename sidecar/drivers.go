@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/walbaton/walbaton/archiver/store"
+	"github.com/walbaton/walbaton/archiver/store/azure"
 	"github.com/walbaton/walbaton/archiver/store/file"
 	"github.com/walbaton/walbaton/archiver/store/gcs"
 	"github.com/walbaton/walbaton/archiver/store/s3"
@@ -67,9 +68,13 @@ func openDriver(ctx context.Context, rawURL string, a ArchiveConfig) (store.Stor
 		}
 		return s, nil
 	case "azure", "azblob":
-		return nil, withHint(fmt.Errorf("open archive: %s is not yet in this version", scheme), storeHint)
+		s, err := azure.Open(rawURL, azure.Options{AccountKey: a.AccountKey, SASToken: a.SASToken})
+		if err != nil {
+			return nil, withHint(err, "an archive in Azure is azure://account/container/prefix, with sas_token_file or account_key_file, or an identity of this machine; docs/stores.md has all keys")
+		}
+		return s, nil
 	}
 	return nil, withHint(fmt.Errorf("open archive: nothing is known of %q", scheme+":"), storeHint)
 }
 
-const storeHint = "what works: file:///absolute/folder, s3://bucket/prefix, sftp://user@host/absolute/path and gcs://bucket/prefix; docs/stores.md has their keys"
+const storeHint = "what works: file:///absolute/folder, s3://bucket/prefix, sftp://user@host/absolute/path, gcs://bucket/prefix and azure://account/container/prefix; docs/stores.md has their keys"

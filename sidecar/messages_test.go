@@ -43,6 +43,8 @@ var badValues = map[string][]string{
 	"archive.codec":             {"gzip"},
 	"archive.access_key_id":     {"AKIA"},
 	"archive.secret_access_key": {"'${NOPE}'", "[a, b]"},
+	"archive.account_key":       {"not base64, url: 'azure://account/wal'", "a2V5, sas_token: sig=x"},
+	"archive.sas_token":         {"'https://account.blob.core.windows.net/wal?sig=x', url: 'azure://account/wal'"},
 	"restore_from":              {"ftp://host", "[file:///a, 'file:///b#c/d']", "{a: b}"},
 	"restore.patience":          {"10"},
 	"restore.prefetch":          {"lots"},

@@ -104,7 +104,7 @@ type Info struct {
 const MaxKey = 800
 
 // CheckKey returns fs.ErrInvalid for a key that some store could not keep as it is: an empty or
-// overlong one, an element that is empty, "." or "..", a control character, broken UTF-8.
+// overlong one, an element that is empty, "." or "..", a control character, broken UTF-8, a backslash (for Azure it is a slash).
 //
 // It cannot see one more rule: no key may be a folder of another one ("a" beside "a/b"). What such a
 // put does is up to the driver, but it stores nothing wrong.
@@ -119,6 +119,8 @@ func CheckKey(key string) error {
 		return bad("not UTF-8")
 	case strings.ContainsFunc(key, unicode.IsControl):
 		return bad("control character")
+	case strings.Contains(key, `\`):
+		return bad("backslash")
 	}
 	for element := range strings.SplitSeq(key, "/") {
 		switch {

@@ -46,20 +46,23 @@ func reason(err error) string {
 	return ""
 }
 
-// perhaps says whether a conditional write that ended with err may still have been done, or why else it is worth a look.
+// perhaps says whether a conditional write that ended with err may still have been done.
 func perhaps(err error) bool {
 	if errors.As(err, new(remote.Certain)) || remote.NeverDialled(err) {
 		return false
 	}
 	switch code := status(err); code {
-	case http.StatusForbidden:
-		// Who would overwrite is asked for the right to delete, perhaps before the condition is looked at.
-		return strings.Contains(err.Error(), "storage.objects.delete")
 	case http.StatusNotFound, http.StatusGone, http.StatusRequestTimeout, http.StatusConflict:
 		return true // 404 and 410: no bucket, or the session of an upload that an earlier request has completed
 	default:
 		return code < 400 || code >= 500
 	}
+}
+
+// refused says whether a conditional write was certainly not done, for a reason that may hide that the name is taken: who would overwrite
+// is asked for the right to delete, or told of a hold, perhaps before the condition is looked at.
+func refused(err error) bool {
+	return status(err) == http.StatusForbidden && (strings.Contains(err.Error(), "storage.objects.delete") || kind(err) == store.ErrProtected)
 }
 
 // kind is the io/fs word, or one of package store, for what the server said; nil when there is none. What 404 means
@@ -102,7 +105,7 @@ func (s *Store) fail(ctx context.Context, verb, key string, err error) error {
 	if kind := kind(err); kind != nil {
 		return fmt.Errorf("%s %s: %w (%v)", verb, key, kind, plain(err))
 	}
-	return fmt.Errorf("%s %s: %w", verb, key, plain(err))
+	return fmt.Errorf("%s %s: %w", verb, key, remote.Unknown(plain(err)))
 }
 
 // plain takes the library's layers off an error.

@@ -19,8 +19,8 @@
 // A body of up to 64 MiB is one request, a larger one a resumable upload in chunks of 16 MiB; both with ifGenerationMatch=0, and with the
 // body's CRC-32C, which the server checks. An upload that breaks off leaves nothing that costs.
 //
-// 412 means taken. A failure of the server, or no answer, means "perhaps": then the driver looks (package remote). So it does when
-// 403 says that storage.objects.delete is lacking: that is asked of who would overwrite.
+// 412 means taken. A failure of the server, or no answer, means "perhaps": then the driver looks (package remote). After a 403 which says that
+// storage.objects.delete is lacking, as it is for who would overwrite, it asks whether the name is taken.
 //
 // The answer 404 does not say reliably what is absent. "No such object" is believed when the bucket then lists nothing under that
 // name, which is one more request for each object that is not there.

@@ -227,6 +227,7 @@ func TestUnclearWrites(t *testing.T) {
 		{"412", small, answer(412, "conditionNotMet", ""), "ours", fs.ErrExist},
 		{"403", small, answer(403, "forbidden", "no storage.objects.create access"), "other", fs.ErrPermission},
 		{"403 to who may not delete, taken", small, lacksDelete, "other", fs.ErrExist},
+		{"403 to who may not delete, taken by equal content", small, lacksDelete, "ours", fs.ErrExist},
 		{"403 to who may not delete, free", small, lacksDelete, "", fs.ErrPermission},
 		{"400 for a wrong checksum", small, answer(400, "invalid", "Provided CRC32C does not match"), "", storetest.ErrUnclear},
 		{"chunk lost on the way", large, storetest.Spoil{ResetBefore: 10}, "", storetest.ErrUnclear},

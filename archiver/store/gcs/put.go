@@ -45,6 +45,10 @@ func (s *Store) Put(ctx context.Context, key string, b store.Body) error {
 		case errors.Is(verdict, store.ErrNoRoot):
 			return fmt.Errorf("put %s: %w (%v)", key, store.ErrNoRoot, plain(err))
 		}
+	case ctx.Err() == nil && refused(err):
+		if _, there := s.Head(ctx, key); there == nil {
+			return fmt.Errorf("put %s: %w (%v)", key, fs.ErrExist, plain(err))
+		}
 	}
 	return s.fail(ctx, "put", key, err)
 }

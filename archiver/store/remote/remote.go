@@ -146,3 +146,13 @@ func Range(from, n int64) string {
 	}
 	return fmt.Sprintf("bytes=%d-%d", from, from+n-1)
 }
+
+// Unknown is err without any kind: a missing file with a secret, or a packet filter's EPERM, says nothing about a key.
+func Unknown(err error) error {
+	for _, kind := range []error{fs.ErrExist, fs.ErrNotExist, fs.ErrPermission, fs.ErrInvalid, store.ErrNoRoot} {
+		if errors.Is(err, kind) {
+			return errors.New(err.Error())
+		}
+	}
+	return err
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"time"
 )
@@ -14,7 +15,7 @@ import (
 // bounds only what has no bytes to watch: dialling, handshake, idling. How long a transfer may stand still is store.Stall's to say.
 // A pool of nil trusts the system's authorities.
 func Tune(t *http.Transport, pool *x509.CertPool) {
-	t.Proxy = http.ProxyFromEnvironment
+	t.Proxy = proxy
 	t.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext
 	t.TLSHandshakeTimeout = 10 * time.Second
 	t.IdleConnTimeout = 90 * time.Second
@@ -28,6 +29,14 @@ func Tune(t *http.Transport, pool *x509.CertPool) {
 	if pool != nil {
 		t.TLSClientConfig.RootCAs = pool
 	}
+}
+
+// proxy is that of the environment, and none for the address at which clouds tell a machine who it is (169.254.169.254).
+func proxy(r *http.Request) (*url.URL, error) {
+	if ip := net.ParseIP(r.URL.Hostname()); ip != nil && ip.IsLinkLocalUnicast() {
+		return nil, nil
+	}
+	return http.ProxyFromEnvironment(r)
 }
 
 // Authorities returns the system's certificates with those in a PEM file; nil, which means the system's, without a file.

@@ -75,7 +75,7 @@ func (s *Store) fail(ctx context.Context, verb, key string, err error) error {
 	if kind := kind(err); kind != nil {
 		return fmt.Errorf("%s %s: %w (%v)", verb, key, kind, plain(err))
 	}
-	return fmt.Errorf("%s %s: %w", verb, key, plain(err))
+	return fmt.Errorf("%s %s: %w", verb, key, remote.Unknown(plain(err)))
 }
 
 // plain takes the SDK's layers off an error.

@@ -11,6 +11,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/sas"
 )
 
 // By the names and versions of .ci/build-tools.
@@ -63,8 +69,7 @@ func (s *Server) makeBucket(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	answer, err := client.Do(r)
+	answer, err := unchecked().Do(r)
 	if err != nil {
 		return err
 	}
@@ -75,10 +80,10 @@ func (s *Server) makeBucket(ctx context.Context, name string) error {
 	return nil
 }
 
-// Azurite starts the blob service of Microsoft's emulator. It has shared keys and SAS tokens, and no containers yet.
+// Azurite starts the blob service of Microsoft's emulator, with the containers that o calls buckets. It has shared keys and SAS tokens.
 // It is not asked for the version of its API: the SDK's is newer, and what we use of it is old.
 func Azurite(ctx context.Context, o Options) (*Server, error) {
-	s, err := start(ctx, o, azuriteFolder, "/", func(o Options, c certificates) *exec.Cmd {
+	s, err := start(ctx, Options{Dir: o.Dir, Address: o.Address, TLS: o.TLS}, azuriteFolder, "/", func(o Options, c certificates) *exec.Cmd {
 		host, port, _ := net.SplitHostPort(o.Address)
 		args := []string{filepath.Join(binary(azuriteFolder), "node_modules", "azurite", "dist", "src", "blob", "main.js"),
 			"--silent", "--disableTelemetry", "--skipApiVersionCheck", "--blobHost", host, "--blobPort", port, "-l", dataDir(o)}
@@ -87,10 +92,52 @@ func Azurite(ctx context.Context, o Options) (*Server, error) {
 		}
 		return exec.Command("node", args...)
 	})
-	if err == nil {
-		s.Endpoint += "/" + AzureAccount
+	if err != nil {
+		return nil, err
 	}
-	return s, err
+	s.Endpoint += "/" + AzureAccount
+	for _, name := range o.Buckets {
+		if err := s.makeContainer(ctx, name); err != nil {
+			return nil, fmt.Errorf("start %s: %w", azuriteFolder, errors.Join(err, s.Kill()))
+		}
+	}
+	return s, nil
+}
+
+// Container is a client for what the driver does not do.
+func (s *Server) Container(name string) (*container.Client, error) {
+	key, err := container.NewSharedKeyCredential(AzureAccount, AzureAccountKey)
+	if err != nil {
+		return nil, err
+	}
+	return container.NewClientWithSharedKeyCredential(s.Endpoint+"/"+name, key, &container.ClientOptions{ClientOptions: azcore.ClientOptions{Transport: unchecked()}})
+}
+
+func (s *Server) makeContainer(ctx context.Context, name string) error {
+	c, err := s.Container(name)
+	if err != nil {
+		return err
+	}
+	if _, err = c.Create(ctx, nil); bloberror.HasCode(err, bloberror.ContainerAlreadyExists) {
+		return nil
+	}
+	return err
+}
+
+// SAS is a token for a container of Azurite that permits what the letters say, for an hour.
+func (s *Server) SAS(name, permissions string) (string, error) {
+	key, err := container.NewSharedKeyCredential(AzureAccount, AzureAccountKey)
+	if err != nil {
+		return "", err
+	}
+	q, err := sas.BlobSignatureValues{Version: "2021-10-04", Protocol: sas.ProtocolHTTPSandHTTP, ExpiryTime: time.Now().UTC().Add(time.Hour),
+		Permissions: permissions, ContainerName: name}.SignWithSharedKey(key)
+	return q.Encode(), err
+}
+
+// unchecked is a client for servers of ours: no secret of anybody's is sent, so no certificate is checked.
+func unchecked() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 }
 
 // CloudURL is that of a store in a bucket of FakeGCS (gcs://bucket), or in a container of Azurite (azure://account/container).
