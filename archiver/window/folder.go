@@ -75,10 +75,10 @@ func (f *folder) path(k Key, count int) string {
 	return filepath.Join(f.dir, fmt.Sprintf("%s-%d%s", k.Segment, count, suffix))
 }
 
-// free is how many bytes may still be written to the disk.
-func (f *folder) free() (int64, error) {
+// diskFree is how many bytes may still be written to the disk of a folder.
+func diskFree(dir string) (int64, error) {
 	var s syscall.Statfs_t
-	if err := syscall.Statfs(f.dir, &s); err != nil {
+	if err := syscall.Statfs(dir, &s); err != nil {
 		return 0, err
 	}
 	return int64(s.Bavail) * int64(s.Bsize), nil

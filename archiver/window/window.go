@@ -56,6 +56,7 @@ type Window struct {
 	log  *slog.Logger
 	m    *metrics
 	wake chan struct{} // something may be to do
+	free func(dir string) (bytes int64, err error)
 
 	mu     sync.Mutex
 	runs   bool
@@ -129,7 +130,7 @@ func New(o Options) (*Window, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	w := &Window{o: o, log: o.Log, wake: make(chan struct{}, 1), files: map[Key]*file{}}
+	w := &Window{o: o, log: o.Log, wake: make(chan struct{}, 1), free: diskFree, files: map[Key]*file{}}
 	w.m = newMetrics(o.Metrics, w)
 	return w, nil
 }
@@ -299,7 +300,7 @@ func (w *Window) begin(ctx context.Context, k Key, workers *sync.WaitGroup) {
 // for PostgreSQL. The caller holds mu.
 func (w *Window) room(size int64) bool {
 	taken := w.bytes() + size
-	free, err := w.folder.free()
+	free, err := w.free(w.o.Dir)
 	return err == nil && taken <= w.o.Bytes && taken <= (free+w.bytes())/2
 }
 

@@ -224,14 +224,43 @@ func TestGrowsAndShrinks(t *testing.T) {
 func TestBoundOnDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &archive{takes: 10 * time.Millisecond, end: 1000}
-		s := start(t, a, func(o *Options) { o.Bytes = 5 * int64(size) })
-		for _, k := range span(1, 1, 100) {
+		s := start(t, a, func(o *Options) { o.Bytes = 3 * int64(size) })
+		for _, k := range span(1, 1, 50) {
 			s.ask(k)
-			if n := len(s.files()); n > 5 {
-				t.Fatalf("%d files, at most 5 have room", n)
+			if n := len(s.files()); n != 3 {
+				t.Fatalf("%d files, 3 have room", n)
 			}
 		}
+		for _, k := range span(1, 51, 100) { // nobody is slow enough to be noticed
+			s.ask(k)
+		}
+		if n := len(s.files()); n != 3 {
+			t.Errorf("%d files, 3 have room", n)
+		}
 	})
+}
+
+// PostgreSQL writes to the same disk: the window takes half of what there is, and nothing when nobody knows.
+func TestLeavesRoom(t *testing.T) {
+	for name, tc := range map[string]struct {
+		free int64
+		err  error
+		want int
+	}{"little is free": {4 * int64(size), nil, 3}, "nothing is": {0, nil, 0}, "nobody knows": {1 << 40, errors.New("no such disk"), 0}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := &archive{end: 1000}
+				s := start(t, a, nil)
+				s.w.mu.Lock()
+				s.w.free = func(string) (int64, error) { return tc.free, tc.err }
+				s.w.mu.Unlock()
+				s.replay(time.Second, span(1, 1, 20)...)
+				if n := len(s.files()); n != tc.want {
+					t.Errorf("%d files, want %d", n, tc.want)
+				}
+			})
+		})
+	}
 }
 
 // What is not there, or failed, is no answer: the call asks by itself, and only then it goes on.
