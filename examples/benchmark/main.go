@@ -2,10 +2,10 @@
 // with the raw numbers beside it in docs/benchmark/*.json.
 //
 //	benchmark [flags]              every part
-//	benchmark [flags] drain        this part; the others are handover, requests and restore
+//	benchmark [flags] drain        this part; the others are handover, requests, restore and verify
 //	benchmark page                 the page again, from the raw numbers that are there
 //
-// The parts are files of this folder: drain.go (with push.go), handover.go, requests.go and restore.go. Each starts what it needs
+// The parts are files of this folder: drain.go (with push.go), handover.go, requests.go, restore.go and verify.go. Each starts what it needs
 // below /tmp and stops it at its end, also after Ctrl-C. segments.go prepares the WAL that is drained. A part can be run
 // alone: the page then has its new numbers beside the older ones of the others, each with its date. Numbers are saved
 // after each run, so what was measured before an interruption is not lost.
@@ -31,6 +31,7 @@ func main() {
 	flag.IntVar(&o.calls, "calls", 2000, "how many `calls` of push in a run")
 	flag.IntVar(&o.switchovers, "switchovers", 10, "how many `switchovers`")
 	flag.IntVar(&o.requests, "requests", 100, "over how many `segments` requests are counted")
+	flag.IntVar(&o.small, "small", 10_000, "how many `segments` of 1 MB the archive has that verify looks at")
 	flag.StringVar(&o.data, "data", "", "a `folder` for the prepared WAL, which is kept and used again (default: a new one that is deleted)")
 	flag.StringVar(&o.docs, "docs", "docs", "the `folder` of benchmark.md and benchmark/")
 	flag.Parse()
@@ -47,14 +48,14 @@ func main() {
 
 // options are how much is measured, and where the results go.
 type options struct {
-	segments, rounds, calls, switchovers, requests int
+	segments, rounds, calls, switchovers, requests, small int
 
 	data, docs string
 }
 
 func run(ctx context.Context, o options, parts []string) (err error) {
 	if len(parts) == 0 {
-		parts = []string{"drain", "handover", "requests", "restore"}
+		parts = []string{"drain", "handover", "requests", "restore", "verify"}
 	}
 	b := &bench{options: o, begin: time.Now()}
 	defer func() { err = errors.Join(err, b.close()) }()
@@ -62,7 +63,7 @@ func run(ctx context.Context, o options, parts []string) (err error) {
 		return err
 	}
 	all := map[string]func(context.Context) error{
-		"drain": b.drains, "handover": b.handovers, "requests": b.counts, "restore": b.restores,
+		"drain": b.drains, "handover": b.handovers, "requests": b.counts, "restore": b.restores, "verify": b.verifies,
 	}
 	for _, part := range parts {
 		if part == "page" {
@@ -70,7 +71,7 @@ func run(ctx context.Context, o options, parts []string) (err error) {
 		}
 		measure, ok := all[part]
 		if !ok {
-			return fmt.Errorf("%q is no part; the parts are drain, handover, requests, restore and page", part)
+			return fmt.Errorf("%q is no part; the parts are drain, handover, requests, restore, verify and page", part)
 		}
 		b.say("%s", part)
 		if err := measure(ctx); err != nil {

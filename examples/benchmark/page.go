@@ -33,8 +33,9 @@ func (b *bench) page() error {
 	var handovers measured[handover]
 	var counts measured[count]
 	var restores measured[restored]
+	var verifies measured[verified]
 	var raw []string
-	for name, into := range map[string]any{"drain": &drains, "push": &pushes, "handover": &handovers, "requests": &counts, "restore": &restores} {
+	for name, into := range map[string]any{"drain": &drains, "push": &pushes, "handover": &handovers, "requests": &counts, "restore": &restores, "verify": &verifies} {
 		text, err := os.ReadFile(filepath.Join(b.docs, "benchmark", name+".json"))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -49,13 +50,13 @@ func (b *bench) page() error {
 	}
 	slices.Sort(raw)
 	t, err := template.New("page").Funcs(template.FuncMap{
-		"spread": spread, "p50": p50, "p99": p99, "machines": machines, "noise": noise, "next": func(i int) int { return i + 1 }, "requests": requests, "mb": mb, "groups": groups, "restoreGroups": restoreGroups, "column": column,
+		"spread": spread, "p50": p50, "p99": p99, "machines": machines, "noise": noise, "next": func(i int) int { return i + 1 }, "requests": requests, "mb": mb, "groups": groups, "restoreGroups": restoreGroups, "verifyGroups": verifyGroups, "column": column,
 	}).Parse(pageText)
 	if err != nil {
 		return err
 	}
 	var text bytes.Buffer
-	err = t.Execute(&text, map[string]any{"Drain": drains, "Push": pushes, "Handover": handovers, "Requests": counts, "Restore": restores, "Idle": idle.Seconds(), "Raw": raw})
+	err = t.Execute(&text, map[string]any{"Drain": drains, "Push": pushes, "Handover": handovers, "Requests": counts, "Restore": restores, "Verify": verifies, "Idle": idle.Seconds(), "Raw": raw})
 	if err != nil {
 		return err
 	}

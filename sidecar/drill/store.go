@@ -144,7 +144,7 @@ func (m *minioStore) Env() []string {
 }
 
 func (m *minioStore) start(ctx context.Context) (err error) {
-	m.server, err = m.c.spawn("minio", m.dir, []string{"MINIO_ROOT_USER=" + minioKey, "MINIO_ROOT_PASSWORD=" + minioSecret, "MINIO_BROWSER=off"},
+	m.server, err = m.c.spawn("minio", m.dir, []string{"MINIO_ROOT_USER=" + minioKey, "MINIO_ROOT_PASSWORD=" + minioSecret, "MINIO_BROWSER=off", "MINIO_PROMETHEUS_AUTH_TYPE=public"},
 		filepath.Join(m.dir, "minio"), "server", "--quiet", "--address", strings.TrimPrefix(m.endpoint, "http://"), filepath.Join(m.dir, "data"))
 	if err != nil {
 		return err

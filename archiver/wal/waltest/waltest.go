@@ -126,6 +126,11 @@ func (w *Writer) Segment(s wal.Segment) []byte {
 // is still to be written.
 func (w *Writer) Peek(s wal.Segment) []byte { return w.files[s] }
 
+// Forget drops the files of segments before s, so that a long WAL takes no more memory than what a test holds of it.
+func (w *Writer) Forget(s wal.Segment) {
+	maps.DeleteFunc(w.files, func(f wal.Segment, _ []byte) bool { return f.No < s.No })
+}
+
 // Fork returns the server that is promoted here to timeline t. It has the past and a first segment of
 // its own; w can go on as if nothing had happened.
 func (w *Writer) Fork(t wal.Timeline) *Writer {
