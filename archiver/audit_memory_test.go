@@ -156,3 +156,39 @@ func TestAuditNames(t *testing.T) {
 		t.Errorf("%d requests", len(calls))
 	}
 }
+
+// A deep audit follows the records from a timeline into the one that grew from it: a first segment that another server wrote is whole, and does not go on
+// where the parent's last one ends.
+func TestAuditAcrossAFork(t *testing.T) {
+	for name, tc := range map[string]struct {
+		salt uint64 // of the server that was promoted; 0 is the one whose WAL timeline 1 has
+		want string
+	}{"its own": {0, ""}, "another server's": {3, "bad-wal 000000020000000000000005"}} {
+		p := prepare(t, seg(1, 1))
+		one := waltest.New(systemID, segSize)
+		one.Fill(3)
+		other := one.Clone(tc.salt)
+		for _, w := range []*waltest.Writer{one, other} {
+			w.Fill(1)
+			w.Record(50_000)
+		}
+		two := other.Fork(2)
+		two.Fill(2)
+		p.fill(one)
+		for _, s := range two.Full() {
+			if s.Timeline == 2 {
+				p.put(wal.SegmentName(s), two.Segment(s))
+			}
+		}
+		p.put(wal.HistoryName(2), two.History().Bytes())
+		if got := found(audit(t, p, archiver.AuditOptions{})); got != "" {
+			t.Errorf("%s, shallow: %q", name, got)
+		}
+		if got := found(audit(t, p, archiver.AuditOptions{Deep: true})); got != tc.want {
+			t.Errorf("%s: got %q, want %q", name, got, tc.want)
+		}
+		if got := found(audit(t, p, archiver.AuditOptions{Deep: true, Since: seg(1, 5).Start()})); got != tc.want {
+			t.Errorf("%s, from there on: got %q, want %q", name, got, tc.want)
+		}
+	}
+}

@@ -45,7 +45,7 @@ func (p *progress) show(done, all int) {
 	if all > 0 {
 		full := min(30*done/all, 30)
 		left := time.Duration(float64(all-done) / max(rate, 1e-9) * float64(time.Second))
-		line = fmt.Sprintf("%s  [%s%s] %d of %d objects, %v left", p.what, strings.Repeat("#", full), strings.Repeat(".", 30-full), done, all, left.Round(time.Second))
+		line = fmt.Sprintf("%s  [%s%s] %d of %d objects, %.0f a second, %v left", p.what, strings.Repeat("#", full), strings.Repeat(".", 30-full), done, all, rate, left.Round(time.Second))
 	}
 	_, _ = fmt.Fprintf(p.w, "\r%-*s", p.width, line)
 	p.width = len(line)

@@ -297,7 +297,7 @@ func TestProgressOnlyOnTerminals(t *testing.T) {
 	}
 	p := &progress{w: &b, what: "verify", begin: time.Now().Add(-10 * time.Second)}
 	p.show(500, 1000)
-	if want := "\rverify  [###############...............] 500 of 1000 objects, 10s left"; b.String() != want {
+	if want := "\rverify  [###############...............] 500 of 1000 objects, 50 a second, 10s left"; b.String() != want {
 		t.Errorf("got %q, want %q", b.String(), want)
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/walbaton/walbaton/archiver"
 )
 
 // window says what can be restored, "" where nothing can be said.
@@ -54,7 +52,7 @@ func (v *VerifyStatus) problems() (out []string) {
 	}
 	for _, p := range v.List {
 		if p.Acknowledged == nil && len(out) < 3 {
-			out = append(out, fmt.Sprintf("the archive: %s %s (walbaton verify says more)", strings.TrimSuffix(p.Name, ":"), p.Why))
+			out = append(out, fmt.Sprintf("%s: %s (walbaton verify says more)", p.where(), p.sentence()))
 		}
 	}
 	if more := v.Problems - len(out); more > 0 {
@@ -65,21 +63,31 @@ func (v *VerifyStatus) problems() (out []string) {
 
 // notes are the acknowledged holes: known, and never silent.
 func (v *VerifyStatus) notes() (out []string) {
-	if v == nil || v.Known == 0 {
+	if v == nil || v.KnownHoles == 0 {
 		return nil
 	}
 	for _, p := range v.List {
 		if p.Acknowledged != nil && len(out) < 3 {
-			out = append(out, fmt.Sprintf("a hole in the archive is acknowledged: %s; %s", holeText(p), acknowledgedText(*p.Acknowledged)))
+			out = append(out, fmt.Sprintf("a hole in %s is acknowledged: %s; %s", p.where(), holeText(p), acknowledgedText(*p.Acknowledged)))
 		}
 	}
-	if more := v.Known - len(out); more > 0 {
+	if more := v.KnownHoles - len(out); more > 0 {
 		out = append(out, fmt.Sprintf("%s more (walbaton verify)", counted(more, "acknowledged hole")))
 	}
 	return out
 }
 
-func holeText(p archiver.Problem) string {
+func (p VerifyProblem) where() string { return strings.TrimSpace("the archive " + p.Archive) }
+
+// sentence is what is wrong, with the file's name in it.
+func (p VerifyProblem) sentence() string {
+	if strings.Contains(p.Why, p.Name) {
+		return p.Why
+	}
+	return p.Name + " " + p.Why
+}
+
+func holeText(p VerifyProblem) string {
 	if p.Count > 1 {
 		return fmt.Sprintf("%s to %s", cmp.Or(p.From, p.Name), p.To)
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,33 +24,56 @@ const (
 	verifyTip   = 10 * time.Second // how often the time of the last commit is asked for, where the frontier has moved
 )
 
-// verified is the last look at the archive of one site, in one term.
+// verified is the last look at the archives of one site, in one term.
 type verified struct {
 	mu      sync.Mutex
 	site    *site
-	rep     *archiver.Audit // nil: none yet
+	looks   []look // none: not yet
 	at      time.Time
 	took    time.Duration
-	failed  string    // why the last try was none
+	failed  string    // why the last try was none, or not of all archives
 	tip     wal.LSN   // the frontier whose last commit is known
 	tipTime time.Time // of that commit, or of the last one before it that is known
 }
 
-// of gives the last look at s.
-func (v *verified) of(s *site) (rep *archiver.Audit, at time.Time, took time.Duration, failed string, tip time.Time) {
+// look is what was found in one archive. Its name is "" where there is only one.
+type look struct {
+	name string
+	rep  *archiver.Audit
+}
+
+// of gives the last looks at the archives of s.
+func (v *verified) of(s *site) (looks []look, at time.Time, took time.Duration, failed string, tip time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if s == nil || v.site != s {
 		return nil, time.Time{}, 0, "", time.Time{}
 	}
-	return v.rep, v.at, v.took, v.failed, v.tipTime
+	return v.looks, v.at, v.took, v.failed, v.tipTime
 }
 
 // begin forgets what was known of another site or term.
 func (v *verified) begin(s *site) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.site, v.rep, v.at, v.took, v.failed, v.tip, v.tipTime = s, nil, time.Time{}, 0, "", 0, time.Time{}
+	v.site, v.looks, v.at, v.took, v.failed, v.tip, v.tipTime = s, nil, time.Time{}, 0, "", 0, time.Time{}
+}
+
+// keep takes what was found. What is known of an archive that could not be looked at stays.
+func (v *verified) keep(found []look, begin time.Time, failed string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.failed = failed
+	if len(found) == 0 {
+		return
+	}
+	v.at, v.took = begin.UTC(), time.Since(begin)
+	for _, l := range v.looks {
+		if !slices.ContainsFunc(found, func(f look) bool { return f.name == l.name }) {
+			found = append(found, l)
+		}
+	}
+	v.looks = found
 }
 
 // inTerm gives the site that is ours to look at, and the number of the term; nil when there is none.
@@ -140,47 +165,48 @@ func (a *app) whileInTerm(ctx context.Context, s *site) (context.Context, func()
 func (a *app) verifyOnce(ctx context.Context, s *site) bool {
 	ctx, end := a.whileInTerm(ctx, s)
 	defer end()
-	begin := time.Now()
-	rep, err := s.archiver.Archive().Audit(ctx, archiver.AuditOptions{Names: true, Windows: true, Workers: 1, History: a.scope.Last().Line})
-	before := a.verified.open(s)
-	if err != nil {
-		if ctx.Err() == nil {
-			a.verified.mu.Lock()
-			a.verified.failed = archiver.Reason(s.archiver.Archive().Store(), err)
-			a.verified.mu.Unlock()
-			a.log.Debug("the archive was not verified", "why", err)
+	begin, before := time.Now(), a.verified.open(s)
+	var found []look
+	failed := ""
+	for _, o := range s.archiver.Opened() {
+		rep, err := o.Archive.Audit(ctx, archiver.AuditOptions{Names: true, Windows: true, Workers: 1, History: a.scope.Last().Line})
+		switch {
+		case ctx.Err() != nil:
+			return false
+		case err != nil:
+			failed = archiver.Reason(o.Archive.Store(), err)
+			a.log.Debug("an archive was not verified", "archive", o.Archive.String(), "why", err)
+		default:
+			found = append(found, look{o.Name, rep})
 		}
-		return false
 	}
-	a.verified.mu.Lock()
-	a.verified.rep, a.verified.at, a.verified.took, a.verified.failed = rep, begin.UTC(), time.Since(begin), ""
-	a.verified.mu.Unlock()
+	a.verified.keep(found, begin, failed)
 	switch after := a.verified.open(s); {
 	case after == before:
 	case after == "":
 		a.log.Info("verify finds nothing in the archive that nobody knows of any more")
 	default:
-		a.log.Warn("verify finds what a recovery would stop at", "problems", rep.Open(), "first", after, "see", "walbaton verify")
+		a.log.Warn("verify finds what a recovery would stop at", "first", after, "see", "walbaton verify")
 	}
-	return true
+	return len(found) > 0
 }
 
 // open names what is wrong and not acknowledged, "" for nothing. It is the same as long as that is.
 func (v *verified) open(s *site) string {
-	rep, _, _, _, _ := v.of(s)
-	if rep == nil || rep.Open() == 0 {
-		return ""
-	}
-	for _, p := range rep.Problems {
-		if p.Acknowledged == nil {
-			text := p.Name + " (" + p.Kind
-			if rep.Open() > 1 {
-				text += fmt.Sprintf("; %d more", rep.Open()-1)
+	looks, _, _, _, _ := v.of(s)
+	first, n := "", 0
+	for _, l := range looks {
+		n += l.rep.Open()
+		for _, p := range l.rep.Problems {
+			if p.Acknowledged == nil && first == "" {
+				first = strings.TrimSpace(l.name + " " + p.Name + " (" + p.Kind + ")")
 			}
-			return text + ")"
 		}
 	}
-	return fmt.Sprint(rep.Open())
+	if n > 1 {
+		first += fmt.Sprintf(" and %d more", n-1)
+	}
+	return first
 }
 
 // askTip asks for the time of the last commit, where the frontier is another one: a small request.
@@ -215,34 +241,68 @@ type WindowStatus struct {
 	To      time.Time `json:"to,omitzero"`
 }
 
-// VerifyStatus is what the holder of the baton found when it looked at names and histories in the archive.
+// VerifyStatus is what the holder of the baton found when it looked at names and histories in the archive, or in all of several.
 type VerifyStatus struct {
-	At           time.Time          `json:"at,omitzero"` // zero: not yet
-	Seconds      float64            `json:"seconds"`
-	Failed       string             `json:"failed,omitempty"` // why the last try was none
-	Missing      int                `json:"missing_segments"`
-	Acknowledged int                `json:"acknowledged_segments"` // of those, in holes that somebody acknowledged
-	Problems     int                `json:"problems"`              // that nobody acknowledged
-	Known        int                `json:"acknowledged_holes"`
-	List         []archiver.Problem `json:"list,omitempty"` // the first ten of all
+	At           time.Time       `json:"at,omitzero"` // zero: not yet
+	Seconds      float64         `json:"seconds"`
+	Failed       string          `json:"failed,omitempty"` // why the last try was none, or not of all archives
+	Missing      int             `json:"missing_segments"` // that nobody acknowledged
+	Acknowledged int             `json:"acknowledged_segments"`
+	Histories    int             `json:"missing_histories"` // not acknowledged
+	Holes        int             `json:"holes"`             // runs of segments or histories that nobody acknowledged
+	KnownHoles   int             `json:"acknowledged_holes"`
+	Problems     int             `json:"problems"`       // of all kinds, that nobody acknowledged
+	List         []VerifyProblem `json:"list,omitempty"` // the first ten, acknowledged ones too
 }
 
-// reportVerify puts the last look at the archive into the status, with the part of the line that was shipped since.
+// VerifyProblem is a problem and the name of the archive that has it, of several.
+type VerifyProblem struct {
+	Archive string `json:"archive,omitempty"`
+	archiver.Problem
+}
+
+// add counts what was found in one archive.
+func (v *VerifyStatus) add(l look) {
+	c := l.rep.Count
+	v.Missing += c.Missing - c.Known
+	v.Acknowledged += c.Known
+	v.Problems += l.rep.Open()
+	for _, p := range l.rep.Problems {
+		if len(v.List) < 10 {
+			v.List = append(v.List, VerifyProblem{l.name, p})
+		}
+		switch history := p.Kind == archiver.ProblemMissingHistory; {
+		case !history && p.Kind != archiver.ProblemHole && p.Kind != archiver.ProblemForkHole:
+		case p.Acknowledged != nil:
+			v.KnownHoles++
+		default:
+			v.Holes++
+			if history {
+				v.Histories += int(max(p.Count, 1))
+			}
+		}
+	}
+}
+
+// reportVerify puts the last look at the archive into the status, with the part of the line that was shipped since. Of several archives
+// it is the first that says what can be restored.
 func (a *app) reportVerify(st *Status, s *site, got archiver.State) {
-	rep, at, took, failed, tip := a.verified.of(s)
+	looks, at, took, failed, tip := a.verified.of(s)
 	if owner, _ := a.inTerm(); owner != s {
 		return
 	}
 	v := &VerifyStatus{Failed: failed}
 	st.Archive.Verify = v
-	if rep == nil {
+	if len(looks) == 0 {
 		return
 	}
 	v.At, v.Seconds = at, took.Seconds()
-	v.Missing, v.Acknowledged, v.Problems, v.Known = rep.Count.Missing, rep.Count.Known, rep.Open(), rep.Acknowledged
-	v.List = rep.Problems[:min(len(rep.Problems), 10)]
-	for i, w := range rep.Windows {
-		if last := i == len(rep.Windows)-1; last && got.FrontierFrom <= w.To && got.Frontier > w.To {
+	for _, l := range looks {
+		v.add(l)
+	}
+	windows := looks[0].rep.Windows
+	for i, w := range windows {
+		if last := i == len(windows)-1; last && got.FrontierFrom <= w.To && got.Frontier > w.To {
 			w.To = got.Frontier
 			if tip.After(w.Last) {
 				w.Last = tip
@@ -293,25 +353,8 @@ func (c *verifyCollector) Collect(ch chan<- prometheus.Metric) {
 		return float64(t.UnixMilli()) / 1000
 	}
 	var st Status
-	var holes, known, histories int
-	var rep *archiver.Audit
 	if s, _ := c.a.inTerm(); s != nil {
 		c.a.reportVerify(&st, s, s.archiver.State())
-		rep, _, _, _, _ = c.a.verified.of(s)
-	}
-	if rep != nil {
-		for _, p := range rep.Problems {
-			hole := p.Kind == archiver.ProblemHole || p.Kind == archiver.ProblemForkHole || p.Kind == archiver.ProblemMissingHistory
-			switch {
-			case hole && p.Acknowledged != nil:
-				known++
-			case hole:
-				holes++
-			}
-			if p.Kind == archiver.ProblemMissingHistory && p.Acknowledged == nil {
-				histories += int(max(p.Count, 1))
-			}
-		}
 	}
 	v := st.Archive.Verify
 	if v == nil {
@@ -323,11 +366,11 @@ func (c *verifyCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(c.last, unix(v.At))
 	gauge(c.seconds, v.Seconds)
-	gauge(c.holes, float64(holes))
-	gauge(c.known, float64(known))
-	gauge(c.missing, float64(v.Missing-v.Acknowledged))
+	gauge(c.holes, float64(v.Holes))
+	gauge(c.known, float64(v.KnownHoles))
+	gauge(c.missing, float64(v.Missing))
 	gauge(c.acknowledged, float64(v.Acknowledged))
-	gauge(c.histories, float64(histories))
+	gauge(c.histories, float64(v.Histories))
 	gauge(c.problems, float64(v.Problems))
 	gauge(c.from, unix(w.From))
 	gauge(c.to, unix(w.To))

@@ -94,7 +94,7 @@ func TestHolderVerifies(t *testing.T) {
 		c.remove(t, w.Full()[2])
 		n1.later(n1.cfg.VerifyEvery+time.Minute, "the hole is found", func() bool { return n1.metric("walbaton_verify_missing_segments") == 1 })
 		st = n1.Status()
-		if !strings.Contains(strings.Join(st.problems(), "\n"), "the archive: 000000010000000000000003 000000010000000000000003 is missing") {
+		if !strings.Contains(strings.Join(st.problems(), "\n"), "the archive: 000000010000000000000003 is missing") {
 			t.Errorf("problems: %q", st.problems())
 		}
 		want := "You can restore to any moment from 1999-12-31 23:03:00Z to 2000-01-01 00:00:00Z, with a base backup from in between\n" +
@@ -206,4 +206,37 @@ func TestVerifyEndsWithTheTerm(t *testing.T) {
 		n2.stop()
 		n1.stop()
 	})
+}
+
+// Of several archives the status counts what all of them lack, and says which. What is known of one that could not be looked at stays.
+func TestVerifySeveral(t *testing.T) {
+	hole := archiver.Problem{Kind: archiver.ProblemHole, Name: "000000010000000000000003", Why: "000000010000000000000003 is missing", Count: 1}
+	known := hole
+	known.Acknowledged = &archiver.Acknowledgment{By: "ann", Reason: "disk"}
+	history := archiver.Problem{Kind: archiver.ProblemMissingHistory, Name: "00000002.history", Why: "is missing", Count: 2}
+	near := &archiver.Audit{Problems: []archiver.Problem{hole, history}, ProblemCount: 2, Count: archiver.AuditCount{Missing: 1}}
+	far := &archiver.Audit{Problems: []archiver.Problem{known}, ProblemCount: 1, Acknowledged: 1, Count: archiver.AuditCount{Missing: 1, Known: 1}}
+	s := &site{}
+	var v verified
+	v.begin(s)
+	v.keep([]look{{"near", near}, {"far", far}}, time.Now(), "")
+	v.keep([]look{{"near", near}}, time.Now(), "far is silent")
+	looks, _, _, failed, _ := v.of(s)
+	st := Status{Archive: ArchiveStatus{Verify: &VerifyStatus{Failed: failed}}}
+	for _, l := range looks {
+		st.Archive.Verify.add(l)
+	}
+	if got := *st.Archive.Verify; got.Missing != 1 || got.Acknowledged != 1 || got.Histories != 2 || got.Holes != 2 || got.KnownHoles != 1 || got.Problems != 2 || failed == "" {
+		t.Errorf("counted %+v", got)
+	}
+	if got := strings.Join(st.Archive.Verify.problems(), "\n"); got != "the archive near: 000000010000000000000003 is missing (walbaton verify says more)\n"+
+		"the archive near: 00000002.history is missing (walbaton verify says more)" {
+		t.Errorf("problems: %s", got)
+	}
+	if got := strings.Join(st.Archive.Verify.notes(), "\n"); !strings.HasPrefix(got, "a hole in the archive far is acknowledged: 000000010000000000000003; ") {
+		t.Errorf("notes: %s", got)
+	}
+	if v.open(s) != "near 000000010000000000000003 (hole) and 1 more" || v.open(&site{}) != "" {
+		t.Errorf("open: %q, of another site %q", v.open(s), v.open(&site{}))
+	}
 }
