@@ -117,11 +117,12 @@ type auditor struct {
 	acks      acknowledged
 	orphaned  Set // segments that orphans/ has a copy of
 
-	mu   sync.Mutex
-	bad  Set // segments whose object cannot be used
-	gone []wal.Name
-	done int
-	all  int // objects to look at, 0 while the listing goes on
+	mu        sync.Mutex
+	bad       Set // segments whose object cannot be used
+	encrypted Set // segments that are
+	gone      []wal.Name
+	done      int
+	all       int // objects to look at, 0 while the listing goes on
 }
 
 // looked counts one object.
@@ -137,13 +138,19 @@ func (x *auditor) looked(opened bool) {
 	}
 }
 
-// saw counts an object by its header.
-func (x *auditor) saw(h seal.Header) {
+// saw counts the object of n by its header, once: a chain reads the segment before it, too.
+func (x *auditor) saw(n wal.Name, h seal.Header) {
 	if h.Encryption == "" {
 		return
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if n.Kind == wal.KindSegment {
+		if x.encrypted.Has(n.Segment) {
+			return
+		}
+		x.encrypted.Add(n.Segment)
+	}
 	x.rep.Count.Encrypted++
 }
 
@@ -151,7 +158,7 @@ func (x *auditor) saw(h seal.Header) {
 func (x *auditor) open(ctx context.Context, n wal.Name) (seal.Header, io.ReadCloser, error) {
 	key := x.a.Key(n)
 	h, r, err := x.a.Open(ctx, key)
-	x.saw(h)
+	x.saw(n, h)
 	if errors.Is(err, seal.ErrNoIdentity) {
 		if _, bad := x.a.Check(ctx, key); bad != nil {
 			err = bad
@@ -284,7 +291,7 @@ func (x *auditor) readObjects(ctx context.Context) error {
 			}
 			h, err := x.a.Header(gctx, x.a.Key(o.Name))
 			if err == nil {
-				x.saw(h)
+				x.saw(o.Name, h)
 				err = checkHeader(h, o.Name, x.a.id.SystemID, x.a.id.SegmentSize)
 			}
 			x.looked(false)

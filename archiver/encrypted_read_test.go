@@ -141,3 +141,37 @@ func TestAuditMixed(t *testing.T) {
 		}
 	}
 }
+
+// A chain of a deep audit reads the segment before it once more, which is counted once all the same. And list says what it saw of encryption.
+func TestEncryptedCountedOnce(t *testing.T) {
+	w := waltest.New(systemID, segSize)
+	w.Fill(40)
+	p := prepare(t, w.Full()[0])
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	encrypts, err := seal.New(seal.LZ4, id.Recipient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear := p.sealer
+	for i, g := range w.Full() {
+		p.sealer = encrypts
+		if i == 0 {
+			p.sealer = clear
+		}
+		p.put(wal.SegmentName(g), w.Segment(g))
+	}
+	for _, keys := range [][]seal.Identity{nil, {id}} {
+		p.keys = keys
+		p.open()
+		if rep := audit(t, p, archiver.AuditOptions{Deep: true}); rep.Count.Encrypted != len(w.Full())-1 || !rep.Whole {
+			t.Errorf("%d identities: got %d encrypted of %d, %v", len(keys), rep.Count.Encrypted, len(w.Full()), rep.Problems)
+		}
+	}
+	spans, err := p.a.Timelines(t.Context())
+	if err != nil || len(spans) != 1 || spans[0].Encryption != "mixed" {
+		t.Errorf("list: got %+v, %v, want one mixed timeline", spans, err)
+	}
+}

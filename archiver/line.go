@@ -85,6 +85,8 @@ type wholeLine struct {
 	a     *Archive
 	parts []stretch
 	times map[int][2]time.Time // commit times by place, of those whose header was asked
+
+	encrypted, clear int // how many of these are encrypted, and are not
 }
 
 func (x *auditor) wholeLine() *wholeLine {
@@ -136,6 +138,12 @@ func (l *wholeLine) ask(ctx context.Context, files []int) error {
 			mu.Lock()
 			defer mu.Unlock()
 			l.times[i] = [2]time.Time{h.FirstCommit, h.LastCommit}
+			switch {
+			case h.Encryption != "":
+				l.encrypted++
+			case h.Name != "":
+				l.clear++
+			}
 			return err
 		})
 	}
@@ -149,6 +157,17 @@ func (l *wholeLine) commits(ctx context.Context, i int) (first, last time.Time, 
 		err = l.ask(ctx, []int{i})
 	}
 	return l.times[i][0], l.times[i][1], err
+}
+
+// encryption says it in a word for the files whose headers were asked: age, mixed or nothing.
+func (l *wholeLine) encryption() string {
+	switch {
+	case l.encrypted == 0:
+		return ""
+	case l.clear > 0:
+		return "mixed"
+	}
+	return "age"
 }
 
 // farthest is how many headers are asked, one after the other, for a commit near the end of a run of segments.

@@ -39,6 +39,9 @@ type TimelineSpan struct {
 	PlainBytes  int64        `json:"plain_bytes"`     // of segments
 	SealedBytes int64        `json:"sealed_bytes"`    // of segments alone
 	Ratio       float64      `json:"ratio,omitempty"` // plain to sealed: 4 means a quarter of the size
+
+	// Encryption is that of the files whose headers were read, which are those at the ends: age, mixed, or nothing. Audit counts them all.
+	Encryption string `json:"encryption,omitempty"`
 }
 
 // Timelines lists the archive once and says what each timeline has, lowest first. An object whose
@@ -71,6 +74,7 @@ func (a *Archive) Timelines(ctx context.Context) ([]TimelineSpan, error) {
 		if s.LastCommit, err = l.lastCommit(ctx, 0, l.len()-1); err != nil {
 			return nil, err
 		}
+		s.Encryption = l.encryption()
 	}
 	for _, p := range inv.segments.Spans() {
 		spans[p.Timeline].Runs++

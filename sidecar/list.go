@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -32,7 +33,8 @@ func newListCommand(w world) *cobra.Command {
 commit times, how many segments, their size in the archive, and the ratio to their size
 in pg_wal. Commit times are from the headers of the first and the last file that has a
 commit, within 64 of the ends; a timeline's first segment begins with its parent's WAL.
-Nothing is judged: walbaton verify does that.
+Where files at its ends are
+encrypted it says so: age, or mixed. Nothing is judged: walbaton verify does that.
 
 Exit code 0: it worked. 1: the archive does not answer.`,
 		Example: `  walbaton list
@@ -77,14 +79,23 @@ func printListing(w io.Writer, l listing) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "archive   %s\n\n", l.Archive)
 	t := tabwriter.NewWriter(&b, 2, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "TIMELINE\tFROM\tAT\tFIRST SEGMENT\tLAST SEGMENT\tLSN\tSEGMENTS\tGAPS\tFIRST COMMIT\tLAST COMMIT\tSIZE\tRATIO\t")
+	encrypted := slices.ContainsFunc(l.Timelines, func(s archiver.TimelineSpan) bool { return s.Encryption != "" })
+	fmt.Fprint(t, "TIMELINE\tFROM\tAT\tFIRST SEGMENT\tLAST SEGMENT\tLSN\tSEGMENTS\tGAPS\tFIRST COMMIT\tLAST COMMIT\tSIZE\tRATIO\t")
+	if encrypted {
+		fmt.Fprint(t, "ENCRYPTED\t")
+	}
+	fmt.Fprintln(t)
 	for _, s := range l.Timelines {
 		span := "-"
 		if s.Segments > 0 {
 			span = s.Begin + " to " + s.End
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t\n", s.Timeline, number(uint64(s.Parent), s.Parent != 0), dash(s.Fork), dash(s.First), dash(s.Last), span,
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t", s.Timeline, number(uint64(s.Parent), s.Parent != 0), dash(s.Fork), dash(s.First), dash(s.Last), span,
 			s.Segments, max(s.Runs-1, 0), commitText(s.FirstCommit), commitText(s.LastCommit), sizeText(s.Bytes), ratioText(s.Ratio))
+		if encrypted {
+			fmt.Fprintf(t, "%s\t", dash(s.Encryption))
+		}
+		fmt.Fprintln(t)
 	}
 	if err := t.Flush(); err != nil {
 		return err

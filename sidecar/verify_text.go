@@ -23,7 +23,11 @@ func printAudit(w io.Writer, rep *archiver.Audit) error {
 	fmt.Fprintf(&b, "archive   %s\n", rep.Archive)
 	fmt.Fprintf(&b, "checked   %s %s (%s)\n", checked, counted(c.Segments+c.Partials+c.Backups+c.Histories, "object"), sizeText(c.Bytes))
 	if c.Encrypted > 0 {
-		fmt.Fprintf(&b, "encrypted %s, the other %d not\n", counted(c.Encrypted, "object"), c.Segments+c.Partials+c.Backups+c.Histories-c.Encrypted)
+		rest := fmt.Sprintf("the other %d not", c.Segments+c.Partials+c.Backups+c.Histories-c.Encrypted)
+		if rep.Since != "" || c.Remembered > 0 {
+			rest = "of those that were looked at"
+		}
+		fmt.Fprintf(&b, "encrypted %s, %s\n", counted(c.Encrypted, "object"), rest)
 	}
 	if rep.Since != "" {
 		fmt.Fprintf(&b, "since     %s: of what lies before, only names and histories were looked at, and no hole is told of\n", rep.Since)
