@@ -20,15 +20,18 @@ type agreement struct {
 	silent  string // required ones that do not say, and why
 }
 
-// agree asks every required archive for the digest of its copy.
+// agree asks every required archive for the digest of its copy. That a listing had the name does not say whose content it is.
 func (a *Archiver) agree(ctx context.Context, n wal.Name, c *content) (g agreement) {
 	key := a.archive.Key(n)
 	var silent []string
-	if why := a.waitsFor(n); why != "" {
-		silent = append(silent, why)
-	}
-	for _, t := range a.reached() {
+	for _, t := range a.targets {
 		if !t.Required {
+			continue
+		}
+		if why := a.whySilent(t); why != "" {
+			if !a.belowFloorOf(t, n) {
+				silent = append(silent, why)
+			}
 			continue
 		}
 		h, err := t.archive.Header(ctx, key)
@@ -75,6 +78,18 @@ func (a *Archiver) compareAll(ctx context.Context, l *local, n wal.Name, c *cont
 		return false, fs.ErrNotExist
 	}
 	return false, fmt.Errorf("%w: %s", errOneLacks, g.silent)
+}
+
+// notEverywhere says which required archives have nothing under the name n, or do not say; "" when all have.
+func (a *Archiver) notEverywhere(ctx context.Context, n wal.Name, c *content) string {
+	if a.targets == nil {
+		return ""
+	}
+	g := a.agree(ctx, n, c)
+	if g.lacks != "" {
+		return "archive " + g.lacks + " lacks it"
+	}
+	return g.silent
 }
 
 // matches is compare where it is about whose WAL the archive has, and not about whether ours is stored: one archive is enough to tell.

@@ -317,6 +317,12 @@ func (a *Archiver) fillOne(ctx context.Context, t *target, n wal.Name) (done boo
 // putKept puts a sealed object of another archive into t.
 func (a *Archiver) putKept(ctx context.Context, t *target, n wal.Name, kept *seal.Kept) (done bool, err error) {
 	defer kept.Close()
+	a.mu.Lock()
+	ours := a.hasBaton()
+	a.mu.Unlock()
+	if !ours {
+		return false, nil // reading it may have taken a while
+	}
 	key := t.archive.Key(n)
 	err = t.archive.Put(ctx, key, kept)
 	a.noteOf(t, err)

@@ -263,6 +263,9 @@ func (c *Call) ask(ctx context.Context, f *Facts, read *content, shipped bool) e
 			if c.contrast, err = a.contrast(ctx, c.n, read); err != nil {
 				return err
 			}
+			if why := a.notEverywhere(ctx, c.n, read); why != "" && c.contrast == TheirsHolds {
+				return fmt.Errorf("%w: %s", errOneLacks, why) // one has better than ours, and that is to be in all of them
+			}
 			if c.contrast == BothWhole {
 				a.parts(c.n, difference{read.digest, true})
 			}

@@ -309,19 +309,20 @@ func (a *Archiver) putOrphan(ctx context.Context, key string, body store.Body, d
 	}
 	errs := make([]error, len(a.targets))
 	var all []func()
-	for _, t := range a.reached() {
+	for _, t := range a.targets {
+		if why := a.whySilent(t); why != "" {
+			errs[t.index] = errors.New(why)
+			continue
+		}
 		all = append(all, func() {
 			errs[t.index] = put(t.archive, section(body))
 			a.noteOf(t, errs[t.index])
 		})
 	}
 	a.o.Together(all...)
-	if _, _, why := a.silent(); why != "" {
-		return errors.New("it has to be in every required archive: " + why)
-	}
 	for _, t := range a.targets {
 		if t.Required && errs[t.index] != nil {
-			return fmt.Errorf("archive %s: %w", t.Name, errs[t.index])
+			return fmt.Errorf("it has to be in every required archive, and %s: %w", t.Name, errs[t.index])
 		}
 	}
 	return nil
@@ -343,13 +344,14 @@ func (a *Archiver) lacking(n wal.Name) []*target {
 // offer is Archive.Put under n's own key. With several archives the one sealed body goes to all that lack it at the same time, and it is stored when
 // every required one has it. An optional one that takes longer than the others is filled later: nobody waits for it.
 //
-// fs.ErrExist: some archive has an object of that name, which is to be compared.
+// fs.ErrExist: some archive has an object of that name, which is to be compared. So it is when some required archive did not take it from us just now.
 func (a *Archiver) offer(ctx context.Context, n wal.Name, body store.Body) error {
 	key := a.archive.Key(n)
 	if a.targets == nil {
 		return a.archive.Put(ctx, key, body)
 	}
 	targets := a.lacking(n)
+	took := map[*target]bool{}
 	errs := make([]error, len(targets))
 	spare, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -362,6 +364,10 @@ func (a *Archiver) offer(ctx context.Context, n wal.Name, body store.Body) error
 				defer left.done()
 			} else {
 				within = spare
+			}
+			if p := mayPut(a.request(n, a.scope.Last())); i > 0 && !p.ok {
+				errs[i] = fmt.Errorf("%w: %s", errNotOurs, p.why) // the one before may have taken a while
+				return
 			}
 			errs[i] = t.archive.Put(within, key, section(body))
 			a.tookOf(ctx, t, n, body, errs[i])
@@ -378,6 +384,7 @@ func (a *Archiver) offer(ctx context.Context, n wal.Name, body store.Body) error
 	var failed []string
 	exists := false
 	for i, t := range targets {
+		took[t] = errs[i] == nil
 		switch {
 		case errors.Is(errs[i], fs.ErrExist):
 			exists = exists || t.Required
@@ -396,6 +403,11 @@ func (a *Archiver) offer(ctx context.Context, n wal.Name, body store.Body) error
 	}
 	if why := a.waitsFor(n); why != "" {
 		return fmt.Errorf("%w: %s", errOneLacks, why)
+	}
+	for _, t := range a.targets {
+		if t.Required && !took[t] && !a.belowFloorOf(t, n) {
+			return fs.ErrExist // it had it already, or is up again since we looked
+		}
 	}
 	return nil
 }

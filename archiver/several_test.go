@@ -393,3 +393,60 @@ func TestSilentArchiveInTheRecord(t *testing.T) {
 		t.Error("all required archives are silent, and the store answers")
 	}
 }
+
+// An archive that is up again in the middle of a put did not get that file: it is not stored yet.
+func TestArchiveComesUpDuringAPut(t *testing.T) {
+	w := newWriter()
+	w.Fill(2)
+	x, y := twoTargets(true)
+	n := newSeveralNode(t, "n1", w, x, y)
+	n.copyFrom(w, ".ready")
+	name := wal.SegmentName(w.Full()[0])
+	n.BeginTerm(t.Context(), 1, Set{})
+	y.calls.fail(true)
+	if err := n.List(t.Context()); err != nil { // far is known to be silent
+		t.Fatal(err)
+	}
+	x.calls.spoil(func(c mem.Call) mem.Fault {
+		if c.Op == mem.OpPut {
+			y.calls.fail(false)
+			n.LiftAll(context.Background())
+		}
+		return mem.Fault{}
+	})
+	err := n.Ship(t.Context(), name)
+	if _, there := y.objects(t)[name.String()]; there || err == nil || n.cover.has(name) {
+		t.Errorf("shipped (%v) and covered %v, though far has it: %v", err, n.cover.has(name), there)
+	}
+	x.calls.spoil(nil)
+	n.shipAll(1)
+	n.wantPush(name, 0, "2")
+	wantWhole(t, x, y, len(w.Full()))
+}
+
+// That one archive has better than our damaged copy is no reason to let go of it while another one has nothing.
+func TestDamagedCopyWaitsForEveryArchive(t *testing.T) {
+	w := newWriter()
+	w.Fill(3)
+	x, y := twoTargets(true)
+	n1 := newSeveralNode(t, "n1", w, x, y)
+	n1.copyFrom(w, ".ready")
+	y.calls.fail(true)
+	n1.shipAll(1)
+	x2, y2 := *x, *y
+	n2 := newSeveralNode(t, "n2", w, &x2, &y2)
+	s := w.Full()[1]
+	n2.write(s.String(), waltest.Flip(w.Segment(s), 300_000), ".ready")
+	if err := errors.Join(n2.Rescan(), n2.List(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	name := wal.SegmentName(s)
+	n2.sees(func(c *Cluster, _ *Server) { c.Marks[1] = s.No + 1 })
+	if r := n2.Push(t.Context(), name); r.Code != 1 {
+		t.Errorf("push of a damaged copy while far lacks the segment: got %+v, want 1", r)
+	}
+	y.calls.fail(false)
+	n1.LiftAll(t.Context())
+	n1.shipAll(2)
+	n2.wantPush(name, 0, "6a")
+}

@@ -266,12 +266,12 @@ func (a *Archiver) putFile(ctx context.Context, l *local, n wal.Name) error {
 		return fmt.Errorf("seal %v: %w", n, err)
 	}
 	defer sealed.Close()
+	if a.clashes(ctx, n, c) {
+		return a.differs(ctx, l, n, c)
+	}
 	// What proves it may have taken a while. That nobody has opened the timeline was read just before.
 	if p := mayPut(a.request(n, a.scope.Last())); !p.ok {
 		return fmt.Errorf("%w: %s", errNotOurs, p.why)
-	}
-	if a.clashes(ctx, n, c) {
-		return a.differs(ctx, l, n, c)
 	}
 	start := a.o.Now()
 	err = a.offer(ctx, n, sealed)

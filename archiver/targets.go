@@ -350,6 +350,16 @@ func (a *Archiver) waitsFor(n wal.Name) string {
 	return strings.Join(out, "; ")
 }
 
+// whySilent says why an archive is not to be asked now; "" when it is.
+func (a *Archiver) whySilent(t *target) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if t.archive != nil && !t.failing {
+		return ""
+	}
+	return "archive " + t.Name + " does not answer (" + t.why + ")"
+}
+
 // wanted says whether a required archive that is up lacks n. What only others lack rests until they answer.
 func (a *Archiver) wanted(n wal.Name) bool {
 	if a.targets == nil {

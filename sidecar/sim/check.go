@@ -133,6 +133,9 @@ func (k *checker) sends(n *node, object string) {
 	history := k.c.truth.objects[key(wal.HistoryName(t))]
 	ours, err := k.c.content(n.pg.path(wal.HistoryName(t).String()))
 	began := history.from == n.name || err == nil && n.pg.stream != nil && n.pg.stream.owner == n.name && ours.digest == history.digest
+	if k.c.mirror != nil && k.c.mirror.begun(t) {
+		return // a copy of what is in the other archive opens nothing
+	}
 	if k.c.truth.opened[t] == nil && !began && k.c.now.Sub(n.spoke) > 10*time.Second {
 		k.fail("P4", "%s opens timeline %d, and is not the leader's", n.name, t)
 	}
@@ -217,11 +220,18 @@ func (k *checker) acknowledged(n *node, name wal.Name, r archiver.Reply) {
 	}
 	o, ok := k.c.truth.object(name)
 	if ok && o.digest == had.digest {
+		if k.c.mirror != nil && !k.c.mirror.has(name, o) {
+			ok = false // then it is to be nothing that has to be kept, or be in orphans/ of both
+		}
+	}
+	if ok && o.digest == had.digest {
 		return // what a fault did to an object later, its header does not say: that is for verify to find
 	}
 	for key, x := range k.c.truth.objects {
 		if strings.HasPrefix(key, root+"/orphans/") && strings.Contains(key, "/"+name.String()+"-") && x.digest == had.digest {
-			return
+			if k.c.mirror == nil || k.c.mirror.objects[key].digest == had.digest {
+				return
+			}
 		}
 	}
 	if name.Kind == wal.KindSegment {

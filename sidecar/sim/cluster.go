@@ -61,6 +61,7 @@ type cluster struct {
 	switchover   string    // the candidate, while one is asked for
 	written      map[string]string
 	storeDown    bool
+	mirror       *mirror // a second archive; nil: there is one
 	dcsDown      bool
 	faults       rates
 	patronis     map[string]*patroni
@@ -235,6 +236,11 @@ func (c *cluster) neededBy(s *server) uint64 {
 // historyForPromotion is what restore_command answers to a server that looks for a free timeline number: the archive's
 // history, if the archive answers.
 func (c *cluster) historyForPromotion(s *server, t wal.Timeline) bool {
+	if c.mirror != nil && c.mirror.up(s.name) {
+		if _, ok := c.mirror.objects[key(wal.HistoryName(t))]; ok {
+			return true
+		}
+	}
 	return c.storeUp(s.name) && c.truth.history(t)
 }
 

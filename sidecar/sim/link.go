@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/walbaton/walbaton/archiver/store"
+	"github.com/walbaton/walbaton/archiver/store/mem"
 	"github.com/walbaton/walbaton/leader/dcs"
 )
 
@@ -109,9 +110,31 @@ func (n *node) readDCS(ctx context.Context) (dcs.Reading, error) {
 const staleBy = 8 * time.Second
 
 // link is the archive as one sidecar reaches it.
-type link struct{ n *node }
+type link struct {
+	n  *node
+	at *mirror // nil: the first archive
+}
 
-func (l *link) String() string { return "mem://sim" }
+func (l *link) String() string {
+	if l.at != nil {
+		return "mem://mirror"
+	}
+	return "mem://sim"
+}
+
+func (l *link) up() bool {
+	if l.at != nil {
+		return l.at.up(l.n.name)
+	}
+	return l.n.storeUp(l.n.name)
+}
+
+func (l *link) store() *mem.Store {
+	if l.at != nil {
+		return l.at.store
+	}
+	return l.n.store
+}
 
 // do plays one request. serve is what the store does; a write whose caller has gone may still arrive.
 func (l *link) do(ctx context.Context, op, key string, read bool, serve func() error) error {
@@ -121,12 +144,12 @@ func (l *link) do(ctx context.Context, op, key string, read bool, serve func() e
 			return err
 		}
 	}
-	f := n.draw("store", n.storeUp(n.name), read)
+	f := n.draw("store", l.up(), read)
 	onWire := !read && n.chance(0.5)
 	defer func() {
 		if onWire { // the caller went away while the request was on its way
 			n.in(f.late, func() {
-				if n.storeUp(n.name) {
+				if l.up() {
 					_ = serve()
 				}
 			})
@@ -174,13 +197,18 @@ func (l *link) Put(ctx context.Context, key string, b store.Body) error {
 	must(err)
 	n := l.n
 	n.check.sends(n, key)
-	return l.do(ctx, "put", key, false, func() error { return n.truth.put(n, key, data) })
+	return l.do(ctx, "put", key, false, func() error {
+		if l.at != nil {
+			return l.at.put(n, key, data)
+		}
+		return n.truth.put(n, key, data)
+	})
 }
 
 // Get reads an object.
 func (l *link) Get(ctx context.Context, key string, from, size int64) (r io.ReadCloser, err error) {
 	err = l.do(ctx, "get", key, true, func() (err error) {
-		r, err = l.n.store.Get(context.Background(), key, from, size)
+		r, err = l.store().Get(context.Background(), key, from, size)
 		return err
 	})
 	if err != nil {
@@ -192,7 +220,7 @@ func (l *link) Get(ctx context.Context, key string, from, size int64) (r io.Read
 // Head looks at an object.
 func (l *link) Head(ctx context.Context, key string) (info store.Info, err error) {
 	err = l.do(ctx, "head", key, true, func() (err error) {
-		info, err = l.n.store.Head(context.Background(), key)
+		info, err = l.store().Head(context.Background(), key)
 		return err
 	})
 	return info, err
@@ -203,7 +231,7 @@ func (l *link) List(ctx context.Context, prefix, after string) iter.Seq2[store.I
 	return func(yield func(store.Info, error) bool) {
 		var infos []store.Info
 		err := l.do(ctx, "list", prefix, true, func() error {
-			for info, err := range l.n.store.List(context.Background(), prefix, after) {
+			for info, err := range l.store().List(context.Background(), prefix, after) {
 				if err != nil {
 					return err
 				}
@@ -232,5 +260,5 @@ func (l *link) Delete(ctx context.Context, key string) error {
 	if !strings.Contains(key, "/probe/") {
 		n.check.fail("P2", "%s deletes %s", n.name, key)
 	}
-	return l.do(ctx, "delete", key, false, func() error { return n.store.Delete(context.Background(), key) })
+	return l.do(ctx, "delete", key, false, func() error { return l.store().Delete(context.Background(), key) })
 }

@@ -153,22 +153,18 @@ func (n *node) tendSite(p *proc) error {
 	}
 	b := newBound(nil)
 	s := &site{q: q, b: b}
-	id := archiver.Identity{Scope: "main", Member: n.name}
-	opened, err := archiver.Prepare(b.ctx, &link{n}, id, srv, q, scope{n})
-	if err == nil {
-		s.a, err = archiver.New(opened, q, scope{n}, func() archiver.Server { return n.srv }, archiver.Options{
-			Member: n.name, Workers: workers, Codec: seal.LZ4,
-			Limits:       archiver.Limits{PushWait: time.Minute, ShutdownWait: 5 * time.Second, StoppedWait: 30 * time.Second},
-			StallTimeout: time.Minute, Grace: leader.UploadGrace, KeepDir: n.keep, Log: n.logger(), Now: func() time.Time { return n.now },
-		})
-	}
+	s.a, err = n.openSite(b, q, archiver.Options{
+		Member: n.name, Workers: workers, Codec: seal.LZ4,
+		Limits:       archiver.Limits{PushWait: time.Minute, ShutdownWait: 5 * time.Second, StoppedWait: 30 * time.Second},
+		StallTimeout: time.Minute, Grace: leader.UploadGrace, KeepDir: n.keep, Log: n.logger(), Now: func() time.Time { return n.now },
+	})
 	if err != nil {
 		q.Close()
 		return err
 	}
 	n.site = s
 	n.changed++
-	n.say(n.name, "archive open, floor %v", opened.Identity().Floor.LSN)
+	n.say(n.name, "archive open, floor %v", s.a.Archive().Identity().Floor.LSN)
 	var ended error
 	running := 2
 	each := func(f func(*proc, *site) error) {
@@ -182,6 +178,10 @@ func (n *node) tendSite(p *proc) error {
 	}
 	each(n.watch)
 	each(n.confirm)
+	if n.mirror != nil {
+		running++
+		each(n.lift)
+	}
 	n.shipUntil(p, s, b, b, func() []wal.Name { return s.a.NextAlone(b.ctx) })
 	for running > 0 {
 		p.sleep(50 * time.Millisecond)
@@ -382,6 +382,15 @@ func (n *node) leadSite(p *proc, s *site, b *bound, t leader.Term) {
 		_ = p.wait(b.ctx, time.Second)
 	}
 	_ = a.ReadDecisions(b.ctx)
+	filling := n.mirror != nil
+	if filling {
+		n.host.spawn(func(q *proc) { n.fill(q, s, b); filling = false })
+		defer func() {
+			for filling {
+				p.sleep(10 * time.Millisecond)
+			}
+		}()
+	}
 	n.shipUntil(p, s, b, s.b, func() []wal.Name {
 		if err := a.AdoptOrphans(b.ctx); err != nil && b.ctx.Err() == nil {
 			n.say(n.name, "orphans: %s", n.clean(err))

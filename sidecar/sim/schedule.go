@@ -25,7 +25,10 @@ const (
 )
 
 // Run plays one seed in an empty folder, best on tmpfs, and counts what occurred.
-func Run(seed uint64, dir string, tally *Tally) (r Result) {
+func Run(seed uint64, dir string, tally *Tally) Result { return play1(seed, dir, tally, nil) }
+
+// play1 is Run; more, if it is not nil, changes the cluster before it begins, and is told when the troubles end.
+func play1(seed uint64, dir string, tally *Tally, more func(c *cluster, end time.Duration)) (r Result) {
 	c := newCluster(seed, dir, tally)
 	defer c.remove()
 	defer func() {
@@ -44,12 +47,15 @@ func Run(seed uint64, dir string, tally *Tally) (r Result) {
 		total += t.weight
 	}
 	end := c.between(100*time.Second, 190*time.Second)
+	if more != nil {
+		more(c, end)
+	}
 	for range 5 + c.rng.IntN(6) {
 		x := c.rng.IntN(total)
 		for _, t := range all {
 			if x -= t.weight; x < 0 {
 				c.in(c.between(10*time.Second, end), func() {
-					if c.healed {
+					if c.healed || c.mirror != nil && changesTheArchive(t.name) {
 						return
 					}
 					c.say("", "trouble: %s", t.name)
@@ -80,6 +86,10 @@ func (c *cluster) heal() {
 	if c.far != nil {
 		c.far.held = false
 	}
+	if c.mirror != nil {
+		c.mirror.down = false
+		clear(c.mirror.without)
+	}
 	c.configure()
 	for _, name := range c.names {
 		n, s, p := c.nodes[name], c.srv[name], c.patronis[name]
@@ -101,12 +111,17 @@ func (c *cluster) settle() {
 	limit := c.now.Add(patient)
 	for c.now.Before(limit) {
 		c.run(c.now.Add(10*time.Second), nil)
-		if c.now.Sub(c.check.healedAt) >= calm && len(c.check.missing()) == 0 && len(c.check.stuck()) == 0 {
+		if c.now.Sub(c.check.healedAt) >= calm && len(c.check.missing()) == 0 && len(c.check.stuck()) == 0 && (c.mirror == nil || len(c.mirror.missing()) == 0) {
 			return
 		}
 	}
 	for _, m := range c.check.missing() {
 		c.check.fail("P5", "%s is not in the archive", m)
+	}
+	if c.mirror != nil {
+		for _, m := range c.mirror.missing() {
+			c.check.fail("P5", "%s", m)
+		}
 	}
 	if c.now.Sub(c.decided) < 2*time.Minute {
 		return // the administrator decides about one file after the other

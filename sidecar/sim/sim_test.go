@@ -52,6 +52,38 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
+// TestTwoArchives plays seeds with a second archive that has outages of its own: an acknowledged file is in both, and in the end both have the same.
+func TestTwoArchives(t *testing.T) {
+	n := *seeds
+	if testing.Short() {
+		n = min(n, 6)
+	}
+	dir := folder(t)
+	tally := NewTally()
+	next := make(chan uint64)
+	var wg sync.WaitGroup
+	for w := range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for seed := range next {
+				r := RunTwo(seed, filepath.Join(dir, fmt.Sprint(w)), tally)
+				if b := keep(t, r); len(r.Errs) > 0 {
+					t.Error(b)
+				}
+			}
+		})
+	}
+	for i := range uint64(n) {
+		next <- *first + i
+	}
+	close(next)
+	wg.Wait()
+	for _, what := range []string{"fault: mirror outage", "fault: node without the mirror"} {
+		if n >= 20 && tally.Count(what) == 0 {
+			t.Errorf("%q never occurred", what)
+		}
+	}
+}
+
 // play plays n seeds here, a few at a time.
 func play(t *testing.T, tally *Tally, n int) {
 	dir := folder(t)
