@@ -65,7 +65,8 @@ func (p *pitr) targets() []target {
 
 // Recoveries of a real PostgreSQL to every kind of target have the rows which were committed there, and no others.
 func TestDrillPITR(t *testing.T) {
-	p := newPITR(t)
+	p := solo(t)
+	p.story()
 	t.Run("targets", func(t *testing.T) {
 		for _, tg := range p.targets() {
 			t.Run(tg.name, func(t *testing.T) {
@@ -83,23 +84,6 @@ func TestDrillPITR(t *testing.T) {
 		t.Run("action shutdown", p.shutdown)
 		t.Run("commands", p.commands)
 	})
-}
-
-// newPITR makes the archive.
-func newPITR(t *testing.T) *pitr {
-	t.Helper()
-	s := prepare(t, Options{}, drillLimit)
-	p := &pitr{Cluster: s.Cluster, t: t, ctx: s.ctx, backup: filepath.Join(s.Dir, "backup1"), backup2: filepath.Join(s.Dir, "backup2")}
-	if err := os.Chmod(s.Dir, 0o777); err != nil { // user postgres makes the backups
-		t.Fatal(err)
-	}
-	p.do("a server that archives starts", func() error {
-		solo, err := s.NewSolo(p.ctx)
-		p.d = &diary{s: solo}
-		return err
-	})
-	p.story()
-	return p
 }
 
 // recover begins a recovery. One by a sidecar has the archive to itself: the server goes on from there, and archives.

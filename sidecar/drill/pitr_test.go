@@ -123,18 +123,40 @@ func (p *pitr) write(c *commit) {
 	}
 }
 
-// story writes the archive.
-func (p *pitr) story() {
-	s := p.d.s
-	var ignored commit
-	finish := func() error { return s.FinishSegment(p.ctx) }
-	p.do("the server has rows", func() error {
+// solo starts a server that archives, and makes nothing else.
+func solo(t *testing.T) *pitr {
+	t.Helper()
+	s := prepare(t, Options{}, drillLimit)
+	p := &pitr{Cluster: s.Cluster, t: t, ctx: s.ctx, backup: filepath.Join(s.Dir, "backup1"), backup2: filepath.Join(s.Dir, "backup2")}
+	if err := os.Chmod(s.Dir, 0o777); err != nil { // user postgres makes the backups
+		t.Fatal(err)
+	}
+	p.do("a server that archives starts", func() error {
+		solo, err := s.NewSolo(p.ctx)
+		p.d = &diary{s: solo}
+		return err
+	})
+	return p
+}
+
+// begin gives the server its table.
+func (p *pitr) begin() {
+	p.t.Helper()
+	p.do("the server has a table", func() error {
 		if err := p.d.open(p.ctx); err != nil {
 			return err
 		}
 		_, err := p.d.conn.Exec(p.ctx, keepDiary)
 		return err
 	})
+}
+
+// story writes the archive.
+func (p *pitr) story() {
+	s := p.d.s
+	var ignored commit
+	finish := func() error { return s.FinishSegment(p.ctx) }
+	p.begin()
 	p.write(&ignored)
 	p.write(&ignored)
 	p.do("a backup is taken, while two rows are written", func() error {

@@ -153,6 +153,62 @@ func (s *Solo) Halt(ctx context.Context, mode string) error {
 	return errors.Join(Run(s.Command(ctx, "pg_ctl", "stop", "-m", mode, "-t", "60")), s.Ended(ctx))
 }
 
+// Set appends lines to postgresql.conf: for programs that read it while the server is down.
+func (s *Solo) Set(lines string) error {
+	f, err := os.OpenFile(filepath.Join(s.Data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(lines)
+	return errors.Join(err, f.Close())
+}
+
+// Standby starts a server that follows another one, from a base backup. It archives nothing, and has no sidecar.
+func (c *Cluster) Standby(ctx context.Context, of *Solo, backup string) (*Solo, error) {
+	s, err := c.solo("", c.Store.URL())
+	if err != nil {
+		return nil, err
+	}
+	if err := Run(s.Command(ctx, "cp", "-a", "--reflink=auto", backup, s.Data())); err != nil {
+		return nil, err
+	}
+	return s, s.Follow(ctx, &of.Server)
+}
+
+// Follow starts PostgreSQL as a standby of another server, and returns when it streams.
+func (s *Solo) Follow(ctx context.Context, of *Server) error {
+	conninfo := fmt.Sprintf("host=127.0.0.1 port=%d user=postgres", of.port)
+	if err := errors.Join(s.signal("standby.signal"), s.Launch(map[string]string{"primary_conninfo": conninfo, "archive_mode": "off"})); err != nil {
+		return err
+	}
+	return s.reach(ctx, "it streams", func(ctx context.Context) error {
+		streams, err := query[bool](ctx, s.DSN(), "select exists (select from pg_stat_wal_receiver where status = 'streaming')")
+		if err == nil && !streams {
+			err = errors.New("it does not")
+		}
+		return err
+	})
+}
+
+// Replayed waits until a standby has replayed up to an LSN.
+func (s *Solo) Replayed(ctx context.Context, lsn string) error {
+	return s.reach(ctx, "the standby has replayed "+lsn, func(ctx context.Context) error {
+		done, err := query[bool](ctx, s.DSN(), "select pg_last_wal_replay_lsn() >= $1::pg_lsn", lsn)
+		if err == nil && !done {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+}
+
+// Promote ends the recovery of a standby that answers, and writes the checkpoint of its new timeline.
+func (s *Solo) Promote(ctx context.Context) error {
+	if _, err := query[bool](ctx, s.DSN(), "select pg_promote()"); err != nil {
+		return err
+	}
+	return errors.Join(s.Writable(ctx), Run(s.Command(ctx, "psql", "-Xqc", "checkpoint")))
+}
+
 // Fail makes PostgreSQL crash and, as a failover does with a standby that has all its WAL, go on on the next timeline.
 func (s *Solo) Fail(ctx context.Context) error {
 	if err := s.Halt(ctx, "immediate"); err != nil {
