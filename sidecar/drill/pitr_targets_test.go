@@ -18,9 +18,10 @@ type target struct {
 	name     string
 	settings map[string]string
 	want     []int64
-	quiet    bool // from the archive as it was right after a failover
-	backup2  bool // from the backup of timeline 2
-	sidecar  bool // a sidecar answers walbaton-wal; otherwise walbaton fetch reads the archive
+	quiet    bool   // from the archive as it was right after a failover
+	backup2  bool   // from the backup of timeline 2
+	backup   string // from another one
+	sidecar  bool   // a sidecar answers walbaton-wal; otherwise walbaton fetch reads the archive
 }
 
 func (p *pitr) targets() []target {
@@ -93,6 +94,9 @@ func (p *pitr) recover(t *testing.T, tg target) *Solo {
 	maps.Copy(r.Settings, tg.settings)
 	if tg.backup2 {
 		r.Backup = p.backup2
+	}
+	if tg.backup != "" {
+		r.Backup = tg.backup
 	}
 	if tg.quiet {
 		r.Archive = p.quiet

@@ -84,7 +84,7 @@ func (s *Solo) StartSidecar(context.Context) (err error) {
 // Launch starts PostgreSQL on what is in its data directory, with these settings besides those of every server here.
 func (s *Solo) Launch(settings map[string]string) (err error) {
 	all := map[string]string{
-		"port": fmt.Sprint(s.port), "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off", "shared_buffers": "16MB",
+		"port": fmt.Sprint(s.port), "listen_addresses": "127.0.0.1", "unix_socket_directories": s.Dir, "fsync": "off", "shared_buffers": "16MB",
 		"archive_mode": "on", "archive_command": s.c.Bin("walbaton-wal") + " push %p", "restore_command": s.c.Bin("walbaton-wal") + " fetch %f %p",
 		"autovacuum": "off", "track_commit_timestamp": "on", "wal_log_hints": "on", "logging_collector": "off", "checkpoint_timeout": "1h",
 	}
