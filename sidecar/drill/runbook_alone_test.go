@@ -42,7 +42,7 @@ func TestDrillRunbookAlone(t *testing.T) {
 		p.script(t, sh)
 	})
 	t.Run("messages", func(t *testing.T) { p.messages(t, at) })
-	t.Run("WAL is missing", p.missing)
+	t.Run("WAL is missing", func(t *testing.T) { p.missing(t, at) })
 }
 
 // person is somebody with a shell who has read section 1.
@@ -144,10 +144,10 @@ func (p *pitr) messages(t *testing.T, at commit) {
 }
 
 // missing: a segment is lost from the archive, and found in an old copy of pg_wal.
-func (p *pitr) missing(t *testing.T) {
+func (p *pitr) missing(t *testing.T, at commit) {
 	s := p.d.s
 	found := filepath.Join(p.Dir, "found")
-	sh, g := p.person(t, map[string]string{"NAME": "", "FOUND": found})
+	sh, g := p.person(t, map[string]string{"TARGET": at.at, "NAME": "", "FOUND": found})
 	sh.section(g, runbookLook)
 	sh.do("export WALBATON_CONFIG=" + s.config() + "\n")
 	out := sh.do(`A=$(ls -d "${ARCHIVE#file://}/$SCOPE"/[0-9]*)
