@@ -39,7 +39,7 @@ func TestDefaults(t *testing.T) {
 		Socket:  "/run/walbaton/walbaton.sock", Listen: ":9847",
 		Policy: "primary", MaxLag: 128 << 20,
 		Restore:  RestoreConfig{Patience: 10 * time.Minute, Prefetch: 1 << 30},
-		PushWait: time.Minute, ShutdownWait: 5 * time.Second, StoppedWait: 30 * time.Second, StallTimeout: time.Minute,
+		PushWait: time.Minute, ShutdownWait: 5 * time.Second, StoppedWait: 30 * time.Second, StallTimeout: time.Minute, VerifyEvery: time.Hour,
 		Workers: 4, TTL: 15 * time.Second, Renewal: 5 * time.Second, Margin: 3 * time.Second,
 		Log: "info",
 	}
