@@ -40,7 +40,9 @@ type Server struct {
 	Timeline wal.Timeline
 	// Flush is the end of the WAL that is durable in this pg_wal: flushed on a primary, received
 	// and flushed on a standby; without SQL the checkpoint or the minimum recovery point.
-	Flush       wal.LSN
+	Flush wal.LSN
+	// Redo is where replay from the last checkpoint begins, or on a standby from the last restartpoint; 0 when pg_control cannot be read.
+	Redo        wal.LSN
 	ArchiveMode string // on, off, always; empty when nothing said it
 
 	Receiver Receiver

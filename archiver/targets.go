@@ -210,6 +210,25 @@ func (a *Archiver) floors() (all []Floor) {
 	return all
 }
 
+// Answering gives the archives that can be asked now, in their order.
+func (a *Archiver) Answering() []*Archive {
+	if a.targets == nil {
+		return []*Archive{a.archive}
+	}
+	var out []*Archive
+	for _, t := range a.reached() {
+		out = append(out, t.archive)
+	}
+	return out
+}
+
+// FloorsRaised reads the floors anew, after somebody has raised one.
+func (a *Archiver) FloorsRaised(ctx context.Context) error {
+	err := a.readFloors(ctx)
+	a.bell.ring()
+	return err
+}
+
 // readFloors reads them anew.
 func (a *Archiver) readFloors(ctx context.Context) error {
 	if a.targets == nil {

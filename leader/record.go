@@ -73,6 +73,10 @@ type Record struct {
 	// not answer or it is little; 0 otherwise.
 	Free uint64 `json:"free,omitempty"`
 
+	// Restart is the segment from which its server would go on after a restart, as archive_cleanup_command told it, or, on a primary, the last
+	// checkpoint: what retention "standby-only" keeps. Nil while that is not known.
+	Restart *Place `json:"restart,omitempty"`
+
 	Holder *Holder `json:"holder,omitempty"` // only of the holder, and of the last one while the baton is free
 }
 
@@ -94,6 +98,12 @@ type Holder struct {
 type Mark struct {
 	Timeline uint32 `json:"timeline"`
 	Next     uint64 `json:"next"`
+}
+
+// Place is one segment.
+type Place struct {
+	Timeline uint32 `json:"timeline"`
+	No       uint64 `json:"no"`
 }
 
 // Readable says whether the record is of a version that this code understands. A sidecar

@@ -46,10 +46,15 @@ type app struct {
 	verified verified
 	keys     []seal.Identity // for what is encrypted; none as a rule
 
+	tenure    tenure     // our term, for what is asked for from outside
+	retention *retention // what is deleted without being asked for
+	expiring  sync.Mutex // held by who deletes
+
 	mu      sync.Mutex
 	site    *site         // nil while the archive is not open
 	waiting string        // why it is not
 	changed chan struct{} // closed and replaced when the server or the site is another one
+	told    told          // by archive_cleanup_command
 }
 
 // localServer is the PostgreSQL beside this sidecar: *postgres.
@@ -115,6 +120,7 @@ func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers 
 // blankApp is an app that nothing was opened for yet.
 func blankApp(cfg Config, log *slog.Logger) *app {
 	a := &app{cfg: cfg, log: log, registry: prometheus.NewRegistry(), waiting: "the sidecar has just started", changed: make(chan struct{})}
+	a.retention = newRetention(a.registry)
 	a.keeper = &keeper{dir: cfg.KeepDir, wait: cfg.StoppedWait, log: log, now: time.Now}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(), newStateCollector(a), newArchivesCollector(a), newVerifyCollector(a))
 	return a
@@ -197,6 +203,11 @@ func (a *app) serverChanged() {
 
 // lead is the work of a term: the meeting point of leader and archiver.
 func (a *app) lead(ctx context.Context, t leader.Term) error {
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	within, end := a.tenure.begin(ctx, t.Epoch)
+	defer end()
+	tasks.Go(func() { a.retain(within) })
 	for {
 		changed := a.wait()
 		if s, _ := a.current(); s != nil && a.ships() {
@@ -275,7 +286,7 @@ func (a *app) announce(ctx context.Context) error {
 // record is what the others are told.
 func (a *app) record() leader.Record {
 	base := leader.Record{Member: a.cfg.Name, Policy: leader.Policy(a.cfg.Policy), MaxLag: uint64(a.cfg.MaxLag), Software: version(), Address: a.web.Address(),
-		Tag: leader.TagOf(a.cfg.Patroni.Tags)}
+		Tag: leader.TagOf(a.cfg.Patroni.Tags), Restart: a.restartPoint(a.pg.Server())}
 	s, _ := a.current()
 	if free, err := diskFree(a.pgWAL()); err == nil {
 		if srv := a.pg.Server(); s == nil || !s.answers() || free < tight*uint64(srv.SegmentSize) {

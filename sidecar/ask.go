@@ -20,12 +20,17 @@ const maxReply = 4 << 20
 
 const noSidecarHint = "ask on a node where a sidecar runs, as the user that runs PostgreSQL or as root; --socket names its socket"
 
+// noSidecarError says that nobody listens on the socket.
+type noSidecarError struct{ error }
+
+func (e *noSidecarError) Unwrap() error { return e.error }
+
 // askSidecar asks the local sidecar one thing over its socket, and gives the message of the answer. A
 // code other than 0 is an error that carries it.
 func askSidecar(ctx context.Context, socket string, words ...string) (string, error) {
 	c, err := (&net.Dialer{Timeout: socketSilence}).DialContext(ctx, "unix", socket)
 	if err != nil {
-		return "", withHint(fmt.Errorf("ask the sidecar: no sidecar answers on %s: %w", socket, rootCause(err)), noSidecarHint)
+		return "", withHint(&noSidecarError{fmt.Errorf("ask the sidecar: no sidecar answers on %s: %w", socket, rootCause(err))}, noSidecarHint)
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()

@@ -46,6 +46,7 @@ type Config struct {
 	Renewal       time.Duration // between its extensions
 	Margin        time.Duration // before its end at which a term is over
 	DCS           DCSChoice
+	Retention     RetentionConfig
 	Postgres      PostgresConfig
 	Log           string // level: debug, info, warn, error
 
@@ -130,6 +131,10 @@ func settings() []setting {
 		{key: "renewal", value: "5s", help: "the `time` between renewals of the baton", set: duration(func(c *Config) *time.Duration { return &c.Renewal })},
 		{key: "margin", value: "3s", help: "how much `time` before the end of the baton shipping stops", set: duration(func(c *Config) *time.Duration { return &c.Margin })},
 		{key: "dcs.kind", help: "`static`: a single PostgreSQL without Patroni; rest: Patroni's REST API instead of the DCS, and no baton; otherwise Patroni's configuration says it", set: oneOf(func(c *Config) *string { return &c.DCS.Kind }, "", "static", "rest")},
+		{key: "retention", value: retentionOff, help: "what the holder of the baton expires by itself: `off`, or standby-only: all that no member's restart needs", set: oneOf(func(c *Config) *string { return &c.Retention.Mode }, retentionOff, retentionStandby)},
+		{key: "retention.keep", help: "how much `time` stays restorable, such as 14d; what no restore to it needs is expired once a day", set: span(func(c *Config) *time.Duration { return &c.Retention.Keep })},
+		{key: "retention.without_backups", value: "false", help: "`true`: keep from that time itself, as expire --without-backups does", set: yesNo(func(c *Config) *bool { return &c.Retention.WithoutBackups })},
+		{key: "retention.every", help: "the `time` between two of its runs (default 24h; with standby-only 1h)", set: span(func(c *Config) *time.Duration { return &c.Retention.Every })},
 		{key: "postgres.dsn", secret: true, set: text(func(c *Config) *string { return &c.Postgres.DSN })},
 		{key: "postgres.data_dir", help: "PostgreSQL's data `directory`, where it differs from Patroni's configuration", set: text(func(c *Config) *string { return &c.Postgres.DataDir })},
 		{key: "log", value: "info", help: "least `level` that is logged: debug, info, warn or error", set: oneOf(func(c *Config) *string { return &c.Log }, "debug", "info", "warn", "error")},
@@ -305,6 +310,9 @@ func (c *Config) check() error {
 	}
 	if _, port, err := net.SplitHostPort(c.Listen); err != nil || !isPort(port) {
 		return withHint(configError("listen", "%q is not an address with a port", c.Listen), "give one such as --listen :9847 or --listen 127.0.0.1:9847")
+	}
+	if err := c.Retention.check(c.static() || c.rest()); err != nil {
+		return err
 	}
 	if c.KeepDir != "" && !filepath.IsAbs(c.KeepDir) {
 		return withHint(configError("keep_dir", "%q is relative", c.KeepDir), "give the absolute path of a folder beside the data directory, on the same file system")

@@ -41,7 +41,8 @@ func TestDefaults(t *testing.T) {
 		Restore:  RestoreConfig{Patience: 10 * time.Minute, Prefetch: 1 << 30},
 		PushWait: time.Minute, ShutdownWait: 5 * time.Second, StoppedWait: 30 * time.Second, StallTimeout: time.Minute, VerifyEvery: time.Hour,
 		Workers: 4, TTL: 15 * time.Second, Renewal: 5 * time.Second, Margin: 3 * time.Second,
-		Log: "info",
+		Retention: RetentionConfig{Mode: "off"},
+		Log:       "info",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

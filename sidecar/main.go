@@ -59,6 +59,8 @@ func verbs(w world) []*cobra.Command {
 		newExplainCommand(w),
 		newVerifyCommand(w),
 		newResolveCommand(w),
+		newExpireCommand(w),
+		newCleanupCommand(w),
 		newVersionCommand(w),
 	}
 }

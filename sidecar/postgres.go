@@ -168,9 +168,9 @@ func (r *reached) by(f serverFiles, s archiver.Server) archiver.Server {
 	return s
 }
 
-// tell logs what changed, but for the LSN.
+// tell logs what changed, but for the LSNs.
 func (p *postgres) tell(before, now archiver.Server) {
-	before.Flush = now.Flush
+	before.Flush, before.Redo = now.Flush, now.Redo
 	if before == now {
 		return
 	}

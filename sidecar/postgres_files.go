@@ -187,7 +187,7 @@ func (f serverFiles) server() archiver.Server {
 	s.SystemID, s.Major, s.SegmentSize = c.SystemID, f.major, c.SegmentSize
 	// Right after a promotion only the recovery's timeline is the new one.
 	s.Timeline = max(c.RedoTimeline, c.MinRecoveryTimeline)
-	s.Flush = max(c.Checkpoint, c.MinRecovery)
+	s.Flush, s.Redo = max(c.Checkpoint, c.MinRecovery), c.Redo
 	switch c.State {
 	case wal.DBInProduction, wal.DBShuttingDown, wal.DBShutDown, wal.DBCrashRecovery:
 		s.WasPrimary = true

@@ -126,8 +126,9 @@ type MemberStatus struct {
 	Version     string `json:"version,omitempty"`
 	Store       bool   `json:"store_answers"`
 	ArchiveMode string `json:"archive_mode,omitempty"`
-	Has         uint64 `json:"has"`    // good segments in its pg_wal
-	Misses      uint64 `json:"misses"` // of those, not known to be in the archive
+	Restart     string `json:"restart_segment,omitempty"` // from which its server would go on after a restart, as far as it told
+	Has         uint64 `json:"has"`                       // good segments in its pg_wal
+	Misses      uint64 `json:"misses"`                    // of those, not known to be in the archive
 	Keeps       uint64 `json:"misses_bytes"`
 	Free        uint64 `json:"wal_disk_free_bytes,omitempty"` // roughly; only while its store is silent, or when it is little
 	Full        bool   `json:"wal_disk_full,omitempty"`       // not even one more segment fits
@@ -167,7 +168,7 @@ func (a *app) reportArchive(st *Status, s *site) {
 	got := s.archiver.State()
 	st.Archive = ArchiveStatus{
 		URL: ar.String(), Open: true, Answers: got.StoreAnswers, Why: got.StoreWhy, LastTaken: got.LastTaken.UTC(),
-		Floor: ar.Identity().Floor.LSN.String(), Waiting: got.Waiting, Oldest: got.Oldest, Lacks: got.Lacks.Len(), Kept: got.Kept,
+		Floor: ar.FloorOn(a.scope.Line()).String(), Waiting: got.Waiting, Oldest: got.Oldest, Lacks: got.Lacks.Len(), Kept: got.Kept,
 	}
 	if line := a.scope.Last().Line; line.Timeline != 0 {
 		st.Archive.Timeline = uint32(line.Timeline)
@@ -255,6 +256,9 @@ func memberStatus(v leader.View, name string) MemberStatus {
 	}
 	m.Sidecar, m.Version, m.Store, m.ArchiveMode, m.Address = true, r.Software, r.Store, r.ArchiveMode, r.Address
 	m.Has, m.Misses, m.Primary = r.Has.Count(), r.Misses.Count(), r.Role == leader.RolePrimary
+	if p := r.Restart; p != nil && wal.SegmentSize(r.SegmentSize).Valid() {
+		m.Restart = wal.Segment{Timeline: wal.Timeline(p.Timeline), Size: wal.SegmentSize(r.SegmentSize), No: p.No}.String()
+	}
 	m.Keeps, m.Free, m.Full = m.Misses*uint64(r.SegmentSize), r.Free, r.Free != 0 && r.Free < uint64(r.SegmentSize)
 	if r.Timeline > m.Timeline {
 		m.Timeline = r.Timeline

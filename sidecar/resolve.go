@@ -84,7 +84,7 @@ Exit code 0: it is recorded. 1: refused, not confirmed, or no sidecar answers.`,
 			}
 		}
 		if !f.yes && !plan.Already {
-			if err := confirm(c, w, f.json); err != nil {
+			if err := confirm(c, w, f.json, "resolve", "Decide so?", "nothing was decided"); err != nil {
 				return err
 			}
 		}
@@ -165,20 +165,21 @@ func askResolve(ctx context.Context, socket string, req *resolveRequest) (archiv
 	return p, nil
 }
 
-func confirm(c *cobra.Command, w world, asJSON bool) error {
+// confirm asks the person at the terminal; otherwise says what did not happen.
+func confirm(c *cobra.Command, w world, asJSON bool, verb, question, otherwise string) error {
 	in, ok := c.InOrStdin().(*os.File)
 	if asJSON || !ok || !isTerminal(in) {
-		return withHint(withCode(exitUsage, errors.New("resolve: nobody can be asked here, and nothing was decided")), "give --yes to decide without a question")
+		return withHint(withCode(exitUsage, fmt.Errorf("%s: nobody can be asked here, and %s", verb, otherwise)), "give --yes to do it without a question")
 	}
-	if _, err := io.WriteString(w.stdout, "\nDecide so? [y/N] "); err != nil {
+	if _, err := io.WriteString(w.stdout, "\n"+question+" [y/N] "); err != nil {
 		return err
 	}
 	line, err := bufio.NewReader(in).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("resolve: %w", err)
+		return fmt.Errorf("%s: %w", verb, err)
 	}
 	if !slices.Contains([]string{"y", "yes"}, strings.ToLower(strings.TrimSpace(line))) {
-		return errors.New("resolve: nothing was decided")
+		return fmt.Errorf("%s: %s", verb, otherwise)
 	}
 	return nil
 }

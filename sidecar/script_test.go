@@ -91,6 +91,7 @@ func TestClientAndSocket(t *testing.T) {
 	}{
 		{[]string{"push", "--socket", path, "pg_wal/0A"}, 0, "walbaton-wal: push " + dir + "/pg_wal/0A\n"},
 		{[]string{"push", "--socket", path, "/wal/0 \"\u00e4\n"}, 0, "walbaton-wal: push /wal/0 \"\u00e4\n\n"},
+		{[]string{"cleanup", "--socket", path, "000000020000000000000007"}, 0, "walbaton-wal: cleanup 000000020000000000000007\n"},
 		{[]string{"fetch", "--socket", path, "00000002.history", "pg_wal/R"}, 1, "walbaton-wal: fetch 00000002.history to " + dir + "/pg_wal/R\n"},
 	} {
 		var stderr strings.Builder

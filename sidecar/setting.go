@@ -92,6 +92,42 @@ func count(field func(*Config) *int) func(*Config, []string) error {
 	}
 }
 
+// span takes days and weeks too.
+func span(field func(*Config) *time.Duration) func(*Config, []string) error {
+	return func(c *Config, v []string) (err error) {
+		*field(c), err = parseSpan(v[0])
+		return err
+	}
+}
+
+// parseSpan reads 14d, 2w, and what Go reads, such as 36h.
+func parseSpan(s string) (time.Duration, error) {
+	wrong := fmt.Errorf("%q is not a time such as 14d, 2w or 36h", s)
+	if d, err := time.ParseDuration(s); err == nil && d > 0 {
+		return d, nil
+	}
+	unit := map[byte]time.Duration{'d': 24 * time.Hour, 'w': 7 * 24 * time.Hour}
+	if s == "" || unit[s[len(s)-1]] == 0 {
+		return 0, wrong
+	}
+	n, err := strconv.ParseUint(s[:len(s)-1], 10, 32)
+	each := unit[s[len(s)-1]]
+	if err != nil || n == 0 || n > uint64(math.MaxInt64/each) {
+		return 0, wrong
+	}
+	return time.Duration(n) * each, nil
+}
+
+func yesNo(field func(*Config) *bool) func(*Config, []string) error {
+	return func(c *Config, v []string) error {
+		if v[0] != "true" && v[0] != "false" {
+			return fmt.Errorf("%q is neither true nor false", v[0])
+		}
+		*field(c) = v[0] == "true"
+		return nil
+	}
+}
+
 // size takes PostgreSQL's units, where a kB has 1024 bytes (guc.c).
 func size(field func(*Config) *int64) func(*Config, []string) error {
 	return func(c *Config, v []string) error {
@@ -178,6 +214,8 @@ func (r *reader) key(key string, name, value *yaml.Node) error {
 	}
 	for _, s := range r.all {
 		switch {
+		case s.key == key && value.Kind == yaml.MappingNode && slices.ContainsFunc(r.all, func(s setting) bool { return strings.HasPrefix(s.key, key+".") }):
+			return r.mapping(key+".", value) // retention is a word, or has keys of its own
 		case s.key == key:
 			values, err := r.values(s, value)
 			if err != nil {

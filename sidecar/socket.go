@@ -30,6 +30,10 @@ type answerer interface {
 	Explain(ctx context.Context, name string) Answer
 	// Resolve takes an administrator's decision; request and answer are JSON.
 	Resolve(ctx context.Context, request string) Answer
+	// Expire plans what an expire deletes, or carries it out; request and answer are JSON.
+	Expire(ctx context.Context, request string) Answer
+	// Cleanup answers archive_cleanup_command: name is the segment of this node's last restart point.
+	Cleanup(ctx context.Context, name string) Answer
 }
 
 // Answer is an exit code for walbaton-wal and a line for PostgreSQL's log, or "". A code below
@@ -48,7 +52,7 @@ const (
 )
 
 // socketServer answers walbaton-wal; the conversation is described in the comment of its package. The verbs
-// explain and resolve speak it too (askSidecar), with words that walbaton-wal does not know.
+// explain, resolve and expire speak it too (askSidecar), with words that walbaton-wal does not know.
 type socketServer struct {
 	listener net.Listener
 	peer     func(net.Conn) error // refuses who may not ask: checkPeer
@@ -205,6 +209,10 @@ func (s *socketServer) answer(ctx context.Context, c net.Conn, verb string, word
 			answers <- a.Fetch(ctx, words[0], words[1])
 		case "explain":
 			answers <- a.Explain(ctx, words[0])
+		case "expire":
+			answers <- a.Expire(ctx, words[0])
+		case "cleanup":
+			answers <- a.Cleanup(ctx, words[0])
 		default:
 			answers <- a.Resolve(ctx, words[0])
 		}
@@ -298,10 +306,12 @@ func parseRequest(line string) (verb string, words []string, err error) {
 	case len(words) == 5 && words[1] == "fetch":
 		dest, err := absolute(words[3], words[4])
 		return "fetch", []string{words[2], dest}, err
-	case len(words) == 3 && (words[1] == "explain" || words[1] == "resolve"):
+	case len(words) == 4 && words[1] == "cleanup":
+		return "cleanup", words[2:3], nil
+	case len(words) == 3 && (words[1] == "explain" || words[1] == "resolve" || words[1] == "expire"):
 		return words[1], words[2:], nil
 	}
-	return "", nil, fmt.Errorf("read request: %.80q is none of push, fetch, explain and resolve with their words", strings.Join(words[1:], " "))
+	return "", nil, fmt.Errorf("read request: %.80q is none of push, fetch, cleanup, explain, resolve and expire with their words", strings.Join(words[1:], " "))
 }
 
 func absolute(path, dir string) (string, error) {

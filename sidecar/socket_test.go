@@ -34,6 +34,14 @@ func (f fakeAnswerer) Resolve(_ context.Context, request string) Answer {
 	return Answer{2, "resolve " + request}
 }
 
+func (f fakeAnswerer) Expire(_ context.Context, request string) Answer {
+	return Answer{2, "expire " + request}
+}
+
+func (f fakeAnswerer) Cleanup(_ context.Context, name string) Answer {
+	return Answer{0, "cleanup " + name}
+}
+
 func echoAnswers() fakeAnswerer {
 	return fakeAnswerer{
 		push:  func(_ context.Context, path string) Answer { return Answer{0, "push " + path} },

@@ -1,7 +1,8 @@
-// Walbaton-wal is the small client that PostgreSQL runs for every WAL file:
+// Walbaton-wal is the small client that PostgreSQL runs for every WAL file, and after each restartpoint:
 //
 //	archive_command = 'walbaton-wal push %p'
 //	restore_command = 'walbaton-wal fetch %f %p'
+//	archive_cleanup_command = 'walbaton-wal cleanup %r'
 //
 // It asks the sidecar over a unix socket, waits, and exits with what the sidecar said. It
 // decides nothing about WAL. It is a program of its own, and uses the standard library only,
@@ -18,6 +19,9 @@
 // dot a second while it works, then one line: an exit code, a space, a message in quotes that
 // may be empty. A code below zero means "I cannot answer this". Five seconds of silence mean
 // that no sidecar runs.
+//
+// cleanup is asked for in the same way, with the segment that %r names. It exits 0 whatever comes of it, with a line when the
+// sidecar was not told, and 1 when it is called wrongly.
 //
 // Exit codes. push exits 0 (stored) or 1 (not stored, try again): more than 125 would kill
 // PostgreSQL's archiver. fetch exits with the sidecar's code; without a sidecar it becomes

@@ -15,6 +15,7 @@ const help = `walbaton-wal moves one WAL file between PostgreSQL and the walbato
 Usage:
   walbaton-wal push [--socket PATH] %p         for archive_command
   walbaton-wal fetch [--socket PATH] %f %p     for restore_command
+  walbaton-wal cleanup [--socket PATH] %r      for archive_cleanup_command
   walbaton-wal version
 
 postgresql.conf:
@@ -29,6 +30,7 @@ Exit codes:
   push   0 stored, 1 not stored yet (PostgreSQL tries again)
   fetch  0 restored, 1 not in the archive, 200 cannot say (recovery stops, and
          can be resumed)
+  cleanup  0, unless it is called wrongly: 1
 `
 
 func main() {
@@ -60,6 +62,8 @@ func run(args []string) int {
 		return push(args)
 	case "fetch":
 		return fetch(args)
+	case "cleanup":
+		return cleanup(args)
 	case "version", "--version":
 		print(os.Stdout, "walbaton-wal "+version()+"\n")
 		return 0
@@ -70,7 +74,7 @@ func run(args []string) int {
 		print(os.Stderr, help)
 		return 1
 	}
-	complain("unknown command " + strconv.Quote(verb) + `: use "push %p" or "fetch %f %p"`)
+	complain("unknown command " + strconv.Quote(verb) + `: use "push %p", "fetch %f %p" or "cleanup %r"`)
 	return 1
 }
 
@@ -120,6 +124,28 @@ func fetch(args []string) int {
 	complain("fetch " + a.words[0] + ": " + err + ", and walbaton cannot be executed (" + why + "), so nobody knows whether the archive has it: " +
 		"start \"walbaton sidecar\", or install walbaton beside walbaton-wal")
 	return code
+}
+
+// cleanup tells the sidecar this node's restart point. PostgreSQL goes on whatever comes of it: what is not told keeps WAL in the archive.
+func cleanup(args []string) int {
+	a, err := parse(args)
+	if err == "" && (len(a.words) != 1 || a.words[0] == "") {
+		err = "cleanup takes one segment"
+	}
+	if err != "" {
+		complain(err + `: use archive_cleanup_command = 'walbaton-wal cleanup %r'`)
+		return 1
+	}
+	got, err := ask(a.socket, "cleanup", a.words...)
+	if err != "" {
+		complain("cleanup " + a.words[0] + ": the restart point was not told: " + err)
+		return 0
+	}
+	complain(got.message)
+	if got.code > 0 {
+		return 1
+	}
+	return 0
 }
 
 // cannotSay is the exit code for "nobody knows whether the archive has this file". PostgreSQL
