@@ -26,7 +26,7 @@ and starts ten times faster, is the better choice.
 Exit code 0: told, or no sidecar answers, which is said. 2: it was called wrongly.`,
 		Example: `  archive_cleanup_command = 'walbaton cleanup %r'
   walbaton cleanup 000000010000000000000007`,
-		Args:    takes(cobra.ExactArgs(1)),
+		Args: takes(cobra.ExactArgs(1)),
 	}
 	addSettings(c, "socket")
 	c.RunE = func(c *cobra.Command, args []string) error {
