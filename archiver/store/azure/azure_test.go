@@ -257,24 +257,37 @@ func TestRecovery(t *testing.T) {
 	}
 }
 
-// Blocks are staged under a name, not by a writer: what another one stages meanwhile does not get into our blob.
+// Blocks are staged under a name, not by a writer: what another one has staged meanwhile, committed or not, does not get into our blob.
 func TestBlocksOfOthers(t *testing.T) {
-	stub := newStub(t)
-	proxy, a := through(t, stub)
-	b := openAt(t, stub.url)
 	ours, theirs := bytes.Repeat([]byte("ours!"), 100<<10), bytes.Repeat([]byte("other"), 100<<10)
-	var other error
-	proxy.Spoil(func(r storetest.Request) storetest.Spoil {
-		if r.Query.Get("comp") == "blocklist" { // ours are staged: now b stages its own, and commits
-			other = b.Put(t.Context(), "key", bytes.NewReader(theirs))
+	for _, commits := range []bool{false, true} {
+		stub := newStub(t)
+		ourProxy, we := through(t, stub)
+		theirProxy, they := through(t, stub)
+		var other error
+		ourProxy.Spoil(func(r storetest.Request) storetest.Spoil {
+			if r.Query.Get("comp") == "blocklist" { // ours are staged: now they stage theirs
+				other = they.Put(t.Context(), "key", bytes.NewReader(theirs))
+			}
+			return storetest.Spoil{}
+		})
+		theirProxy.Spoil(func(r storetest.Request) storetest.Spoil {
+			if r.Query.Get("comp") == "blocklist" && !commits {
+				return answer(503, "ServerBusy")
+			}
+			return storetest.Spoil{}
+		})
+		err := we.Put(t.Context(), "key", bytes.NewReader(ours))
+		want, wantErr, wantOther := ours, error(nil), storetest.ErrUnclear
+		if commits {
+			want, wantErr, wantOther = theirs, fs.ErrExist, nil
 		}
-		return storetest.Spoil{}
-	})
-	if err := a.Put(t.Context(), "key", bytes.NewReader(ours)); !errors.Is(err, fs.ErrExist) || other != nil {
-		t.Errorf("got %v for us and %v for the other, want fs.ErrExist and nil", err, other)
-	}
-	if got := stub.blobs["some/prefix/key"].data; !bytes.Equal(got, theirs) {
-		t.Error("the blob is not what its writer committed")
+		if !storetest.Is(err, wantErr) || !storetest.Is(other, wantOther) {
+			t.Errorf("they commit %v: got %v for us and %v for them, want %v and %v", commits, err, other, wantErr, wantOther)
+		}
+		if got := stub.blobs["some/prefix/key"].data; !bytes.Equal(got, want) {
+			t.Errorf("they commit %v: the blob is not what its writer put", commits)
+		}
 	}
 }
 
