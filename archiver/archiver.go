@@ -79,6 +79,7 @@ type Archiver struct {
 	lacks    Set
 	timeline wal.Timeline // of our server, to notice when it changes
 	orphaned map[wal.Name]seal.Digest
+	mine     map[string]content // of encrypted orphans that this Archiver put, by key
 	adopted  adopted
 	asked    map[question]time.Time // when the archive was asked what every file of a timeline that waits would ask
 	released int                    // files that have left keep_dir since it was last empty
@@ -141,7 +142,7 @@ func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Option
 		o: o, archive: a, scope: scope, server: server, sealer: sealer, clear: clear,
 		local: newLocal(q, a.SegmentSize(), a.Identity().SystemID),
 		cover: newCoverage(a.SegmentSize()), bell: newBell(), m: newMetrics(o.Metrics), log: o.Log,
-		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, differ: map[wal.Name]difference{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{}, asked: map[question]time.Time{},
+		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, differ: map[wal.Name]difference{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{}, mine: map[string]content{}, asked: map[question]time.Time{},
 		floorsRead: o.Now(), // a was opened just now
 	}
 	if err := r.openKeep(); err != nil {

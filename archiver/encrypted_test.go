@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -283,5 +285,63 @@ func testSealedOrphanWaits(t *testing.T) {
 	}
 	if h, err := n.Archive().Header(t.Context(), n.Archive().Key(wal.SegmentName(full[1]))); err != nil || h.Encryption != "age" {
 		t.Errorf("what was adopted is not encrypted: %+v, %v", h, err)
+	}
+}
+
+// TestOwnSealedOrphan: a node that put an orphan itself knows what is in it, and adopts the object as it is: whole and the line's, else not.
+func TestOwnSealedOrphan(t *testing.T) { withPublicKeys(t, "x", testOwnSealedOrphan) }
+
+func testOwnSealedOrphan(t *testing.T) {
+	for what, tt := range map[string]struct {
+		spoil   bool
+		other   bool // the orphan is another server's segment
+		adopted bool
+	}{
+		"whole":                  {false, false, true},
+		"half an object":         {true, false, false},
+		"it fits nothing beside": {false, true, false},
+	} {
+		w := newWriter()
+		w.Fill(1)
+		stranger := w.Clone(1)
+		w.Fill(4)
+		stranger.Fill(4)
+		s := mem.New("x")
+		full := w.Full()
+		n := newTestNode(t, s, "n1", w)
+		name, content := wal.SegmentName(full[2]), w.Segment(full[2])
+		if tt.other {
+			content = stranger.Segment(full[2])
+		}
+		n.write(name.String(), content, ".ready")
+		if err := n.orphan(t.Context(), n.local, name); err != nil {
+			t.Fatal(err)
+		}
+		key := n.Archive().OrphanKey("n1", name, seal.DigestOf(content))
+		orphan, err := n.Archive().read(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.spoil {
+			spoilObject(t, s, key, func(b []byte) []byte { return b[:len(b)/2] })
+		}
+		if err := os.Remove(filepath.Join(n.dir, name.String())); err != nil { // PostgreSQL was told 0
+			t.Fatal(err)
+		}
+		for _, i := range []int{0, 1, 3} {
+			n.write(full[i].String(), w.Segment(full[i]), ".ready")
+		}
+		if err := n.Rescan(); err != nil {
+			t.Fatal(err)
+		}
+		n.shipAll(1)
+		n.BeginTerm(t.Context(), 2, Set{})
+		if err := n.AdoptOrphans(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		got, err := n.Archive().read(t.Context(), n.Archive().Key(name))
+		if (err == nil) != tt.adopted || tt.adopted && !bytes.Equal(got, orphan) {
+			t.Errorf("%s: the archive has %d bytes under its name, %v", what, len(got), err)
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/walbaton/walbaton/archiver/seal"
+	"github.com/walbaton/walbaton/archiver/store"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
@@ -42,6 +43,7 @@ func (a *Archiver) orphan(ctx context.Context, l *local, n wal.Name) error {
 	a.mu.Lock()
 	a.orphaned[n] = c.digest
 	a.mu.Unlock()
+	a.remember(key, n, c)
 	a.m.orphans.Inc()
 	a.log.Warn("kept in orphans", "file", n.String(), "digest", c.digest.String())
 	return nil
@@ -172,6 +174,9 @@ func (a *Archiver) adoptable(ctx context.Context, line wal.History) (out []orpha
 // adopt puts one orphan under its name, if it fits what the archive has beside it.
 func (a *Archiver) adopt(ctx context.Context, key string, n wal.Name, line wal.History) error {
 	h, r, err := a.open(ctx, key)
+	if errors.Is(err, seal.ErrEncrypted) {
+		return a.adoptSealed(ctx, key, n, line, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -182,18 +187,8 @@ func (a *Archiver) adopt(ctx context.Context, key string, n wal.Name, line wal.H
 		return err
 	}
 	defer packed.Close()
-	report := checker.Report()
-	if report.State != wal.Complete {
-		return fmt.Errorf("%w: %s", errBadCopy, report.Why)
-	}
-	c, err := a.prove(ctx, a.local, n, &content{report: report, joint: checker.Joint()})
-	if err != nil {
-		return err
-	}
-	if !c.good {
-		return fmt.Errorf("%w: %s", errBadCopy, c.why)
-	}
-	if err := a.joined(ctx, n.Segment, line, checker.Joint()); err != nil {
+	c := &content{report: checker.Report(), joint: checker.Joint()}
+	if err := a.belongs(ctx, n, line, c); err != nil {
 		return err
 	}
 	sealed, err := packed.Seal(a.header(n, c))
@@ -201,7 +196,27 @@ func (a *Archiver) adopt(ctx context.Context, key string, n wal.Name, line wal.H
 		return err
 	}
 	defer sealed.Close()
-	err = a.offer(ctx, n, sealed)
+	return a.take(ctx, n, sealed)
+}
+
+// belongs says whether what an orphan holds is good WAL, and the line's.
+func (a *Archiver) belongs(ctx context.Context, n wal.Name, line wal.History, c *content) error {
+	if c.report.State != wal.Complete {
+		return fmt.Errorf("%w: %s", errBadCopy, c.report.Why)
+	}
+	proven, err := a.prove(ctx, a.local, n, c)
+	if err != nil {
+		return err
+	}
+	if !proven.good {
+		return fmt.Errorf("%w: %s", errBadCopy, proven.why)
+	}
+	return a.joined(ctx, n.Segment, line, c.joint)
+}
+
+// take puts what was an orphan under its name.
+func (a *Archiver) take(ctx context.Context, n wal.Name, body store.Body) error {
+	err := a.offer(ctx, n, body)
 	if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, errOneLacks) {
 		return err
 	}

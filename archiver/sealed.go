@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/walbaton/walbaton/archiver/seal"
 	"github.com/walbaton/walbaton/archiver/wal"
@@ -46,6 +47,69 @@ func (a *Archiver) sealedJoint(ctx context.Context, s wal.Segment, theirs seal.D
 		return wal.Joint{}, err
 	}
 	return ours.joint, nil
+}
+
+// mostMine bounds what is remembered of orphans: some 600 bytes each.
+const mostMine = 4096
+
+// remember keeps what an orphan holds, for when it is on the line again and nobody here can open it.
+func (a *Archiver) remember(key string, n wal.Name, c *content) {
+	if len(a.o.EncryptTo) == 0 || n.Kind != wal.KindSegment {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.mine) < mostMine {
+		a.mine[key] = *c
+	}
+}
+
+// adoptSealed adopts an orphan that cannot be opened here, as it is, when this Archiver put it there itself: then it knows what is in it.
+func (a *Archiver) adoptSealed(ctx context.Context, key string, n wal.Name, line wal.History, locked error) error {
+	a.mu.Lock()
+	c, known := a.mine[key]
+	a.mu.Unlock()
+	if !known {
+		return locked
+	}
+	if err := a.belongs(ctx, n, line, &content{report: c.report, joint: c.joint}); err != nil {
+		return err
+	}
+	kept, err := a.keepOrphan(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer kept.Close()
+	if err := checkHeader(kept.Header, n, a.local.systemID, a.archive.SegmentSize()); err != nil || kept.Header.Digest != c.digest {
+		return fmt.Errorf("%w: its header tells of another file", errBadCopy)
+	}
+	return a.take(ctx, n, kept)
+}
+
+// keepOrphan reads a sealed object, whole, from the first archive that has it.
+func (a *Archiver) keepOrphan(ctx context.Context, key string) (*seal.Kept, error) {
+	archives := []*Archive{a.archive}
+	if a.targets != nil {
+		archives = nil
+		for _, t := range a.reached() {
+			archives = append(archives, t.archive)
+		}
+	}
+	size := int64(a.archive.SegmentSize())
+	failed := error(fs.ErrNotExist)
+	for _, in := range archives {
+		r, err := in.store.Get(ctx, key, 0, -1)
+		if err == nil {
+			var kept *seal.Kept
+			kept, err = a.sealer.Keep(r, size+size/8+seal.HeaderRange)
+			r.Close() // the object was held against its digests
+			if err == nil {
+				return kept, nil
+			}
+		}
+		failed = err
+	}
+	return nil, failed
 }
 
 // locked is the error of a restore for a file that is there, and that no key here opens.

@@ -33,8 +33,8 @@ func newListCommand(w world) *cobra.Command {
 commit times, how many segments, their size in the archive, and the ratio to their size
 in pg_wal. Commit times are from the headers of the first and the last file that has a
 commit, within 64 of the ends; a timeline's first segment begins with its parent's WAL.
-Where files at its ends are
-encrypted it says so: age, or mixed. Nothing is judged: walbaton verify does that.
+Where files at the ends are encrypted it says so: age, or mixed. Nothing is judged:
+walbaton verify does that.
 
 Exit code 0: it worked. 1: the archive does not answer.`,
 		Example: `  walbaton list

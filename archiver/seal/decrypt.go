@@ -38,7 +38,7 @@ func (b *body) cause() error {
 
 // check holds what was read, which is all of it, against the header.
 func (b *body) check(h Header) error {
-	if sum := b.digest.Sum(); h.BodyDigest != (Digest{}) && sum != h.BodyDigest {
+	if sum := b.digest.Sum(); sum != h.BodyDigest {
 		return errBody
 	}
 	return nil

@@ -26,7 +26,8 @@
 // plain bytes, as xxh128sum prints it: it finds damage and compares copies, and proves no author.
 //
 // The header stays in the clear when the bytes are encrypted, so nodes that have only public keys compare, list and count. It
-// then also has a digest of the encrypted bytes, with which Check finds a cut or changed object without an identity.
+// then also has a digest of the encrypted bytes, with which Check finds a cut or changed object without an identity, and as its last key
+// one of its own text, which every reader checks.
 // Who exchanges headers is found out: the digest of the plain bytes is held against them when they are opened.
 //
 // Sealing is done in whole before anything goes over a network:

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -115,6 +116,10 @@ func parseHeader(text []byte) (Header, error) {
 	if err := json.Unmarshal(text, &h); err != nil {
 		return Header{}, fmt.Errorf("%w: header: %w", ErrDamaged, err)
 	}
+	signed, err := checkText(bytes.TrimRight(text, " \n"))
+	if err != nil {
+		return Header{}, err
+	}
 	switch {
 	case h.DigestName != digestName:
 		return Header{}, fmt.Errorf("%w: digest %q, want %q", ErrFormat, h.DigestName, digestName)
@@ -122,6 +127,8 @@ func parseHeader(text []byte) (Header, error) {
 		return Header{}, fmt.Errorf("%w: codec %q", ErrFormat, h.Codec)
 	case h.Encryption != "" && h.Encryption != encryptionAge:
 		return Header{}, fmt.Errorf("%w: encryption %q", ErrFormat, h.Encryption)
+	case h.Encryption != "" && (!signed || h.BodyDigest == Digest{}):
+		return Header{}, fmt.Errorf("%w: header of an encrypted object without its digests", ErrDamaged)
 	case h.Name == "":
 		return Header{}, fmt.Errorf("%w: header without a name", ErrDamaged)
 	case h.Size < 0 || h.Size > MaxSize:
@@ -137,6 +144,9 @@ func (h Header) append(b []byte) ([]byte, error) {
 		return nil, err
 	}
 	text = escape(text)
+	if h.Encryption != "" {
+		text = signText(text)
+	}
 	n := (8 + len(text) + 1 + headerStep - 1) / headerStep * headerStep
 	if n > HeaderRange {
 		return nil, fmt.Errorf("the header has %d bytes, want at most %d", 8+len(text)+1, HeaderRange)
@@ -146,6 +156,27 @@ func (h Header) append(b []byte) ([]byte, error) {
 	b = append(b, text...)
 	b = append(b, bytes.Repeat([]byte{' '}, n-8-len(text)-1)...)
 	return append(b, '\n'), nil
+}
+
+// textDigest is the last key of an encrypted object's header: its value is the digest of all text before it. The header is all that a
+// node without an identity can read, so damage of it has to show without the bytes.
+const textDigest = `,"header_digest":"`
+
+func signText(text []byte) []byte {
+	before := text[:len(text)-1] // without the brace
+	return slices.Concat(before, []byte(textDigest), []byte(DigestOf(before).String()), []byte(`"}`))
+}
+
+// checkText holds the text of a header against its digest, and says whether it has one.
+func checkText(text []byte) (signed bool, err error) {
+	before, after, found := bytes.Cut(text, []byte(textDigest))
+	if !found {
+		return false, nil
+	}
+	if string(after) != DigestOf(before).String()+`"}` {
+		return false, fmt.Errorf("%w: the header was changed: it has another digest than it says", ErrDamaged)
+	}
+	return true, nil
 }
 
 // escape writes what is not ASCII in JSON text, which is always inside a string, as \u escapes.

@@ -214,10 +214,13 @@ func ageVectors(t *testing.T, plain []byte) []vector {
 		{"age-none", "ok", "encrypted", sealed(t, None, plain, to)},
 		{"age-empty", "ok", "encrypted, no bytes at all", sealed(t, Zstd, nil, to)},
 		{"age-to-two", "ok", "encrypted to somebody else, too", sealed(t, Zstd, plain, other, to)},
-		{"age-no-body-digest", "ok", "a writer may leave the digest of the encrypted bytes out", withJSON(z, `,"body_digest":"`+digest+`"`, ``)},
+		{"age-no-body-digest", "damaged", "the digest of the encrypted bytes is missing", withJSON(z, `,"body_digest":"`+digest+`"`, ``)},
 		{"age-to-others", "encrypted", "whole, and encrypted to somebody else", theirs},
 		{"age-to-others-cut", "damaged", "encrypted to somebody else, and the last byte is missing", theirs[:len(theirs)-1]},
 		{"age-header-only", "damaged", "ends after our header", head(z)},
+		{"age-header-flipped", "damaged", "one bit is wrong in the digest of the plain bytes", otherDigest(z)},
+		{"age-header-unsigned", "damaged", "the digest of the header itself is missing", unsigned(z)},
+		{"age-header-unknown-key", "ok", "a later version says more in its header", withJSON(z, `"format":1`, `"format":1,"later":{"a":[1]}`)},
 		{"age-cut", "damaged", "ends in the middle", z[:len(z)-500]},
 		{"age-cut-end", "damaged", "the last byte is missing", z[:len(z)-1]},
 		{"age-flipped", "damaged", "one bit is wrong", flipped},
@@ -228,6 +231,23 @@ func ageVectors(t *testing.T, plain []byte) []vector {
 		{"age-not-age", "damaged", "the header says age, and the bytes are a zstd frame", append(head(withJSON(z, digest, DigestOf(payload(sealed(t, Zstd, plain))).String())), payload(sealed(t, Zstd, plain))...)},
 		{"age-holds-lz4", "damaged", "the header says zstd, and in the age file is lz4", otherCodec(t, plain, to)},
 	}
+}
+
+// otherDigest changes one bit of the plain digest, where another hexadecimal digit comes of it.
+func otherDigest(object []byte) []byte {
+	b := slices.Clone(object)
+	at := bytes.Index(b, []byte(`"digest":"`)) + len(`"digest":"`)
+	for !bytes.Contains([]byte("02468ace"), b[at:at+1]) {
+		at++
+	}
+	b[at] ^= 1
+	return b
+}
+
+// unsigned leaves the digest of the header out.
+func unsigned(object []byte) []byte {
+	before, _, _ := bytes.Cut(headerText(object), []byte(textDigest))
+	return append(headerFrame(append(slices.Clone(before), '}')), payload(object)...)
 }
 
 // otherHeader puts before the encrypted bytes of an object the header of another one.
@@ -275,5 +295,9 @@ func withJSON(object []byte, from, to string) []byte {
 	if !bytes.Contains(text, []byte(from)) {
 		panic("the header has no " + from)
 	}
-	return append(headerFrame(bytes.Replace(text, []byte(from), []byte(to), 1)), payload(object)...)
+	text = bytes.Replace(text, []byte(from), []byte(to), 1)
+	if before, _, signed := bytes.Cut(text, []byte(textDigest)); signed { // who forges a header makes its digest, too
+		text = signText(append(slices.Clone(before), '}'))
+	}
+	return append(headerFrame(text), payload(object)...)
 }
