@@ -131,7 +131,7 @@ func settings() []setting {
 		{key: "renewal", value: "5s", help: "the `time` between renewals of the baton", set: duration(func(c *Config) *time.Duration { return &c.Renewal })},
 		{key: "margin", value: "3s", help: "how much `time` before the end of the baton shipping stops", set: duration(func(c *Config) *time.Duration { return &c.Margin })},
 		{key: "dcs.kind", help: "`static`: a single PostgreSQL without Patroni; rest: Patroni's REST API instead of the DCS, and no baton; otherwise Patroni's configuration says it", set: oneOf(func(c *Config) *string { return &c.DCS.Kind }, "", "static", "rest")},
-		{key: "retention", value: retentionOff, help: "what the holder of the baton expires by itself: `off`, or standby-only: all that no member's restart needs", set: oneOf(func(c *Config) *string { return &c.Retention.Mode }, retentionOff, retentionStandby)},
+		{key: "retention.mode", flag: "retention", value: retentionOff, help: "what the holder of the baton expires by itself: `off`, or standby-only: all that no member's restart needs", set: oneOf(func(c *Config) *string { return &c.Retention.Mode }, retentionOff, retentionStandby)},
 		{key: "retention.keep", help: "how much `time` stays restorable, such as 14d; what no restore to it needs is expired once a day", set: span(func(c *Config) *time.Duration { return &c.Retention.Keep })},
 		{key: "retention.without_backups", value: "false", help: "`true`: keep from that time itself, as expire --without-backups does", set: yesNo(func(c *Config) *bool { return &c.Retention.WithoutBackups })},
 		{key: "retention.every", help: "the `time` between two of its runs (default 24h; with standby-only 1h)", set: span(func(c *Config) *time.Duration { return &c.Retention.Every })},

@@ -71,7 +71,7 @@ var badValues = map[string][]string{
 	"renewal":                   {"15s"},
 	"margin":                    {"1s"},
 	"dcs.kind":                  {"consul"},
-	"retention":                 {"14d", "on", "[off]", "{days: 14}"},
+	"retention.mode":            {"14d", "on", "[off]"},
 	"retention.keep":            {"14", "0d", "-1h", "forever", "99999999w"},
 	"retention.without_backups": {"yes", "true"},
 	"retention.every":           {"daily", "10ms"},
@@ -110,7 +110,7 @@ func TestConfigMessages(t *testing.T) {
 	}
 	for _, file := range []string{
 		"sockt: /run/s", "colour: red", "archive: {urls: x}", "archive: file:///a", "- archive", "socket: /a\nsocket: /b", "a: b: c", "socket: '${HOME/x}'",
-		"archive: {secret_access_key_file: /nowhere/key}", "a: 1\n---\nb: 2", "dcs: {kind: rest}\npolicy: replica", "dcs: {kind: static}\nretention: standby-only", "retention: standby-only\nretention: off",
+		"archive: {secret_access_key_file: /nowhere/key}", "a: 1\n---\nb: 2", "dcs: {kind: rest}\npolicy: replica", "dcs: {kind: static}\nretention: standby-only", "retention: 14d", "retention: {days: 14}", "retention: {mode: standby-only, keep: 14d}",
 		"archives: [file:///a]", "archives: [{name: a}]", "archives: [{url: file:///a}]", "archives: [{name: a, url: file:///a, required: maybe}]",
 		"archives: [{name: a, url: file:///a, required: false}]", "archives: [{name: a, url: file:///a, codec: lz4}]", "archive: {url: file:///a}\narchives: [{name: b, url: file:///b}]",
 	} {

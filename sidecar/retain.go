@@ -21,6 +21,9 @@ type RetentionConfig struct {
 	Every          time.Duration // 0: a day, with standby-only an hour
 }
 
+// retentionKey takes the word of retention.mode, too: retention: standby-only.
+const retentionKey = "retention"
+
 const (
 	retentionOff     = "off"
 	retentionStandby = "standby-only"

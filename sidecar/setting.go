@@ -212,10 +212,11 @@ func (r *reader) key(key string, name, value *yaml.Node) error {
 	if key == archivesKey && !r.element {
 		return r.archives(value)
 	}
+	if key == retentionKey && value.Kind == yaml.ScalarNode {
+		key = retentionKey + ".mode" // one word says it
+	}
 	for _, s := range r.all {
 		switch {
-		case s.key == key && value.Kind == yaml.MappingNode && slices.ContainsFunc(r.all, func(s setting) bool { return strings.HasPrefix(s.key, key+".") }):
-			return r.mapping(key+".", value) // retention is a word, or has keys of its own
 		case s.key == key:
 			values, err := r.values(s, value)
 			if err != nil {

@@ -53,6 +53,7 @@ type Options struct {
 	Binaries    string            // a folder with walbaton and walbaton-wal; "" builds them from the checkout
 	Failsafe    bool              // Patroni's failsafe_mode
 	Parameters  map[string]string // more PostgreSQL settings
+	Cleanup     bool              // archive_cleanup_command is set
 	Settings    string            // more lines of walbaton.yml
 	Identity    string            // an age identity, with which one restores; the nodes do not have it
 	Dynamic     string            // more lines of Patroni's dynamic configuration, at the cluster's bootstrap

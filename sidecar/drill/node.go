@@ -352,6 +352,13 @@ func (n *Node) restoreCommand() string {
 	return fmt.Sprintf("%s fetch --socket %s %%f %%p", n.bin("walbaton-wal"), n.Socket())
 }
 
+func (n *Node) cleanupCommand() string {
+	if !n.c.o.Cleanup {
+		return ""
+	}
+	return fmt.Sprintf("%s cleanup --socket %s %%r", n.bin("walbaton-wal"), n.Socket())
+}
+
 // patroni.yml. The times are the shortest that Patroni 3.0 takes, and so is wal_keep_size: with less it takes 128 MB, and
 // no checkpoint of a drill would recycle anything. fsync is off because a killed process loses
 // nothing that it wrote, only a machine without power does.
@@ -420,6 +427,9 @@ postgresql:
 {{- with .Restore}}
     restore_command: {{printf "%q" .}}
 {{- end}}
+{{- with .Cleanup}}
+    archive_cleanup_command: {{printf "%q" .}}
+{{- end}}
     unix_socket_directories: {{.Dir}}
     fsync: "off"
     shared_buffers: 64MB
@@ -443,7 +453,7 @@ func (n *Node) writeConfig() error {
 		"REST": n.c.port(portREST + n.no), "PG": n.port(), "Host": n.host(), "DCS": n.c.dcs.section(n), "Tags": n.c.o.Tags[n.Name],
 		"Bootstrap": n.bootstrap, "Dynamic": strings.ReplaceAll(strings.TrimSpace(n.c.o.Dynamic), "\n", "\n    "),
 		"ArchiveMode": n.c.o.ArchiveMode, "SegmentMB": n.c.o.SegmentMB, "Failsafe": n.c.o.Failsafe,
-		"Archive": n.archiveCommand(), "Restore": n.restoreCommand(), "Parameters": n.c.o.Parameters,
+		"Archive": n.archiveCommand(), "Restore": n.restoreCommand(), "Cleanup": n.cleanupCommand(), "Parameters": n.c.o.Parameters,
 	})
 	if err != nil {
 		return err
