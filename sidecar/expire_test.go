@@ -144,6 +144,49 @@ func TestExpireOverSocket(t *testing.T) {
 	})
 }
 
+// TestExpireSeveral: each archive has its own plan; one that does not answer gets the floor when it is back, and the next run deletes there.
+func TestExpireSeveral(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, w := newFarCluster(t, true), newTestWriter(8)
+		c.patroni("n1", 1, "n1")
+		n1 := c.newSidecar("n1")
+		n1.primary(w)
+		n1.start()
+		n1.shipped(c, w)
+		name := func(i int) string { return w.Full()[i].String() }
+		n1.until(time.Minute, "the far archive has all", func() bool { return c.far.has(t, name(7)) })
+		n1.until(time.Minute, "the baton is taken", n1.holds)
+		run := func(keep int) (out expireAnswer) {
+			b, err := json.Marshal(expireRequest{Before: name(keep), WithoutBackups: true, Run: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := n1.ask("expire", string(b))
+			if err := json.Unmarshal([]byte(a.Message), &out); a.Code != 0 || err != nil {
+				t.Fatalf("%+v, %v", a, err)
+			}
+			return out
+		}
+		if out := run(2); len(out.Archives) != 2 || c.archived(name(1)) || c.far.has(t, name(1)) || !c.archived(name(2)) || !c.far.has(t, name(2)) {
+			t.Errorf("both: %+v", out)
+		}
+		c.far.spoils(func(string, string) storemem.Fault { return storemem.Fault{Drop: true} })
+		time.Sleep(time.Minute)
+		c.far.spoils(func(_, archive string) storemem.Fault { return storemem.Fault{Drop: archive == "far"} })
+		time.Sleep(time.Minute)
+		if out := run(4); len(out.Archives) != 1 || c.archived(name(3)) || !c.far.has(t, name(3)) {
+			t.Errorf("one alone: %+v", out)
+		}
+		c.far.heal()
+		n1.until(5*time.Minute, "the far archive answers", func() bool { s, _ := n1.current(); return len(s.archiver.Answering()) == 2 })
+		time.Sleep(time.Minute)
+		if out := run(4); len(out.Archives) != 2 || c.far.has(t, name(3)) || !c.far.has(t, name(4)) || c.archived(name(3)) {
+			t.Errorf("when it is back: %+v", out)
+		}
+		n1.stop()
+	})
+}
+
 // TestExpireEndsWithTheTerm: a holder that cannot reach the DCS any more stops deleting before somebody else may hold the baton; the next run finishes.
 func TestExpireEndsWithTheTerm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
