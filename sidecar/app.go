@@ -29,6 +29,7 @@ import (
 //	elector ──┴─▶ scope ─▶ archiver ─────┤
 //	                 ▲                   └─▶ socket, web
 //	elector.Run ── lead ── archiver.Lead
+//	                 └──── tenure ◀── socket (expire), retain
 type app struct {
 	cfg      Config
 	log      *slog.Logger
