@@ -2,6 +2,9 @@ package s3_test
 
 import (
 	"bytes"
+	"fmt"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -94,6 +97,27 @@ func TestOpenExtras(t *testing.T) {
 			if want == "" || !strings.Contains(got, want) {
 				t.Errorf("open with %s: got %v, want %q", query, err, want)
 			}
+		}
+	}
+}
+
+// docs/stores.md has a row for each key of the URL, and the message for a wrong one names them all.
+func TestKeysDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/stores.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "\n## S3\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	_, err = s3.Open(t.Context(), "s3://b?nonsense=1", s3.Options{})
+	_, known, ok := strings.Cut(fmt.Sprint(err), "known are ")
+	if !ok {
+		t.Fatalf("got %v", err)
+	}
+	for _, key := range strings.Split(known, ", ") {
+		row := regexp.MustCompile("(?m)^\\| [^|]*`" + key + "`")
+		if !row.MatchString(section) {
+			t.Errorf("docs/stores.md has no row for %s", key)
 		}
 	}
 }
