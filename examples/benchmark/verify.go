@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -33,7 +32,7 @@ type verified struct {
 	User     float64 // CPU time in seconds of the program
 	System   float64
 	Store    float64            // and of MinIO
-	PeakRSS  int64              // bytes: ru_maxrss
+	PeakRSS  int64              // bytes: the last sample of VmHWM
 	PeakAnon int64              // bytes: the largest RssAnon of all samples
 	Requests map[string]float64 // that MinIO counted, by its name for them
 	Load     load
@@ -182,31 +181,30 @@ func runVerify(ctx context.Context, c *drill.Cluster, args string) (v verified, 
 		return v, err
 	}
 	done := make(chan struct{})
-	sampled := make(chan int64)
+	sampled := make(chan [2]int64)
 	go func() {
-		var peak int64
+		status := fmt.Sprintf("/proc/%d/status", cmd.Process.Pid)
+		var peak [2]int64
 		for {
 			select {
 			case <-done:
 				sampled <- peak
 				return
-			case <-time.After(50 * time.Millisecond):
-				peak = max(peak, kilobytes(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid), "RssAnon")<<10)
+			case <-time.After(20 * time.Millisecond):
+				peak = [2]int64{max(peak[0], kilobytes(status, "RssAnon")<<10), max(peak[1], kilobytes(status, "VmHWM")<<10)}
 			}
 		}
 	}()
 	err = cmd.Wait()
 	close(done)
-	v.PeakAnon = <-sampled
+	peak := <-sampled
+	v.PeakAnon, v.PeakRSS = peak[0], peak[1]
 	if err != nil {
 		return v, fmt.Errorf("%w: %s", err, out.String())
 	}
 	v.User, v.System = cmd.ProcessState.UserTime().Seconds(), cmd.ProcessState.SystemTime().Seconds()
 	v.Store = storeCPU(c) - store
 	v.Seconds, v.Load = m.stop(v.User + v.System + v.Store)
-	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		v.PeakRSS = usage.Maxrss << 10
-	}
 	after, err := minioRequests(ctx, c.Store)
 	v.Requests = map[string]float64{}
 	for name, n := range after {
