@@ -133,9 +133,9 @@ func (f verifyFlags) run(c *cobra.Command, a *archiver.Archive, w world) (err er
 		return err
 	}
 	if f.resume != "" {
-		r, err := openResume(f.resume, a.String(), time.Now())
-		if err != nil {
-			return withCode(exitUsage, err)
+		r, failed := openResume(f.resume, a.String(), time.Now())
+		if failed != nil {
+			return withCode(exitUsage, failed)
 		}
 		if r.old > 0 {
 			_, _ = fmt.Fprintf(w.stderr, "goes on with the run of %s: up to %d segments were good (%s)\n", timeText(r.begun), 32*r.old, f.resume)
