@@ -84,6 +84,7 @@ func TestDrillPITR(t *testing.T) {
 		t.Run("action pause", p.pause)
 		t.Run("action shutdown", p.shutdown)
 		t.Run("commands", p.commands)
+		t.Run("as locate says", p.located)
 	})
 }
 
