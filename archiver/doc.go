@@ -35,7 +35,8 @@
 //	Resolve    an administrator's decision, recorded below resolved/ and honoured by every node
 //	Restorer   fetch: exact bytes, a proven "not there", or an abort
 //	window     fetches ahead of a recovery (a package of its own)
-//	Audit      verify: holes, forks, damaged objects
+//	Audit      verify: holes, forks, damaged objects, and which parts of the line can be restored
+//	Locate     where a moment lies, and whether a recovery reaches it
 //	PlanExpire what an expire would delete; Expire raises the floor, then deletes, inside a term
 //
 // The store and pg_wal are the truth. What an Archiver remembers may be dropped at any time, and
