@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -41,6 +43,7 @@ func TestDrillRunbookAlone(t *testing.T) {
 		p.recovers(t, sh, g, cut.rows)
 		p.script(t, sh)
 	})
+	t.Run("words", words)
 	t.Run("messages", func(t *testing.T) { p.messages(t, at) })
 	t.Run("WAL is missing", func(t *testing.T) { p.missing(t, at) })
 }
@@ -109,6 +112,40 @@ func (p *pitr) codec(name string) error {
 	}
 	text = []byte(strings.NewReplacer("archive: {", "archive: {codec: "+name+", ", "codec: zstd, ", "", "codec: lz4, ", "").Replace(string(text)))
 	return errors.Join(os.WriteFile(s.config(), text, 0o644), s.StartSidecar(p.ctx))
+}
+
+// words: each message that the page explains is one of PostgreSQL's or of walbaton's, to the letter, but for names and numbers.
+func words(t *testing.T) {
+	g := readGuide(t, "restore.md")
+	said, err := os.ReadFile(filepath.Join(pgBin, "postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources, err := filepath.Glob("../../archiver/*.go")
+	if err != nil || len(sources) == 0 {
+		t.Fatal(sources, err)
+	}
+	for _, f := range sources {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said = append(said, text...)
+	}
+	n := 0
+	for _, row := range g.rows[slices.IndexFunc(g.rows, func(r []string) bool { return r[0] == "message" }):] {
+		for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[0], -1) {
+			for _, part := range regexp.MustCompile(`\d+|"\.\.\."|from archive: |'`).Split(m[1], -1) {
+				n++
+				if !strings.Contains(string(said), strings.TrimSpace(part)) {
+					t.Errorf("nobody says %q of %q", part, m[1])
+				}
+			}
+		}
+	}
+	if n < 20 {
+		t.Errorf("only %d pieces of messages were found", n)
+	}
 }
 
 // messages provokes what the page explains.
