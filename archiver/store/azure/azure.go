@@ -116,6 +116,9 @@ func parse(rawURL string) (target, error) {
 	at, err := remote.Parse(rawURL, like, "account_key_file or sas_token_file, or the environment", map[string]*string{"endpoint": &to.endpoint,
 		"ca_file": &to.caFile, "account_key_file": &to.keyFile, "sas_token_file": &to.sasFile})
 	if err != nil {
+		if strings.Contains(rawURL, "sig=") {
+			return target{}, errors.New("a SAS token does not belong into the URL, which is shown and logged: name its file with sas_token_file, or give archive.sas_token")
+		}
 		return target{}, err
 	}
 	to.account = at.Host

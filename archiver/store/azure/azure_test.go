@@ -43,6 +43,7 @@ func TestOpen(t *testing.T) {
 		"azblob://account/wal?account_key_file=f":                         "azure://account/wal",
 		"azure://acct1/w-l/p?endpoint=http://h:10000/acct1/" + sas:        "azure://acct1/w-l/p?endpoint=http://h:10000/acct1",
 		"azure://account/wal":                                             "azure://account/wal",
+		"azure://account/wal?sv=2021&sp=rl&sig=hush":                      "a SAS token does not belong into the URL",
 		"azure://account/wal?secret=hush":                                 `unknown query key "secret"`,
 		"azure://account:hush@account/wal":                                "holds no credentials",
 		"azure://account":                                                 "is not like azure://account/container/prefix",
@@ -72,9 +73,9 @@ func TestOpen(t *testing.T) {
 		}
 	}
 	for want, o := range map[string]azure.Options{
-		"account key: it is not base64":   {AccountKey: "hush hush"},
-		"SAS token: it is not like sv=":   {SASToken: "hush"},
-		"SAS token: it is not like sv=..": {SASToken: "https://account.blob.core.windows.net/wal?sig=hush"},
+		"account key: it is not base64":      {AccountKey: "hush hush"},
+		"SAS token: it is not of the form":   {SASToken: "hush"},
+		"SAS token: it is not of the form s": {SASToken: "https://account.blob.core.windows.net/wal?sig=hush"},
 	} {
 		if _, err := azure.Open("azure://account/wal", o); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hush") {
 			t.Errorf("got %v, want %q", err, want)

@@ -94,7 +94,7 @@ func checkAccountKey(key string) error {
 func checkSAS(token string) error {
 	q, err := url.ParseQuery(strings.TrimPrefix(token, "?"))
 	if err != nil || q.Get("sig") == "" || strings.Contains(token, "://") {
-		return errors.New("it is not like sv=...&sp=rcl&...&sig=...")
+		return errors.New("it is not of the form sv=...&sp=rcl&se=...&sig=SIGNATURE")
 	}
 	return nil
 }

@@ -32,7 +32,8 @@ func Parse(rawURL, like, instead string, fields map[string]*string) (Address, er
 	case u.User != nil:
 		return Address{}, errors.New("a URL holds no credentials; use " + instead)
 	case u.Host == "" || u.Port() != "" || u.Fragment != "":
-		return Address{}, fmt.Errorf("%q is not like %s", shown(u), like)
+		shown, _, _ := strings.Cut(rawURL, "?") // a secret may stand in the query
+		return Address{}, fmt.Errorf("%q is not like %s", shown, like)
 	}
 	a := Address{Scheme: u.Scheme, Host: u.Host, Path: strings.Trim(u.Path, "/")}
 	if a.Path != "" {
@@ -51,13 +52,6 @@ func Parse(rawURL, like, instead string, fields map[string]*string) (Address, er
 		*field = values[0]
 	}
 	return a, nil
-}
-
-// shown is a URL without its query.
-func shown(u *url.URL) string {
-	without := *u
-	without.RawQuery = ""
-	return without.String()
 }
 
 // CheckEndpoint wants an endpoint that is like http://host:port or https://host:port, with a path if it may have one.

@@ -39,12 +39,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"net/http"
 	"net/url"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -133,43 +131,20 @@ func Open(ctx context.Context, rawURL string, o Options) (*Store, error) {
 }
 
 func parse(rawURL string) (target, error) {
-	u, err := url.Parse(rawURL)
-	if err != nil {
-		// Not err itself: it has the URL, and the URL may have a secret in the wrong place.
-		return target{}, errors.New("not a URL")
-	}
-	q, err := url.ParseQuery(u.RawQuery)
-	switch {
-	case err != nil:
-		return target{}, errors.New("the query of the URL does not parse")
-	case u.User != nil:
-		return target{}, errors.New("a URL holds no credentials; use access_key_file and secret_key_file, or the environment")
-	case u.Scheme != "s3" || u.Host == "" || u.Port() != "" || u.Fragment != "":
-		return target{}, fmt.Errorf("%q is not like s3://bucket/prefix", rawURL)
-	}
-	to := target{bucket: u.Host, prefix: strings.Trim(u.Path, "/")}
-	if to.prefix != "" {
-		if err := store.CheckKey(to.prefix); err != nil {
-			return target{}, fmt.Errorf("prefix: %w", err)
-		}
-		if len(to.prefix) > maxPrefix {
-			return target{}, fmt.Errorf("prefix: longer than %d bytes", maxPrefix)
-		}
-	}
+	var to target
 	fields := map[string]*string{"endpoint": &to.endpoint, "region": &to.region, "ca_file": &to.caFile, "profile": &to.profile,
 		"access_key_file": &to.keyFile, "secret_key_file": &to.secFile, "path_style": new(string),
 		"sse": new(string), "sse_kms_key_id": new(string), "storage_class": new(string), "requester_pays": new(string)}
-	for name, values := range q {
-		field, known := fields[name]
-		switch {
-		case !known:
-			return target{}, fmt.Errorf("unknown query key %q; known are %s", name,
-				strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
-		case len(values) != 1 || values[0] == "":
-			return target{}, fmt.Errorf("query key %q wants one value", name)
-		}
-		*field = values[0]
+	at, err := remote.Parse(rawURL, "s3://bucket/prefix", "access_key_file and secret_key_file, or the environment", fields)
+	switch {
+	case err != nil:
+		return target{}, err
+	case at.Scheme != "s3":
+		return target{}, fmt.Errorf("%q is not like s3://bucket/prefix", at.Scheme+"://"+at.Host)
+	case len(at.Path) > maxPrefix:
+		return target{}, fmt.Errorf("prefix: longer than %d bytes", maxPrefix)
 	}
+	to.bucket, to.prefix = at.Host, at.Path
 	to.pathStyle = to.endpoint != ""
 	if style := *fields["path_style"]; style != "" {
 		if to.pathStyle, err = strconv.ParseBool(style); err != nil {
@@ -182,18 +157,10 @@ func parse(rawURL string) (target, error) {
 	if (to.keyFile == "") != (to.secFile == "") {
 		return target{}, errors.New("access_key_file and secret_key_file go together")
 	}
-	return to, checkEndpoint(to.endpoint)
-}
-
-func checkEndpoint(endpoint string) error {
-	if endpoint == "" {
-		return nil
+	if to.endpoint == "" {
+		return to, nil
 	}
-	u, err := url.Parse(endpoint)
-	if err != nil || u.User != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" {
-		return errors.New("the endpoint is not like http://host:port or https://host:port") // it may hold a secret
-	}
-	return nil
+	return to, remote.CheckEndpoint(to.endpoint, true)
 }
 
 // String is the URL without what is only about access.
