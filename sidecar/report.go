@@ -31,6 +31,9 @@ type Status struct {
 	Members  []MemberStatus `json:"members"`
 	Restore  *RestoreStatus `json:"restore,omitempty"` // since the sidecar started; absent while nothing was restored
 
+	// RetentionWhy says what keeps retention from expiring anything; known to the holder only.
+	RetentionWhy string `json:"retention_why,omitempty"`
+
 	Alarms []archiver.Alarm  `json:"alarms"`
 	Failed map[string]string `json:"failed,omitempty"` // file: why it was not shipped when it was tried last
 }
@@ -159,6 +162,9 @@ func (a *app) Status() Status {
 		st.Archive.Why = why
 	}
 	a.reportCluster(&st)
+	if a.tenure.open() {
+		_, st.RetentionWhy = a.retention.state()
+	}
 	st.Restore = restoreStatus(a.restorer.Prefetched())
 	return st
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -65,8 +66,11 @@ type retention struct {
 	lastRun        prometheus.Gauge
 	failed         prometheus.Gauge
 
-	last    time.Time           // when it was done here; only the present term's goroutine uses what follows
-	said    string              // why nothing can be expired, said once
+	mu   sync.Mutex
+	last time.Time // when it was done here
+	said string    // why nothing can be expired, said once; "" when it can
+
+	// Only the present term's goroutine uses what follows.
 	members map[string]farthest // the restart points that were seen
 	grace   time.Duration
 }
@@ -122,7 +126,6 @@ func (a *app) retain(ctx context.Context) {
 		if err != nil {
 			wait = min(every, time.Hour)
 		} else {
-			a.retention.last = time.Now()
 			a.retention.lastRun.SetToCurrentTime()
 		}
 		a.tellRetention(err)
@@ -131,7 +134,7 @@ func (a *app) retain(ctx context.Context) {
 
 // due gives how long to wait until the next run is.
 func (r *retention) due(s *site, every time.Duration) time.Duration {
-	last := r.last
+	last, _ := r.state()
 	for _, f := range s.archiver.Archive().Floors() {
 		if f.By == retentionBy && f.Raised.After(last) {
 			last = f.Raised
@@ -144,18 +147,30 @@ func (r *retention) due(s *site, every time.Duration) time.Duration {
 const retentionBy = "retention"
 
 func (a *app) tellRetention(err error) {
-	a.retention.failed.Set(0)
-	if err == nil {
-		a.retention.said = ""
-		return
+	r, why := a.retention, ""
+	r.failed.Set(0)
+	if err != nil {
+		why = err.Error()
 	}
-	if !errors.Is(err, errBlocked) {
-		a.retention.failed.Set(1)
+	if err != nil && !errors.Is(err, errBlocked) {
+		r.failed.Set(1)
 	}
-	if why := err.Error(); why != a.retention.said {
-		a.retention.said = why
+	r.mu.Lock()
+	said := r.said
+	if r.said = why; err == nil {
+		r.last = time.Now()
+	}
+	r.mu.Unlock()
+	if err != nil && why != said {
 		a.log.Warn("retention expires nothing", "why", why)
 	}
+}
+
+// state gives when it was done here last, and what keeps it from being done, "" when nothing does.
+func (r *retention) state() (last time.Time, why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.last, r.said
 }
 
 // errBlocked means that standby-only has to wait for a member.

@@ -177,6 +177,9 @@ func (m MemberStatus) disk(pace uint64) string {
 // notes says what is in order and could be better.
 func (st Status) notes() []string {
 	out := append(append(st.noteTags(), st.noteMode()...), st.Archive.Verify.notes()...)
+	if st.RetentionWhy != "" {
+		out = append(out, "retention expires nothing: "+st.RetentionWhy)
+	}
 	for _, e := range st.Archive.Each {
 		if !e.Required && !e.Answers {
 			out = append(out, fmt.Sprintf("the archive %s, which is not required, does not answer: %s. It is filled when it does", e.Name, e.Why))

@@ -38,6 +38,13 @@ func (t *tenure) begin(ctx context.Context, epoch uint64) (within context.Contex
 	}
 }
 
+// open says whether there is a present term.
+func (t *tenure) open() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.present != nil
+}
+
 // errNoTerm means that this node has not the baton.
 var errNoTerm = errors.New("this node does not hold the baton")
 
