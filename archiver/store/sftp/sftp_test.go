@@ -105,7 +105,13 @@ func TestRequests(t *testing.T) {
 		{"second put", put("wal/2"), "lstat /wal/2, create /wal/TEMP, fsync /wal/TEMP, hardlink /wal/2, open /wal, fsync /wal, remove /wal/TEMP"},
 		{"put on a taken name", put("wal/2"), "lstat /wal/2, open /wal, fsync /wal"},
 		{"head", func() error { _, err := s.Head(t.Context(), "wal/1"); return err }, "lstat /wal/1, open /wal, fsync /wal"},
-		{"header", func() error { r, err := s.Get(t.Context(), "wal/1", 0, 4096); defer r.Close(); return err }, "lstat /wal/1, open /wal, fsync /wal, open /wal/1"},
+		{"header", func() error {
+			r, err := s.Get(t.Context(), "wal/1", 0, 4096)
+			if err != nil {
+				return err
+			}
+			return r.Close()
+		}, "lstat /wal/1, open /wal, fsync /wal, open /wal/1"},
 		{"list", func() error {
 			for _, err := range s.List(t.Context(), "wal/", "") {
 				if err != nil {
