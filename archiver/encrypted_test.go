@@ -345,3 +345,36 @@ func testOwnSealedOrphan(t *testing.T) {
 		}
 	}
 }
+
+// TestRunOfSealedOrphans: what was adopted tells about the orphans beside it.
+func TestRunOfSealedOrphans(t *testing.T) { withPublicKeys(t, "x", testRunOfSealedOrphans) }
+
+func testRunOfSealedOrphans(t *testing.T) {
+	w := newWriter()
+	w.Fill(6)
+	full := w.Full()
+	n := newTestNode(t, mem.New("x"), "n1", w)
+	n.copyFrom(w, ".ready")
+	for _, g := range full[1:5] {
+		if err := n.orphan(t.Context(), n.local, wal.SegmentName(g)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(n.dir, g.String())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.Rescan(); err != nil {
+		t.Fatal(err)
+	}
+	n.shipAll(1)
+	n.BeginTerm(t.Context(), 2, Set{})
+	if err := n.AdoptOrphans(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := stored(t, n.Archive())
+	for _, g := range full[1:5] {
+		if !bytes.Equal(got[g.String()], w.Segment(g)) {
+			t.Errorf("%v was not adopted", g)
+		}
+	}
+}

@@ -40,8 +40,14 @@ func (a *Archiver) contrastSealed(ctx context.Context, n wal.Name, ours *content
 	return TheirsSealed, nil
 }
 
-// sealedJoint is lineJoint for such a copy of s: the joint of ours, if that is known to be the same.
+// sealedJoint is lineJoint for such a copy of s: the joint of ours, if that is known to be the same, or of an orphan of ours that was adopted.
 func (a *Archiver) sealedJoint(ctx context.Context, s wal.Segment, theirs seal.Digest) (wal.Joint, error) {
+	a.mu.Lock()
+	c, known := a.mine[a.archive.OrphanKey(a.o.Member, wal.SegmentName(s), theirs)]
+	a.mu.Unlock()
+	if known {
+		return c.joint, nil
+	}
 	ours, err := a.neighbour(ctx, s, true)
 	if err != nil || !ours.sealed && ours.digest != theirs {
 		return wal.Joint{}, err
