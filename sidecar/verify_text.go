@@ -67,23 +67,7 @@ func printAudit(w io.Writer, rep *archiver.Audit) error {
 		}
 	}
 	fmt.Fprintln(&b)
-	switch {
-	case rep.Whole:
-		fmt.Fprintln(&b, "No problem was found.")
-	case rep.Open() == 0:
-		fmt.Fprintf(&b, "No problem was found but %s:\n", counted(rep.Acknowledged, "acknowledged hole"))
-	case rep.Acknowledged > 0:
-		fmt.Fprintf(&b, "%s, and %s:\n", counted(rep.Open(), "problem"), counted(rep.Acknowledged, "acknowledged hole"))
-	default:
-		fmt.Fprintf(&b, "%s:\n", counted(rep.ProblemCount, "problem"))
-	}
-	for _, p := range rep.Problems {
-		if p.Acknowledged != nil {
-			fmt.Fprintf(&b, "* %s  %s\n    %s\n    %s\n", p.Name, p.Kind, p.Why, acknowledgedText(*p.Acknowledged))
-			continue
-		}
-		fmt.Fprintf(&b, "! %s  %s\n    %s\n    -> %s\n", p.Name, p.Kind, p.Why, p.Hint)
-	}
+	printProblems(&b, rep)
 	for _, n := range rep.Notes {
 		fmt.Fprintf(&b, "note: %s\n", n)
 	}
@@ -96,6 +80,27 @@ func printAudit(w io.Writer, rep *archiver.Audit) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// printProblems lists what is wrong, and what somebody knows of.
+func printProblems(b *strings.Builder, rep *archiver.Audit) {
+	switch {
+	case rep.Whole:
+		fmt.Fprintln(b, "No problem was found.")
+	case rep.Open() == 0:
+		fmt.Fprintf(b, "No problem was found but %s:\n", counted(rep.Acknowledged, "acknowledged hole"))
+	case rep.Acknowledged > 0:
+		fmt.Fprintf(b, "%s, and %s:\n", counted(rep.Open(), "problem"), counted(rep.Acknowledged, "acknowledged hole"))
+	default:
+		fmt.Fprintf(b, "%s:\n", counted(rep.ProblemCount, "problem"))
+	}
+	for _, p := range rep.Problems {
+		if p.Acknowledged != nil {
+			fmt.Fprintf(b, "* %s  %s\n    %s\n    %s\n", p.Name, p.Kind, p.Why, acknowledgedText(*p.Acknowledged))
+			continue
+		}
+		fmt.Fprintf(b, "! %s  %s\n    %s\n    -> %s\n", p.Name, p.Kind, p.Why, p.Hint)
+	}
 }
 
 func join(line []wal.Timeline) string {
