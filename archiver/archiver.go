@@ -308,7 +308,7 @@ func (a *Archiver) fail(n wal.Name, err error) {
 	quiet := errors.Is(err, errNotOurs) || errors.Is(err, errNotWhole) || errors.Is(err, fs.ErrNotExist)
 	if f.why != err.Error() && !quiet {
 		level := slog.LevelWarn
-		if a.put.failing {
+		if a.put.failing || errors.Is(err, errOneLacks) {
 			level = slog.LevelDebug // that the archive does not answer is said already, and true of every file
 		}
 		a.log.Log(context.Background(), level, "file not shipped", "file", n.String(), "why", err)

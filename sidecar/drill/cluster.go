@@ -48,6 +48,7 @@ type Options struct {
 	Scope       string   // Patroni's, "drill" by default
 	Beside      *Cluster // share the DCS and the archive of that cluster, in a scope of one's own; stop this one first
 	Place       Place
+	Second      bool              // a second archive, in a folder, which is to have every file too
 	ArchiveMode string            // "always" or "on"
 	SegmentMB   int               // wal_segment_size
 	Binaries    string            // a folder with walbaton and walbaton-wal; "" builds them from the checkout
@@ -68,6 +69,8 @@ type Cluster struct {
 	Dir   string
 	Nodes []*Node
 	Store Store
+
+	Second Store // with Options.Second, else nil
 
 	o        Options
 	restored int // servers restored so far
@@ -169,11 +172,14 @@ func (c *Cluster) servers() (err error) {
 	}
 	switch c.o.Place {
 	case Files:
-		c.Store, err = newFolder(c)
+		c.Store, err = newFolder(c, "store")
 	case MinIO:
 		c.Store, err = newMinIO(c)
 	default:
 		err = fmt.Errorf("archive in %q: no such place", c.o.Place)
+	}
+	if err == nil && c.o.Second {
+		c.Second, err = newFolder(c, "second")
 	}
 	if err != nil {
 		return err

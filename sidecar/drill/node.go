@@ -459,7 +459,11 @@ func (n *Node) writeConfig() error {
 		return err
 	}
 	patroni := filepath.Join(n.Dir, "patroni.yml")
-	settings := fmt.Sprintf("archive:\n  url: %q\npatroni_config: %s\nsocket: %s\nlisten: %s\n%s",
-		n.c.Store.URL(), patroni, n.Socket(), n.listen(), n.c.o.Settings)
+	archive := fmt.Sprintf("archive: {url: %q}", n.c.Store.URL())
+	if n.c.Second != nil {
+		archive = fmt.Sprintf("archives: [{name: first, url: %q}, {name: second, url: %q}]", n.c.Store.URL(), n.c.Second.URL())
+	}
+	settings := fmt.Sprintf("%s\npatroni_config: %s\nsocket: %s\nlisten: %s\n%s",
+		archive, patroni, n.Socket(), n.listen(), n.c.o.Settings)
 	return errors.Join(os.WriteFile(patroni, []byte(b.String()), 0o644), os.WriteFile(n.config(), []byte(settings), 0o644))
 }

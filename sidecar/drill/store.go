@@ -41,8 +41,8 @@ type Object struct {
 // folderStore is an archive in a folder.
 type folderStore struct{ root, away string }
 
-func newFolder(c *Cluster) (*folderStore, error) {
-	dir, err := c.folder("store")
+func newFolder(c *Cluster, name string) (*folderStore, error) {
+	dir, err := c.folder(name)
 	if err != nil {
 		return nil, err
 	}
