@@ -73,7 +73,11 @@ func TestRequiredArchiveAway(t *testing.T) {
 				defer n1.stop()
 				defer n2.stop()
 				first := w.Full()[1].String()
-				n1.until(time.Minute, "both archives have the first segments", func() bool { return c.archived(first) && c.far.has(t, first) && n1.holds() })
+				n1.until(time.Minute, "both archives have the first segments", func() bool {
+					a, _ := n1.push(w.Full()[0].String())
+					b, _ := n1.push(first)
+					return a == `0 ""` && b == a && n1.holds()
+				})
 
 				c.far.spoils(func(_, archive string) storemem.Fault {
 					if archive == "far" {
