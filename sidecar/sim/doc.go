@@ -9,7 +9,7 @@
 //
 // What is real: leader.Machine with Choose, archiver.Archiver with its steps (Rescan, List, Confirm,
 // CheckLacks, ReleaseKept, Probe, Ship, AdoptOrphans, Call.Step), wiring, queue, seal, wal, and
-// both stores in memory. What is a model: PostgreSQL and Patroni, after the reference pages. The loops
+// both stores in memory; every fifth cluster encrypts, with nodes that have only the public key. What is a model: PostgreSQL and Patroni, after the reference pages. The loops
 // around the steps are those of the sidecar, written again with the clock of the simulation.
 //
 // Only one thing runs at a time. A process that waits, for the clock or for an answer, gives the

@@ -154,7 +154,7 @@ func (n *node) tendSite(p *proc) error {
 	b := newBound(nil)
 	s := &site{q: q, b: b}
 	s.a, err = n.openSite(b, q, archiver.Options{
-		Member: n.name, Workers: workers, Codec: seal.LZ4,
+		Member: n.name, Workers: workers, Codec: seal.LZ4, EncryptTo: n.recipients(),
 		Limits:       archiver.Limits{PushWait: time.Minute, ShutdownWait: 5 * time.Second, StoppedWait: 30 * time.Second},
 		StallTimeout: time.Minute, Grace: leader.UploadGrace, KeepDir: n.keep, Log: n.logger(), Now: func() time.Time { return n.now },
 	})

@@ -87,9 +87,9 @@ func (t *truth) put(n *node, key string, data []byte) error {
 	return nil
 }
 
-// open reads an object as everybody could.
+// open reads an object, an encrypted one as only people with the identity can.
 func (t *truth) open(data []byte) object {
-	h, r, err := seal.Open(bytes.NewReader(data))
+	h, r, err := seal.Open(bytes.NewReader(data), identity())
 	if err != nil {
 		return object{}
 	}
