@@ -30,7 +30,7 @@ type block struct{ kind, where, text string }
 // readGuide reads docs/<name>.
 func readGuide(t *testing.T, name string) *guide {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", "..", "docs", name))
+	text, err := os.ReadFile(filepath.Join(checkout(t), "docs", name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,6 +60,23 @@ func readGuide(t *testing.T, name string) *guide {
 		}
 	}
 	return g
+}
+
+// checkout is the folder of go.mod: the suite starts drills there, and go test in their package.
+func checkout(t *testing.T) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			t.Fatal("this is no checkout: no folder above has a go.mod")
+		}
+	}
 }
 
 // blocks are those of a section of one kind, "sh" or "yaml".

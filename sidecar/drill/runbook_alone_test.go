@@ -121,7 +121,7 @@ func words(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sources, err := filepath.Glob("../../archiver/*.go")
+	sources, err := filepath.Glob(filepath.Join(checkout(t), "archiver/*.go"))
 	if err != nil || len(sources) == 0 {
 		t.Fatal(sources, err)
 	}
