@@ -14,7 +14,7 @@ import (
 )
 
 // Backup is a base backup as its backup history file (<segment>.<offset>.backup) tells of it. PostgreSQL writes that file on a
-// primary, when pg_backup_stop or pg_basebackup is done. Backups of a standby, snapshots of a disk and pgBackRest's leave none.
+// primary, when pg_backup_stop or pg_basebackup is done. Backups of a standby and snapshots of a disk leave none.
 type Backup struct {
 	Name  wal.Name
 	Label string  // what the person or the program called it

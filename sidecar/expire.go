@@ -30,7 +30,7 @@ the name of its file in the archive (000000010000000000000009.00000028.backup) o
 label. --keep 14d is the time that was 14 days ago.
 
 The archive knows of a backup by the file that PostgreSQL writes on a primary. Backups of a
-standby, snapshots and pgBackRest's leave none: --without-backups keeps from the cut-off
+standby and snapshots of a disk leave none: --without-backups keeps from the cut-off
 itself, and leaves it to you that a backup is older than that.
 
 It is done by the sidecar that holds the baton, so run it on that node; --dry-run works on

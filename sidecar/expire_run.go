@@ -139,7 +139,7 @@ func (a *app) planExpire(ctx context.Context, s *site, o archiver.ExpireOptions)
 func withExpireHint(err error) error {
 	switch {
 	case errors.Is(err, archiver.ErrNoBackup):
-		return fmt.Errorf("%w; backups of a standby, snapshots and pgBackRest's leave no such file: with those, say --without-backups "+
+		return fmt.Errorf("%w; backups of a standby and snapshots of a disk leave no such file: with those, say --without-backups "+
 			"(retention.without_backups), and keep the backups themselves no longer than the WAL", err)
 	case errors.Is(err, archiver.ErrMayNotDelete):
 		return fmt.Errorf("%w; the floor is raised and counts, and what lies below it stays: give this user the right to delete "+

@@ -24,8 +24,8 @@ func newLocateCommand(w world) *cobra.Command {
 		Long: `Find which segment of which timeline has a moment or an LSN, and whether a recovery can
 reach it: the WAL from a base backup up to it must be there without a hole. It prints
 the lines for postgresql.conf, and which base backup fits: the newest one whose label
-(.backup) is in the archive, or what any other must satisfy. Backups of standbys,
-snapshots and pgBackRest leave no label.
+(.backup) is in the archive, or what any other must satisfy. Backups of standbys
+and snapshots of a disk leave no label.
 
 A time is given as PostgreSQL writes it or in RFC 3339, always with its zone. Commit
 times come from the headers of segments, about log2(n) small requests; contents are not
@@ -161,7 +161,7 @@ func backupText(l *archiver.Location) string {
 	if l.BehindHole != "" {
 		text += "The last one whose label the archive has, " + l.BehindHole + ", began earlier: WAL is missing behind it."
 	} else {
-		text += "The archive has no label of one: backups of standbys, snapshots and pgBackRest leave none."
+		text += "The archive has no label of one: backups of standbys and snapshots of a disk leave none."
 	}
 	return text
 }
