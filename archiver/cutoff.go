@@ -1,6 +1,7 @@
 package archiver
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -32,15 +33,9 @@ func (c Cutoff) String() string {
 	return c.LSN.String()
 }
 
-// cutoffTimes are the forms of a time, those with a zone first.
-var cutoffTimes = [...]string{
-	time.RFC3339Nano, "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05.999999Z07:00", "2006-01-02 15:04:05-07", "2006-01-02 15:04:05.999999-07", "2006-01-02 15:04:05 MST", "2006-01-02 15:04Z07:00",
-	"2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04:05.999999", "2006-01-02 15:04", "2006-01-02",
-}
-
 // ParseCutoff reads a segment, a backup's history file (000000010000000000000009.00000028.backup), an LSN, a time, or else a
-// backup's label. A time without a zone is one of zone.
-func ParseCutoff(s string, size wal.SegmentSize, zone *time.Location) (Cutoff, error) {
+// backup's label. A time without a zone is ErrNoZone, or ErrZoneName.
+func ParseCutoff(s string, size wal.SegmentSize) (Cutoff, error) {
 	s = strings.TrimSpace(s)
 	n, err := wal.ParseName(s, size)
 	if err == nil {
@@ -55,15 +50,11 @@ func ParseCutoff(s string, size wal.SegmentSize, zone *time.Location) (Cutoff, e
 	if lsn, err := wal.ParseLSN(s); err == nil {
 		return Cutoff{LSN: lsn}, nil
 	}
-	for _, form := range cutoffTimes {
-		t, err := time.ParseInLocation(form, s, zone)
-		if err != nil {
-			continue
-		}
-		if name, offset := t.Zone(); strings.HasSuffix(form, "MST") && offset == 0 && name != "UTC" && name != "GMT" && t.Location() != zone {
-			return Cutoff{}, fmt.Errorf("the zone %s of %q can be several ones: write it as a number, such as +02", name, s)
-		}
+	switch t, err := ParseTime(s); {
+	case err == nil:
 		return Cutoff{Time: t}, nil
+	case errors.Is(err, ErrNoZone), errors.Is(err, ErrZoneName):
+		return Cutoff{}, err
 	}
 	if looksLikeName(s) {
 		return Cutoff{}, err

@@ -16,7 +16,6 @@ import (
 
 // TestParseCutoff: every way to say a cut-off, and what is refused rather than taken for something else.
 func TestParseCutoff(t *testing.T) {
-	zone := time.FixedZone("", 2*60*60)
 	noon := time.Date(2026, 11, 8, 12, 0, 0, 0, time.UTC)
 	for s, want := range map[string]string{
 		"000000020000000000000008":                  "000000020000000000000008",
@@ -29,10 +28,10 @@ func TestParseCutoff(t *testing.T) {
 		"2026-11-08 14:00:00+02":           noon.Format("2006-01-02 15:04:05Z"),
 		"2026-11-08 14:00:00+02:00":        noon.Format("2006-01-02 15:04:05Z"),
 		"2026-11-08 12:00:00 UTC":          noon.Format("2006-01-02 15:04:05Z"),
-		"2026-11-08 14:00:00":              noon.Format("2006-01-02 15:04:05Z"),
-		"2026-11-08 14:00":                 noon.Format("2006-01-02 15:04:05Z"),
-		"2026-11-08 14:00:00.25":           noon.Format("2006-01-02 15:04:05Z"),
-		"2026-11-08":                       "2026-11-07 22:00:00Z",
+		"2026-11-08 12:00:00.25+00":        noon.Format("2006-01-02 15:04:05Z"),
+		"2026-11-08 14:00:00":              "error: no time zone",
+		"2026-11-08 14:00":                 "error: no time zone",
+		"2026-11-08":                       `the backup "2026-11-08"`,
 		"":                                 "error: empty",
 		"00000002.history":                 "error: neither a segment nor a backup",
 		"000000020000000000000008.partial": "error: neither a segment nor a backup",
@@ -41,7 +40,7 @@ func TestParseCutoff(t *testing.T) {
 		"000000020000000000001000":         "error: last field",
 		"2026-11-08 12:00:00 IST":          "error: several ones",
 	} {
-		c, err := archiver.ParseCutoff(s, segSize, zone)
+		c, err := archiver.ParseCutoff(s, segSize)
 		got := c.String()
 		if err != nil {
 			got = "error: " + err.Error()

@@ -136,7 +136,7 @@ var held = archiver.Expirer{Held: func(context.Context) error { return nil }, By
 func TestPlanExpire(t *testing.T) {
 	p, backups := restored(t)
 	before := func(s string) archiver.ExpireOptions {
-		c, err := archiver.ParseCutoff(s, segSize, time.UTC)
+		c, err := archiver.ParseCutoff(s, segSize)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -157,18 +157,18 @@ func TestPlanExpire(t *testing.T) {
 		{"a moment before the second backup of the line ended", before("2026-11-08 12:00:30Z"), "", 1},
 		{"the moment it ended", before("2026-11-08 12:01:00Z"), "floor 2/0/700000 over 1; floor 1/0/E00000 alone; -1: 13S0P2B; -2: 2S0P0B", 8},
 		{"long after", before("2026-11-11T11:00:00Z"), "floor 2/0/700000 over 1; floor 1/0/E00000 alone; -1: 13S0P2B; -2: 2S0P0B", 8},
-		{"behind the failover", before("2026-11-12"), "floor 3/0/D00000 over 1 over 2; floor 1/0/E00000 alone; -1: 13S0P2B; -2: 7S1P1B; -3: 2S0P0B", 11},
+		{"behind the failover", before("2026-11-12 00:00+00"), "floor 3/0/D00000 over 1 over 2; floor 1/0/E00000 alone; -1: 13S0P2B; -2: 7S1P1B; -3: 2S0P0B", 11},
 		{"the last backup itself, by its file", before(backups[11].String()), "floor 3/0/D00000 over 1 over 2; floor 1/0/E00000 alone; -1: 13S0P2B; -2: 7S1P1B; -3: 2S0P0B", 11},
 		{"by its label", before("day 8"), "floor 2/0/700000 over 1; floor 1/0/E00000 alone; -1: 13S0P2B; -2: 2S0P0B", 8},
 		{"an LSN just where it ended", before("0/700380"), "floor 2/0/700000 over 1; floor 1/0/E00000 alone; -1: 13S0P2B; -2: 2S0P0B", 8},
 		{"the segment it began in: it ended later", before("000000020000000000000007"), "", 1},
 		{"the next one", before("000000020000000000000008"), "floor 2/0/700000 over 1; floor 1/0/E00000 alone; -1: 13S0P2B; -2: 2S0P0B", 8},
-		{"before every backup", before("2026-10-31"), "", 0},
+		{"before every backup", before("2026-10-31 00:00+00"), "", 0},
 		{"without backups, a segment", without("000000020000000000000009"), "floor 2/0/900000 over 1; floor 1/0/E00000 alone; -1: 13S0P2B; -2: 4S0P1B", 0},
 		{"without backups, an LSN within it", without("0/912345"), "floor 2/0/900000 over 1; floor 1/0/E00000 alone; -1: 13S0P2B; -2: 4S0P1B", 0},
 		{"without backups, a time with a commit", without("2026-11-08 13:00:00Z"), "floor 2/0/800000 over 1; floor 1/0/E00000 alone; -1: 13S0P2B; -2: 3S0P1B", 0},
-		{"without backups, after the last commit", without("2026-11-27"), "floor 3/0/1000000 over 1 over 2; -1: 13S0P2B; -2: 7S1P1B; -3: 5S0P1B", 0},
-		{"without backups, before the first", without("2026-10-01"), "", 0},
+		{"without backups, after the last commit", without("2026-11-27 00:00+00"), "floor 3/0/1000000 over 1 over 2; -1: 13S0P2B; -2: 7S1P1B; -3: 5S0P1B", 0},
+		{"without backups, before the first", without("2026-10-01 00:00+00"), "", 0},
 	} {
 		pl := plan(t, p, tc.o)
 		if got := outline(pl); got != tc.want {
@@ -193,19 +193,19 @@ func TestPlanExpireRefuses(t *testing.T) {
 		is           error
 		want         string
 	}{
-		{"no backup at all", "2026-11-12", func(p *prepared) {
+		{"no backup at all", "2026-11-12 00:00+00", func(p *prepared) {
 			for _, b := range backups {
 				p.remove(b)
 			}
 		}, archiver.ErrNoBackup, "no backup history file of the line"},
-		{"a backup of a branch alone", "2026-11-12", func(p *prepared) {
+		{"a backup of a branch alone", "2026-11-12 00:00+00", func(p *prepared) {
 			for _, d := range []int{1, 8, 11} {
 				p.remove(backups[d])
 			}
 		}, archiver.ErrNoBackup, "none of the 1 backups"},
 		{"a segment of a branch", "000000010000000000000007", nil, archiver.ErrCutoff, "not on the line"},
 		{"an LSN that was not written yet", "0/99000000", nil, archiver.ErrCutoff, "the archive has the line up to 0/1100000 only"},
-		{"the future", "2999-01-01", nil, archiver.ErrCutoff, "has not come yet"},
+		{"the future", "2999-01-01 00:00+00", nil, archiver.ErrCutoff, "has not come yet"},
 		{"a backup that is not there", "000000030000000000000010.00000028.backup", nil, archiver.ErrCutoff, "has no backup"},
 		{"a label that is not there", "nightly", nil, archiver.ErrCutoff, "neither a segment"},
 		{"a label of two", "day 8", func(p *prepared) {
@@ -214,13 +214,13 @@ func TestPlanExpireRefuses(t *testing.T) {
 		}, archiver.ErrCutoff, "2 backups are labelled"},
 		{"the backup named has a hole in it", backups[11].String(), func(p *prepared) { p.remove(wal.SegmentName(backups[11].Segment)) }, archiver.ErrCutoff, "without a hole up to 0/D00000 only"},
 		{"the backup named is damaged", backups[11].String(), func(p *prepared) { p.set(p.a.Key(backups[11]), []byte("nonsense")) }, archiver.ErrCutoff, "cannot be restored from"},
-		{"the store does not answer", "2026-11-12", func(p *prepared) { p.store.Unmount(true) }, store.ErrNoRoot, "plan expire"},
+		{"the store does not answer", "2026-11-12 00:00+00", func(p *prepared) { p.store.Unmount(true) }, store.ErrNoRoot, "plan expire"},
 	} {
 		whole.begin(t)
 		if tc.spoil != nil {
 			tc.spoil(whole)
 		}
-		c, err := archiver.ParseCutoff(tc.before, segSize, time.UTC)
+		c, err := archiver.ParseCutoff(tc.before, segSize)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -25,7 +25,7 @@ func newExpireCommand(w world) *cobra.Command {
 of the last base backup that ended at or before the cut-off and can be restored from, so
 that every moment from the cut-off on stays restorable. Histories are never deleted.
 
-The cut-off is a time (without a zone: this machine's), an LSN, a segment, or a backup, by
+The cut-off is a time (with its zone), an LSN, a segment, or a backup, by
 the name of its file in the archive (000000010000000000000009.00000028.backup) or its
 label. --keep 14d is the time that was 14 days ago.
 
@@ -87,10 +87,10 @@ func (f expireFlags) cutoff(now time.Time) (string, error) {
 		return now.Add(-d).UTC().Format(time.RFC3339Nano), nil
 	}
 	// The size of segments is not known here, and no matter for a time.
-	if c, err := archiver.ParseCutoff(f.before, wal.MinSegmentSize, time.Local); err == nil && !c.Time.IsZero() {
+	if c, err := archiver.ParseCutoff(f.before, wal.MinSegmentSize); err == nil && !c.Time.IsZero() {
 		return c.Time.UTC().Format(time.RFC3339Nano), nil
 	} else if err != nil && !strings.Contains(err.Error(), "parse WAL name") {
-		return "", fmt.Errorf("expire: --before: %w", err)
+		return "", sayZone(fmt.Errorf("expire: --before: %w", err), f.before)
 	}
 	return f.before, nil
 }
@@ -159,7 +159,7 @@ func planAlone(ctx context.Context, w world, cfg Config, systemID uint64, req ex
 	if err != nil {
 		return expireAnswer{}, err
 	}
-	cutoff, err := archiver.ParseCutoff(req.Before, a.SegmentSize(), time.UTC)
+	cutoff, err := archiver.ParseCutoff(req.Before, a.SegmentSize())
 	if err != nil {
 		return expireAnswer{}, withCode(exitUsage, fmt.Errorf("expire: --before: %w", err))
 	}

@@ -55,7 +55,7 @@ func (a *app) Expire(ctx context.Context, request string) Answer {
 	}
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
-	cutoff, err := archiver.ParseCutoff(req.Before, s.archiver.Archive().SegmentSize(), time.UTC)
+	cutoff, err := archiver.ParseCutoff(req.Before, s.archiver.Archive().SegmentSize())
 	if err != nil {
 		return Answer{exitUsage, "expire: --before: " + err.Error()}
 	}

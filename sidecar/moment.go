@@ -7,35 +7,25 @@ import (
 	"strings"
 	"time"
 
+	"github.com/walbaton/walbaton/archiver"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
-// parseMoment reads a time as PostgreSQL writes it (2026-11-28 19:24:47.5+00) or RFC 3339. One without a zone is refused: PostgreSQL reads
-// recovery_target_time by its own setting TimeZone, and this machine may have another one.
+// parseMoment reads a time for a flag.
 func parseMoment(s string) (time.Time, error) {
-	text := strings.Join(strings.Fields(s), " ")
-	for _, zone := range []string{" UTC", " GMT", "UTC", "GMT", "Z", "z"} {
-		if before, ok := strings.CutSuffix(text, zone); ok {
-			text = before + "+00"
-			break
-		}
+	t, err := archiver.ParseTime(s)
+	if err != nil && !errors.Is(err, archiver.ErrNoZone) {
+		return time.Time{}, withHint(err, "give one as PostgreSQL writes it, '2026-11-28 19:24:47+00', or 2026-11-28T19:24:47Z")
 	}
-	if i := strings.LastIndexAny(text, " "); i > 0 && i+1 < len(text) && strings.ContainsRune("+-", rune(text[i+1])) {
-		text = text[:i] + text[i+1:] // a blank before the zone
+	return t, sayZone(err, s)
+}
+
+// sayZone adds to an error about a time without a zone what to type.
+func sayZone(err error, s string) error {
+	if !errors.Is(err, archiver.ErrNoZone) {
+		return err
 	}
-	for _, day := range []string{"2006-01-02 ", "2006-01-02T", "2006-01-02t"} {
-		for _, clock := range []string{"15:04:05", "15:04"} {
-			for _, zone := range []string{"-07", "-0700", "-07:00"} {
-				if t, err := time.Parse(day+clock+zone, text); err == nil {
-					return t.UTC(), nil
-				}
-			}
-			if _, err := time.Parse(day+clock, text); err == nil {
-				return time.Time{}, withHint(fmt.Errorf("%q has no time zone", s), fmt.Sprintf("say which: '%s+00' is UTC, '%s+01' an hour ahead of it; select now() in psql shows the server's", s, s))
-			}
-		}
-	}
-	return time.Time{}, withHint(fmt.Errorf("%q is no time", s), "give one as PostgreSQL writes it, '2026-11-28 19:24:47+00', or 2026-11-28T19:24:47Z")
+	return withHint(fmt.Errorf("%q has no time zone", s), fmt.Sprintf("say which: '%s+00' is UTC, '%s+01' an hour ahead of it; select now() in psql shows the server's", s, s))
 }
 
 // parseLSN reads an LSN for a flag.
