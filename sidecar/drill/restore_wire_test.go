@@ -112,36 +112,41 @@ func (w *wire) copy(to, from net.Conn, answers bool) {
 	b := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(b)
-		if err == nil {
-			err = w.pass(n, answers)
-		}
-		if err == nil {
-			_, err = to.Write(b[:n])
-		}
 		if err != nil {
 			return
+		}
+		for rest := b[:n]; len(rest) > 0; {
+			k, err := w.pass(len(rest), answers)
+			if err != nil {
+				return
+			}
+			if _, err := to.Write(rest[:k]); err != nil {
+				return
+			}
+			rest = rest[k:]
 		}
 	}
 }
 
-// pass waits until bytes may go on.
-func (w *wire) pass(n int, answers bool) error {
+// pass waits until bytes may go on, and says how many of them: a wire that falls silent in the middle of a download must not let all of it through first.
+func (w *wire) pass(n int, answers bool) (int, error) {
 	for {
 		w.mu.Lock()
 		s, changed := w.state, w.changed
 		if answers && s.after > 0 && !s.silent {
+			n = int(min(int64(n), s.after))
 			w.state.after -= int64(n)
 			w.state.silent = w.state.after <= 0
 		}
 		w.mu.Unlock()
 		if s.down {
-			return errCut
+			return 0, errCut
 		}
 		if !s.silent {
 			if answers {
 				time.Sleep(s.delay)
 			}
-			return nil
+			return n, nil
 		}
 		<-changed
 	}
