@@ -1,18 +1,13 @@
 package archiver
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/walbaton/walbaton/archiver/seal"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
 
@@ -56,9 +51,7 @@ type BackupLabel struct {
 	Start string `json:"start_lsn"`
 	Stop  string `json:"stop_lsn,omitempty"` // "" when the file cannot be read
 	Label string `json:"label,omitempty"`
-	Time  string `json:"stop_time,omitempty"` // in PostgreSQL's words
-
-	stop wal.LSN
+	Time  string `json:"stop_time,omitempty"` // "" when the name of its zone can be several ones
 }
 
 // ErrNoTimeline means that the archive has nothing of the timeline that was named.
@@ -189,61 +182,28 @@ func (x *auditor) findBackup(ctx context.Context, from, before wal.LSN, out *Loc
 	slices.SortFunc(labels, func(a, b wal.Name) int { return cmp.Compare(start(b), start(a)) })
 	for _, n := range labels {
 		if start(n) < from {
-			out.BehindHole = n.String()
+			if out.Backup == nil {
+				out.BehindHole = n.String()
+			}
 			return nil
 		}
-		b, err := x.a.readLabel(ctx, n)
-		if err != nil {
+		b, err := x.a.readBackup(ctx, Object{Name: n})
+		switch {
+		case err != nil && !unusable(err) && !errors.Is(err, errNoBackup):
 			return err
-		}
-		if b.stop <= before {
-			out.Backup = &b
+		case err != nil || b.Stop == 0:
+			if out.Backup == nil { // it may have ended at any time, so an older one that can be read is better
+				out.Backup = &BackupLabel{Name: n.String(), Start: start(n).String()}
+			}
+		case b.Stop <= before:
+			out.Backup = &BackupLabel{Name: n.String(), Start: b.Start.String(), Stop: b.Stop.String(), Label: printable(b.Label)}
+			if !b.Ended.IsZero() {
+				out.Backup.Time = PostgresTime(b.Ended)
+			}
 			return nil
 		}
 	}
 	return nil
-}
-
-// readLabel reads a .backup. One that cannot be used has no Stop.
-func (a *Archive) readLabel(ctx context.Context, n wal.Name) (BackupLabel, error) {
-	b := BackupLabel{Name: n.String(), Start: (n.Segment.Start() + wal.LSN(n.Offset)).String()}
-	text, err := a.plain(ctx, n)
-	if err != nil {
-		if unusable(err) || errors.Is(err, seal.ErrEncrypted) {
-			err = nil
-		}
-		return b, err
-	}
-	for line := range strings.Lines(string(text)) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
-		switch key {
-		case "STOP WAL LOCATION":
-			at, _, _ := strings.Cut(value, " ")
-			if lsn, err := wal.ParseLSN(at); err == nil {
-				b.Stop, b.stop = lsn.String(), lsn
-			}
-		case "STOP TIME":
-			b.Time = value
-		case "LABEL":
-			b.Label = printable(value)
-		}
-	}
-	return b, nil
-}
-
-// plain gives the content of a small file.
-func (a *Archive) plain(ctx context.Context, n wal.Name) ([]byte, error) {
-	_, r, err := a.Open(ctx, a.Key(n))
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	var b bytes.Buffer
-	_, err = io.Copy(&b, io.LimitReader(r, 1<<20))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("read %v: %w", n, err)
-	}
-	return b.Bytes(), err
 }
 
 // judge says whether the target can be reached, and how.

@@ -106,6 +106,10 @@ func TestLocate(t *testing.T) {
 		}, archiver.Moment{Time: minute(205), Timeline: 2}, "000000010000000000000014.partial 000000010000000000000003 2"},
 		"the backup's label is damaged": {func(p *prepared) {
 			p.set(p.a.Key(wal.Name{Kind: wal.KindBackup, Segment: seg(2, 25), Offset: 0x28}), []byte("x"))
+		}, archiver.Moment{Time: minute(275)}, "00000002000000000000001B 000000010000000000000003 2"},
+		"both labels are damaged": {func(p *prepared) {
+			p.set(p.a.Key(wal.Name{Kind: wal.KindBackup, Segment: seg(2, 25), Offset: 0x28}), []byte("x"))
+			p.set(p.a.Key(wal.Name{Kind: wal.KindBackup, Segment: seg(1, 3), Offset: 0x28}), []byte("x"))
 		}, archiver.Moment{Time: minute(275)}, "00000002000000000000001B 000000020000000000000019 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
