@@ -63,7 +63,8 @@ func TestExpireOnS3(t *testing.T) {
 		a := fillArchive(t, full(bucket))
 		done, err := expireHalf(t, a)
 		if err != nil || done.Deleted != 3 || done.Hidden != hidden {
-			t.Errorf("%s: %+v, %v", bucket, done, err)
+			now, why := store.Hides(t.Context(), a.Store())
+			t.Errorf("%s: %+v, %v; asked again: %v, %v", bucket, done, err, now, why)
 		}
 		rep, err := a.Audit(t.Context(), archiver.AuditOptions{})
 		if err != nil || !rep.Whole || rep.Count.Segments != 3 {

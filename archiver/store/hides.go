@@ -21,7 +21,11 @@ func Hides(ctx context.Context, s Store) (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	hides, err := h.Hides(ctx)
+	var hides bool
+	err := Retry(s, Backoff{}).(*retry).do(ctx, "hides", func() (err error) { // below the decorators nobody tries again
+		hides, err = h.Hides(ctx)
+		return err
+	})
 	if err != nil {
 		return false, fmt.Errorf("ask %s whether it keeps what is deleted: %w", s, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/walbaton/walbaton/archiver/store"
@@ -42,4 +43,26 @@ func TestHides(t *testing.T) {
 			}
 		}
 	}
+}
+
+// An answer that got lost is asked for again: nobody else would.
+func TestHidesAsksAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &forgetful{Store: mem.New("forgetful")}
+		if hides, err := store.Hides(t.Context(), h); !hides || err != nil || h.asked != 3 {
+			t.Errorf("got %v, %v after %d questions", hides, err, h.asked)
+		}
+	})
+}
+
+type forgetful struct {
+	*mem.Store
+	asked int
+}
+
+func (f *forgetful) Hides(context.Context) (bool, error) {
+	if f.asked++; f.asked < 3 {
+		return false, errors.New("connection reset")
+	}
+	return true, nil
 }
