@@ -54,6 +54,9 @@ again, it goes on where it ended.`,
 	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		before, err := f.cutoff(time.Now())
+		if errors.As(err, new(*hintError)) {
+			return withCode(exitUsage, err)
+		}
 		if err != nil {
 			return usageError(c, err)
 		}
@@ -90,7 +93,7 @@ func (f expireFlags) cutoff(now time.Time) (string, error) {
 	if c, err := archiver.ParseCutoff(f.before, wal.MinSegmentSize); err == nil && !c.Time.IsZero() {
 		return c.Time.UTC().Format(time.RFC3339Nano), nil
 	} else if err != nil && !strings.Contains(err.Error(), "parse WAL name") {
-		return "", sayZone(fmt.Errorf("expire: --before: %w", err), f.before)
+		return "", fmt.Errorf("expire: --before: %w", sayZone(err, f.before))
 	}
 	return f.before, nil
 }
