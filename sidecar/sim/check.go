@@ -18,7 +18,7 @@ import (
 	"github.com/walbaton/walbaton/leader"
 )
 
-// checker holds the cluster to its promises.
+// checker holds the cluster to its promises. What is asked of a step and what is owed at the end stay in one file, though it is a little long: they are read together.
 //
 //   - P1 when a push answers 0: what the archive, orphans/ and the floors hold at that moment.
 //   - P2 and P3 when an object arrives.

@@ -22,31 +22,21 @@ import (
 
 // Get implements store.Store.
 func (s *Store) Get(ctx context.Context, key string, from, n int64) (io.ReadCloser, error) {
-	if err := store.CheckKey(key); err != nil {
-		return nil, fmt.Errorf("get: %w", err)
-	}
-	if err := store.CheckRange(from); err != nil {
-		return nil, fmt.Errorf("get %s: %w", key, err)
-	}
-	if n == 0 { // HTTP has no empty range
-		if _, err := s.Head(ctx, key); err != nil {
-			return nil, err
-		}
-		return io.NopCloser(strings.NewReader("")), nil
-	}
-	for range 3 {
-		r, err := s.open(ctx, key, from, n)
-		if err == nil {
-			return r, nil
-		}
-		if status(err) == http.StatusNotFound {
-			if err = s.absent(ctx, key, err); err == nil {
-				continue // it has just appeared
+	return remote.Get(ctx, s, key, from, n, func() (io.ReadCloser, error) {
+		for range 3 {
+			r, err := s.open(ctx, key, from, n)
+			if err == nil {
+				return r, nil
 			}
+			if status(err) == http.StatusNotFound {
+				if err = s.absent(ctx, key, err); err == nil {
+					continue // it has just appeared
+				}
+			}
+			return nil, s.fail(ctx, "get", key, err)
 		}
-		return nil, s.fail(ctx, "get", key, err)
-	}
-	return nil, fmt.Errorf("get %s: the bucket lists it and does not give it", key)
+		return nil, fmt.Errorf("get %s: the bucket lists it and does not give it", key)
+	})
 }
 
 // open is Get with the library's errors.

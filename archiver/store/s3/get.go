@@ -21,23 +21,13 @@ import (
 
 // Get implements store.Store.
 func (s *Store) Get(ctx context.Context, key string, from, n int64) (io.ReadCloser, error) {
-	if err := store.CheckKey(key); err != nil {
-		return nil, fmt.Errorf("get: %w", err)
-	}
-	if err := store.CheckRange(from); err != nil {
-		return nil, fmt.Errorf("get %s: %w", key, err)
-	}
-	if n == 0 { // HTTP has no empty range
-		if _, err := s.Head(ctx, key); err != nil {
-			return nil, err
+	return remote.Get(ctx, s, key, from, n, func() (io.ReadCloser, error) {
+		r, err := s.open(ctx, key, from, n)
+		if err != nil {
+			return nil, s.fail(ctx, "get", key, err)
 		}
-		return io.NopCloser(strings.NewReader("")), nil
-	}
-	r, err := s.open(ctx, key, from, n)
-	if err != nil {
-		return nil, s.fail(ctx, "get", key, err)
-	}
-	return r, nil
+		return r, nil
+	})
 }
 
 // open is Get with the SDK's errors.
