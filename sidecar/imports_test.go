@@ -15,30 +15,32 @@ const module = "github.com/walbaton/walbaton/"
 // meet but in it. A driver is a leaf: it knows its interface, the helper that makes files durable, and what stores behind HTTP share.
 func importRules() map[string][]string {
 	return map[string][]string{
-		"leader":                {"leader/dcs", "leader/patroni"},
-		"leader/leadertest":     {"leader", "leader/dcs", "leader/dcs/dcstest"},
-		"leader/patroni":        {"leader/dcs"},
-		"leader/dcs":            {},
-		"leader/dcs/*":          {"leader/dcs"},
-		"leader/dcs/rest":       {"leader/dcs", "leader/dcs/static"}, // the baton of one node
-		"archiver":              {"archiver/durable", "archiver/queue", "archiver/seal", "archiver/store", "archiver/wal", "archiver/window"},
-		"archiver/wal":          {},
-		"archiver/wal/*":        {"archiver/wal"},
-		"archiver/queue":        {"archiver/wal"},
-		"archiver/seal":         {},
-		"archiver/durable":      {},
-		"archiver/window":       {"archiver/durable", "archiver/wal"},
-		"archiver/store":        {},
-		"archiver/store/remote": {"archiver/store"},
-		"archiver/store/*":      {"archiver/store", "archiver/store/remote", "archiver/durable"},
-		"sidecar":               {"*"},
-		"sidecar/wiring":        {"leader", "archiver", "archiver/wal"},
-		"sidecar/sim":           {"*"},
-		"sidecar/walbaton-wal":  {},
-		"sidecar/drill":         {}, // an oracle that used our code would share our mistakes
-		"examples/*":            {"sidecar/drill"},
-		"examples/benchmark":    {"sidecar/drill", "archiver", "archiver/seal", "archiver/store/s3", "archiver/wal", "archiver/wal/waltest"}, // it makes 10,000 segments
-		".ci/*":                 {},
+		"leader":                 {"leader/dcs", "leader/patroni"},
+		"leader/leadertest":      {"leader", "leader/dcs", "leader/dcs/dcstest"},
+		"leader/patroni":         {"leader/dcs"},
+		"leader/patroni/restapi": {"leader/dcs", "leader/patroni"},
+		"leader/dcs":             {},
+		"leader/dcs/*":           {"leader/dcs"},
+		"leader/dcs/rest":        {"leader/dcs", "leader/dcs/static"}, // the baton of one node
+		"archiver":               {"archiver/durable", "archiver/queue", "archiver/seal", "archiver/store", "archiver/wal", "archiver/window"},
+		"archiver/wal":           {},
+		"archiver/wal/*":         {"archiver/wal"},
+		"archiver/queue":         {"archiver/wal"},
+		"archiver/seal":          {},
+		"archiver/durable":       {},
+		"archiver/window":        {"archiver/durable", "archiver/wal"},
+		"archiver/store":         {},
+		"archiver/store/remote":  {"archiver/store"},
+		"archiver/store/*":       {"archiver/store", "archiver/store/remote", "archiver/durable"},
+		"sidecar":                {"*"},
+		"sidecar/setup":          {},
+		"sidecar/wiring":         {"leader", "archiver", "archiver/wal"},
+		"sidecar/sim":            {"*"},
+		"sidecar/walbaton-wal":   {},
+		"sidecar/drill":          {}, // an oracle that used our code would share our mistakes
+		"examples/*":             {"sidecar/drill"},
+		"examples/benchmark":     {"sidecar/drill", "archiver", "archiver/seal", "archiver/store/s3", "archiver/wal", "archiver/wal/waltest"}, // it makes 10,000 segments
+		".ci/*":                  {},
 	}
 }
 

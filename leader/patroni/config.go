@@ -79,6 +79,7 @@ type PostgreSQL struct {
 	Replication    Credentials
 	Rewind         Credentials       // default Superuser
 	Parameters     map[string]string // set locally; the DCS may set more
+	RecoveryConf   map[string]string // the same, of recovery_conf. Patroni ignores it where parameters has a setting of recovery
 }
 
 // Credentials is one user of "postgresql.authentication".
@@ -255,16 +256,14 @@ func postgresOf(s section) PostgreSQL {
 		Superuser:      credentialsOf(auth.section("superuser")),
 		Replication:    credentialsOf(auth.section("replication")),
 		Rewind:         credentialsOf(auth.section("rewind")),
-		Parameters:     map[string]string{},
+		Parameters:     s.texts("parameters"),
+		RecoveryConf:   s.texts("recovery_conf"),
 	}
 	if p.ConfigDir == "" {
 		p.ConfigDir = p.DataDir
 	}
 	if p.Rewind == (Credentials{}) {
 		p.Rewind = p.Superuser
-	}
-	for name := range s.section("parameters") {
-		p.Parameters[name] = s.section("parameters").text(name)
 	}
 	for dir := range strings.SplitSeq(p.Parameters["unix_socket_directories"], ",") {
 		if dir = strings.Trim(dir, ` "'`); dir != "" {

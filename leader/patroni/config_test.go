@@ -56,7 +56,7 @@ func TestReadConfigFile(t *testing.T) {
 			Superuser:   patroni.Credentials{Username: "postgres", Password: "postgres"},
 			Replication: patroni.Credentials{Username: "replicator", Password: "replicator"},
 			Rewind:      patroni.Credentials{Username: "postgres", Password: "postgres"},
-			Parameters:  map[string]string{"unix_socket_directories": "/srv/n1/sock"},
+			Parameters:  map[string]string{"unix_socket_directories": "/srv/n1/sock"}, RecoveryConf: map[string]string{},
 		},
 		TTL: 20 * time.Second, LoopWait: 2 * time.Second, RetryTimeout: 9 * time.Second,
 		Tags: map[string]any{"nofailover": false, "walbaton": "designated", "weight": 2},
