@@ -22,6 +22,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // kubernetesServer is a kube-apiserver on an etcd of its own, without kubelets and controllers: Pods are only objects, and the
@@ -113,30 +115,16 @@ func (k *kubernetesServer) section(n *Node) string {
 
 func (k *kubernetesServer) env(*Node) []string { return []string{"KUBECONFIG=" + k.in("kubeconfig")} }
 
-// furnish makes the namespace, what its service account may do (Patroni's rules, from its example patroni_k8s.yaml, and walbaton's,
-// from docs/dcs.md), a Pod for each node, and the kubeconfig.
+// furnish makes the namespace, its service account with what the chart lets the pods of a cluster do and nothing more, a Pod for each node, and the
+// kubeconfig.
 func (k *kubernetesServer) furnish(ctx context.Context) error {
-	kind := "configmaps"
-	if k.endpoints {
-		kind = "endpoints"
+	core := "/api/v1/namespaces/" + kubeNamespace
+	objects := []struct{ path, text string }{{"/api/v1/namespaces", `{"metadata": {"name": "db"}}`}}
+	rights, err := k.rights(ctx)
+	if err != nil {
+		return err
 	}
-	core, rbac := "/api/v1/namespaces/"+kubeNamespace, "/apis/rbac.authorization.k8s.io/v1/namespaces/"+kubeNamespace
-	objects := []struct{ path, text string }{
-		{"/api/v1/namespaces", `{"metadata": {"name": "db"}}`},
-		{core + "/serviceaccounts", `{"metadata": {"name": "postgres"}}`},
-		{rbac + "/roles", fmt.Sprintf(`{"metadata": {"name": "patroni"}, "rules": [
-			{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "patch", "update", "watch"]},
-			{"apiGroups": [""], "resources": [%q], "verbs": ["create", "get", "list", "patch", "update", "watch"]},
-			{"apiGroups": [""], "resources": ["services"], "verbs": ["create"]}]}`, kind)},
-		{rbac + "/roles", fmt.Sprintf(`{"metadata": {"name": "walbaton"}, "rules": [
-			{"apiGroups": [""], "resources": ["pods", %q], "verbs": ["list", "watch"]},
-			{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["list", "watch", "create", "update"]}]}`, kind)},
-	}
-	for _, role := range []string{"patroni", "walbaton"} {
-		objects = append(objects, struct{ path, text string }{rbac + "/rolebindings", fmt.Sprintf(`{"metadata": {"name": %q},
-			"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": %q},
-			"subjects": [{"kind": "ServiceAccount", "name": "postgres", "namespace": "db"}]}`, role, role)})
-	}
+	objects = append(objects, rights...)
 	for _, n := range k.c.Nodes {
 		objects = append(objects, struct{ path, text string }{core + "/pods", fmt.Sprintf(`{"metadata": {"name": %q,
 			"labels": {"application": "patroni", "cluster-name": %q}},
@@ -162,6 +150,56 @@ contexts: [{name: drill, context: {cluster: drill, user: postgres}}]
 clusters: [{name: drill, cluster: {server: %q, certificate-authority: %s}}]
 users: [{name: postgres, user: {token: %s}}]
 `, k.url, k.in("ca.crt"), token.Status.Token))
+}
+
+// rights renders the service account of the chart's own Patroni cluster, and the Roles that are bound to it: Patroni's and walbaton's.
+func (k *kubernetesServer) rights(ctx context.Context) (objects []struct{ path, text string }, err error) {
+	helm, err := toolPath("helm@v3.22.0")
+	if err != nil {
+		return nil, err
+	}
+	top, err := checkoutFolder()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, helm, "template", "drill", filepath.Join(top, "helm", "walbaton"), "--namespace", kubeNamespace, "--show-only", "templates/rbac.yaml",
+		"--set", "patroni.enabled=true,serviceAccount.name=postgres,archive.url=file:///unused,patroni.kubernetes.useEndpoints="+fmt.Sprint(k.endpoints))
+	var complaints bytes.Buffer
+	cmd.Stderr = &complaints
+	manifest, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("helm template: %w: %s", err, complaints.String())
+	}
+	core, rbac := "/api/v1/namespaces/"+kubeNamespace+"/", "/apis/rbac.authorization.k8s.io/v1/namespaces/"+kubeNamespace+"/"
+	paths := map[string]string{"ServiceAccount": core + "serviceaccounts", "Role": rbac + "roles", "RoleBinding": rbac + "rolebindings"}
+	for d := yaml.NewDecoder(bytes.NewReader(manifest)); ; {
+		var object map[string]any
+		if err := d.Decode(&object); errors.Is(err, io.EOF) {
+			return objects, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("read what the chart renders: %w", err)
+		}
+		kind := fmt.Sprint(object["kind"])
+		text, err := json.Marshal(object)
+		if err != nil || paths[kind] == "" {
+			return nil, errors.Join(err, fmt.Errorf("the chart's rights have a %s", kind))
+		}
+		objects = append(objects, struct{ path, text string }{paths[kind], string(text)})
+	}
+}
+
+// checkoutFolder is the checkout that the drill runs in.
+func checkoutFolder() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for ; !exists(filepath.Join(dir, "go.mod")); dir = filepath.Dir(dir) {
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("this is no checkout: no folder above has a go.mod")
+		}
+	}
+	return dir, nil
 }
 
 // ask sends a request as administrator.

@@ -65,18 +65,11 @@ func readGuide(t *testing.T, name string) *guide {
 // checkout is the folder of go.mod: the suite starts drills there, and go test in their package.
 func checkout(t *testing.T) string {
 	t.Helper()
-	dir, err := os.Getwd()
+	dir, err := checkoutFolder()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for ; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir
-		}
-		if dir == filepath.Dir(dir) {
-			t.Fatal("this is no checkout: no folder above has a go.mod")
-		}
-	}
+	return dir
 }
 
 // blocks are those of a section of one kind, "sh" or "yaml".

@@ -273,7 +273,7 @@ func tokenRotates(t *testing.T, n *namespace) {
 	writeFile(t, n.tokenFile, second)
 	n.do(t, "DELETE", n.path("secrets/first"), nil)
 	for end := time.Now().Add(60 * time.Second); ; time.Sleep(200 * time.Millisecond) { // the server remembers it for 10 s
-		code, _, err := n.as(first, "GET", n.leasePath(""), nil)
+		code, _, err := n.As(first, "GET", n.leasePath(""), nil)
 		if err == nil && code == http.StatusUnauthorized {
 			break
 		}
@@ -410,7 +410,7 @@ func tooOld(t *testing.T, n *namespace) {
 	c.watches.close()
 	n.put(t, "leader", "n2")
 	n.Kill(t)
-	raw, err := clientv3.New(clientv3.Config{Endpoints: []string{n.etcd}, Logger: zap.NewNop()})
+	raw, err := clientv3.New(clientv3.Config{Endpoints: []string{n.Etcd}, Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}

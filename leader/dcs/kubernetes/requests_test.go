@@ -27,12 +27,12 @@ type counter struct {
 // through makes a client whose requests the counter sees.
 func (c *counter) through(t *testing.T, n *namespace) *Client {
 	t.Helper()
-	target, err := url.Parse(n.url)
+	target, err := url.Parse(n.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	proxy := httputil.NewSingleHostReverseProxy(target)
-	proxy.Transport = n.server.client.Transport
+	proxy.Transport = n.Transport()
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		what := map[string]string{"GET": "list", "POST": "create", "PUT": "update"}[r.Method]
 		if r.URL.Query().Has("watch") {

@@ -46,7 +46,7 @@ func (s *server) namespace(t *testing.T, endpoints bool) *namespace {
 	token := n.token(t, nil)
 	writeFile(t, n.tokenFile, token)
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) { // the server learns of a Role by a watch
-		code, answer, err := s.as(token, "GET", n.leasePath(""), nil)
+		code, answer, err := s.As(token, "GET", n.leasePath(""), nil)
 		if err == nil && code == http.StatusOK {
 			return n
 		}
@@ -119,7 +119,7 @@ func (n *namespace) token(t *testing.T, boundTo object) string {
 
 func (n *namespace) config() Config {
 	return Config{
-		Access:    Access{Server: n.url, CACert: n.authority, TokenFile: n.tokenFile},
+		Access:    Access{Server: n.URL, CACert: n.Authority, TokenFile: n.tokenFile},
 		Namespace: n.name, Scope: "batman", Group: n.group,
 		Labels: map[string]string{"application": "patroni"}, ScopeLabel: "cluster-name", Endpoints: n.endpoints,
 	}

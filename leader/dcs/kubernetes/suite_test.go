@@ -68,7 +68,7 @@ func TestCut(t *testing.T) {
 	s := startServer(t)
 	dcstest.Cut(t, func(t *testing.T, test func(t *testing.T, s dcstest.Scope)) {
 		n := s.namespace(t, true)
-		test(t, n.scope().Through(t, strings.TrimPrefix(s.url, "https://"), func(t *testing.T, address string) dcs.DCS {
+		test(t, n.scope().Through(t, strings.TrimPrefix(s.URL, "https://"), func(t *testing.T, address string) dcs.DCS {
 			c := n.config()
 			c.Access.Server = "https://" + address
 			return open(t, c)
