@@ -34,6 +34,7 @@ func importRules() map[string][]string {
 		"archiver/store/*":       {"archiver/store", "archiver/store/remote", "archiver/durable"},
 		"sidecar":                {"*"},
 		"sidecar/setup":          {},
+		"sidecar/rehearsal":      {"leader/patroni/restapi", "archiver", "archiver/durable", "archiver/wal"},
 		"sidecar/wiring":         {"leader", "archiver", "archiver/wal"},
 		"sidecar/sim":            {"*"},
 		"sidecar/walbaton-wal":   {},

@@ -61,6 +61,7 @@ func verbs(w world) []*cobra.Command {
 		newResolveCommand(w),
 		newExpireCommand(w),
 		newCleanupCommand(w),
+		newDrillCommand(w),
 		newVersionCommand(w),
 	}
 }
