@@ -121,8 +121,8 @@ type event struct {
 
 func (rd Round) events() (all []event) {
 	asked := "switchover asked for"
-	if rd.Promoted == 0 && rd.To == "" {
-		asked = "the primary was taken away"
+	if rd.ByCommand {
+		asked = "the command took the primary away"
 	}
 	all = append(all, event{0, asked, false})
 	if rd.Promoted > 0 {
@@ -132,7 +132,7 @@ func (rd Round) events() (all []event) {
 		all = append(all, event{rd.NoWritesTo, fmt.Sprintf("writes again, after %.2f s without", rd.NoWrites()), true})
 	}
 	if rd.Shipped > 0 {
-		what := fmt.Sprintf("first segment in the archive, %.2f s after the promotion", rd.ShippedAfter())
+		what := fmt.Sprintf("in the archive, %.2f s after the promotion", rd.ShippedAfter())
 		all = append(all, event{rd.Shipped, what, false})
 	}
 	slices.SortStableFunc(all, func(a, b event) int { return int(math.Round(float64(a.at-b.at) * 1000)) })
@@ -351,11 +351,11 @@ func (d *drawing) legend() {
 			print(`<path class="d-row" d="M%.1f %d h4 v12 h-4 z m6 3 h4 v9 h-4 z m6 -2 h4 v11 h-4 z"/>`, x, y-6)
 		}},
 		{"write failed", func(x float64, y int) { print(`<path class="d-fail" d="M%.1f %d l6 6 m0 -6 l-6 6"/>`, x+6, y-3) }},
-		{"segment: ended, and in the archive", func(x float64, y int) {
+		{"segment ended, and archived", func(x float64, y int) {
 			print(`<line class="d-way" x1="%.1[1]f" y1="%[3]d" x2="%.1[2]f" y2="%[3]d"/><circle class="d-file" cx="%.1[2]f" cy="%[3]d" r="4.5"/>`, x, x+14, y)
 		}},
 		{"history file", func(x float64, y int) { print(`<path class="d-hollow" d="M%.1f %d l6 6 l-6 6 l-6 -6 z"/>`, x+12, y-6) }},
-		{".partial or .backup file", func(x float64, y int) { print(`<circle class="d-hollow" cx="%.1f" cy="%d" r="3.5"/>`, x+12, y) }},
+		{".partial, .backup", func(x float64, y int) { print(`<circle class="d-hollow" cx="%.1f" cy="%d" r="3.5"/>`, x+12, y) }},
 	} {
 		room := 26 + 6.3*float64(len(s.text)) + 16
 		if x+room > float64(d.width) {

@@ -76,13 +76,13 @@ func count(d written, before int, have map[int64]string, schema string, twice in
 	return r
 }
 
-// judge gives a round its verdict, from all that is in it. command says that a command took the primary away.
-func (rd *Round) judge(command bool, members []string) {
+// judge gives a round its verdict, from all that is in it.
+func (rd *Round) judge() {
 	fail := func(format string, args ...any) { rd.Why = append(rd.Why, fmt.Sprintf(format, args...)) }
 	remark := func(format string, args ...any) { rd.Notes = append(rd.Notes, fmt.Sprintf(format, args...)) }
 	if n := rd.Rows.Lost; n > 0 {
 		fail("%s acknowledged and then lost by PostgreSQL: the new primary %s does not have them%s", were(n, "row"), rd.To,
-			map[bool]string{true: ". That is asynchronous replication, not the archive: synchronous_mode of Patroni prevents it", false: ""}[command])
+			map[bool]string{true: ". That is asynchronous replication, not the archive: synchronous_mode of Patroni prevents it", false: ""}[rd.ByCommand])
 	}
 	if n := rd.Rows.Changed; n > 0 {
 		fail("%s with another content than was written", are(n, "row"))
@@ -102,7 +102,7 @@ func (rd *Round) judge(command bool, members []string) {
 		fail("no segment of timeline %d reached the archive", rd.NewTimeline)
 	}
 	switch {
-	case rd.Back == 0 && !command:
+	case rd.Back == 0 && !rd.ByCommand:
 		fail("not all members followed %s again", rd.To)
 	case rd.Back == 0:
 		remark("not all members followed %s yet when this ended", rd.To)
@@ -113,7 +113,7 @@ func (rd *Round) judge(command bool, members []string) {
 	if n := rd.Rows.Doubtful; n > 0 {
 		remark("%s sent and never acknowledged; PostgreSQL has %d of them, and may have them or not", were(n, "row"), rd.Rows.DoubtfulKept)
 	}
-	if command && rd.NewTimeline == rd.OldTimeline {
+	if rd.ByCommand && rd.NewTimeline == rd.OldTimeline {
 		remark("no member was promoted: Patroni started PostgreSQL of %s again, on the same timeline", rd.To)
 	} else if rd.From == rd.To {
 		remark("Patroni promoted %s again: no other member took over", rd.To)
@@ -296,9 +296,12 @@ func are(n int, noun string) string {
 	return counted(n, noun) + " are there"
 }
 
-// some names the first three.
+// some names the first three, or says that there are none.
 func some(names []string) string {
-	if len(names) <= 3 {
+	switch {
+	case len(names) == 0:
+		return "none"
+	case len(names) <= 3:
 		return strings.Join(names, ", ")
 	}
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:3], ", "), len(names)-3)

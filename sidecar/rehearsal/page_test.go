@@ -33,7 +33,7 @@ func samples() map[string]*Result {
 		Restore: &Restore{Target: "walbaton_drill_20261128_231500_abcdef", Backup: 6.2, Took: 4.8, Rows: 2920, Missing: 31},
 	}
 	failed.Rounds[1].No = 2
-	failed.Rounds[1].judge(true, nil)
+	failed.Rounds[1].judge()
 	failed.judge()
 	notRun := &Result{Verdict: NotRun, Why: []string{"Patroni is paused (maintenance mode), so it would not act: patronictl resume shop", "no sidecar answers beside n3"}, Version: "v0.9.0", Cluster: "shop",
 		SystemID: 7710597796492160055, Archive: "file:///mnt/archive/shop/7710597796492160055", Began: begun, Ended: begun, Wanted: 1, Rounds: []Round{}, Left: []string{}}
@@ -85,7 +85,7 @@ func sampleWrites(from, to, quiet, again float64) (all []Bucket) {
 // killedRound is a kill with rows lost and a hole.
 func killedRound(asked time.Time) Round {
 	rd := Round{
-		No: 1, Why: []string{}, Notes: []string{}, AskedAt: asked, From: "n2", To: "n3", OldTimeline: 2, NewTimeline: 3, Promoted: 31.2, NoWritesFrom: -.01, NoWritesTo: 31.9, Holder: "n3",
+		No: 1, ByCommand: true, Why: []string{}, Notes: []string{}, AskedAt: asked, From: "n2", To: "n3", OldTimeline: 2, NewTimeline: 3, Promoted: 31.2, NoWritesFrom: -.01, NoWritesTo: 31.9, Holder: "n3",
 		FirstFile: "000000030000000000000019", Shipped: 33, Rows: Rows{Acknowledged: 1424, Lost: 3, Doubtful: 1},
 		Timelines: []Line{{2, "000000020000000000000011", "000000020000000000000018", 8, []string{"000000020000000000000016"}}, {3, "000000030000000000000019", "00000003000000000000001C", 4, []string{}}},
 		Twice:     []string{}, Orphans: []string{"n2/000000020000000000000019-3f2a"},

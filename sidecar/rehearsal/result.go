@@ -46,7 +46,8 @@ type Round struct {
 	Notes   []string  `json:"notes"`    // worth knowing, and no failure
 	AskedAt time.Time `json:"asked_at"` // when the change was asked for: second 0
 
-	From        string       `json:"from"` // the primary before, and after
+	ByCommand   bool         `json:"by_command"` // a command took the primary away; otherwise Patroni was asked
+	From        string       `json:"from"`       // the primary before, and after
 	To          string       `json:"to"`
 	OldTimeline wal.Timeline `json:"old_timeline"`
 	NewTimeline wal.Timeline `json:"new_timeline"`

@@ -22,7 +22,7 @@ import (
 
 // round is one change of the primary. The error says why it did not take place; what came of one that did is in the Round.
 func (s *session) round(ctx context.Context, no int) (Round, error) {
-	rd := Round{No: no, Verdict: NotRun, Why: []string{}, Notes: []string{}, Timelines: []Line{}, Twice: []string{}, Orphans: []string{}}
+	rd := Round{No: no, Verdict: NotRun, ByCommand: s.r.o.Command != "", Why: []string{}, Notes: []string{}, Timelines: []Line{}, Twice: []string{}, Orphans: []string{}}
 	lead, err := s.fit(ctx, no)
 	if err != nil {
 		return rd, err
@@ -212,10 +212,11 @@ func (c *change) swap(ctx context.Context, lead member) error {
 		})
 	}
 	var got answer
-	refused := false
+	answered, refused := false, false
 	err := until(ctx, s.r.o.Wait, func() bool {
 		select {
 		case got = <-answers:
+			answered = true
 			if got.says != "" && got.err == nil {
 				s.say("it says: %s", got.says)
 			}
@@ -227,7 +228,7 @@ func (c *change) swap(ctx context.Context, lead member) error {
 	switch {
 	case err == nil && !refused:
 		s.changing = false
-		if s.r.o.Command != "" && got == (answer{}) {
+		if s.r.o.Command != "" && !answered {
 			select { // what the user gave runs to its end
 			case <-answers:
 			case <-ctx.Done():
@@ -416,7 +417,7 @@ func (s *session) conclude(ctx context.Context, c *change, before *archiver.Audi
 	rd.NoWritesFrom, rd.NoWritesTo = seconds(from.Sub(rd.AskedAt)), seconds(to.Sub(rd.AskedAt))
 	rd.Twice = append(rd.Twice, c.watch.twice...)
 	c.draw(d)
-	rd.judge(s.r.o.Command != "", rd.Trace.Members)
+	rd.judge()
 	s.say("round %d: %s", rd.No, rd.Verdict)
 	return nil
 }

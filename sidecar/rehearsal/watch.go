@@ -45,7 +45,11 @@ type during struct {
 	from, to time.Time
 	timeline wal.Timeline
 	term     uint64
+	over     bool // something else was seen since
 }
+
+// silence is how long nobody may have answered for a span to go on: no answer says nothing.
+const silence = 15 * time.Second
 
 // sighting is a file of the archive.
 type sighting struct {
@@ -116,26 +120,35 @@ func (w *watcher) lookAtPatroni(ctx context.Context) {
 		}
 		w.nodes[m.name] = *n
 		w.newest = max(w.newest, wal.Timeline(n.Timeline))
-		if !n.Running() || n.Role != "primary" {
+		is := n.Running() && n.Role == "primary"
+		finish(w.primaries, func(d during) bool { return d.who == m.name && !(is && d.timeline == wal.Timeline(n.Timeline)) })
+		if !is {
 			continue
 		}
 		// Two may say so for a moment: the one on the newer timeline is the one.
 		if w.primary == "" || wal.Timeline(n.Timeline) > w.timeline {
 			w.primary, w.timeline = m.name, wal.Timeline(n.Timeline)
 		}
-		w.primaries = extend(w.primaries, during{m.name, now, now, wal.Timeline(n.Timeline), 0}, 5*patroniEvery)
+		w.primaries = extend(w.primaries, during{who: m.name, from: now, to: now, timeline: wal.Timeline(n.Timeline)})
 	}
 }
 
-// extend makes the last span of the same kind longer, or begins a new one; one that was not seen for longer than pause has ended.
-func extend(all []during, d during, pause time.Duration) []during {
-	for i := len(all) - 1; i >= 0; i-- {
-		if p := &all[i]; p.who == d.who && p.timeline == d.timeline && p.term == d.term && d.from.Sub(p.to) <= pause {
+// extend makes the span of the same kind longer that is not over, or begins a new one.
+func extend(all []during, d during) []during {
+	for i := range all {
+		if p := &all[i]; !p.over && p.who == d.who && p.timeline == d.timeline && p.term == d.term && d.from.Sub(p.to) <= silence {
 			p.to = d.to
 			return all
 		}
 	}
 	return append(all, d)
+}
+
+// finish ends the spans of which something else is known now.
+func finish(all []during, over func(during) bool) {
+	for i := range all {
+		all[i].over = all[i].over || over(all[i])
+	}
 }
 
 // lookAtSidecars asks every sidecar who holds the baton, and believes the one with the highest term.
@@ -168,7 +181,8 @@ func (w *watcher) lookAtSidecars(ctx context.Context) {
 	best.to = best.from
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.batons = extend(w.batons, best, 8*sidecarEvery)
+	finish(w.batons, func(d during) bool { return d.who != best.who || d.term != best.term })
+	w.batons = extend(w.batons, best)
 }
 
 // lookAtArchive lists what the round adds: the timelines from the first one on, and the histories.
