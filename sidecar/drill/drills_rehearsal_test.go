@@ -72,7 +72,7 @@ func TestDrillRehearsal(t *testing.T) {
 
 	var rep rehearsed
 	s.do("a switchover is rehearsed, as docs/drill.md has it", func(ctx context.Context) error {
-		out, code := outcome(s.pageCommand(ctx, readGuide(t, "drill.md").blocks(t, "Run it", "sh")[0].text, dir))
+		out, code := outcome(s.pageCommand(ctx, commandOf(t, "drill.md"), dir))
 		t.Log("\n" + out)
 		if rep, err = s.report(dir, "out"); err == nil && (code != 0 || rep.Verdict != "passed") {
 			err = fmt.Errorf("exit %d, %s: %v", code, rep.Verdict, rep.Why)
@@ -105,15 +105,33 @@ func TestDrillRehearsal(t *testing.T) {
 	s.do("the old primary comes back", old.Restart)
 	s.rejoins(old)
 
-	s.do("a drill is interrupted in the middle of a switchover", func(ctx context.Context) error { return s.interrupted(ctx, dir) })
-	s.do("all stream", s.AllStreaming)
-	s.nothingLeft(dir)
+	for _, at := range []string{"copying the cluster", "writing 50 rows a second", "asking Patroni for a switchover"} {
+		s.do("a drill is interrupted when it is "+at, func(ctx context.Context) error { return s.interrupted(ctx, dir, at) })
+		s.do("all stream", s.AllStreaming)
+		s.nothingLeft(dir)
+	}
 	s.settle()
 	if err := s.watching(); err != nil {
 		t.Error(err)
 	}
 	server := s.restore(ByHand)
 	s.do("every row is there", func(ctx context.Context) error { return s.Compare(ctx, server) })
+}
+
+// commandOf is the first block of commands of a page in docs/.
+func commandOf(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(checkout(t), "docs", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\n```sh")
+	_, rest, _ = strings.Cut(rest, "\n")
+	commands, _, found := strings.Cut(rest, "```\n")
+	if !found {
+		t.Fatalf("docs/%s has no block of commands", name)
+	}
+	return commands
 }
 
 // pageCommand is a command of a page, in a shell on the first node where everything is configured as the README has it. The scratch folder is dir.
@@ -234,8 +252,8 @@ func (s *scenario) nothingLeft(dir string) {
 	}
 }
 
-// interrupted sends SIGINT when Patroni was just asked for a switchover, with a copy of the cluster in the scratch folder.
-func (s *scenario) interrupted(ctx context.Context, dir string) error {
+// interrupted sends SIGINT when a drill says that it is at something, with a copy of the cluster, or what there is of it, in the scratch folder.
+func (s *scenario) interrupted(ctx context.Context, dir, at string) error {
 	cmd := s.drillCommand(ctx, dir, "interrupted", "--restore")
 	log, err := os.Create(filepath.Join(dir, "log", "interrupted.log"))
 	if err != nil {
@@ -252,8 +270,8 @@ func (s *scenario) interrupted(ctx context.Context, dir string) error {
 		text, _ := os.ReadFile(log.Name())
 		return string(text)
 	}
-	err = until(ctx, time.Minute, "it asks for the switchover", func(context.Context) error {
-		if !strings.Contains(said(), "asking Patroni for a switchover") {
+	err = until(ctx, time.Minute, "it is "+at, func(context.Context) error {
+		if !strings.Contains(said(), at) {
 			return errors.New(said())
 		}
 		return nil

@@ -14,6 +14,7 @@
 // The parts, and who may touch what:
 //
 //	check.go     why a cluster is refused: a pure function of facts.go's facts
+//	table.go     the SQL: the schema with its table, and what the primary is asked
 //	writer.go    the rows, and the ends of segments, through whichever member is primary
 //	watch.go     small questions, at most five a second to each: Patroni, sidecars, archive
 //	restore.go   a base backup and a recovery, below one scratch folder

@@ -132,7 +132,7 @@ func (rd Round) events() (all []event) {
 		all = append(all, event{rd.NoWritesTo, fmt.Sprintf("writes again, after %.2f s without", rd.NoWrites()), true})
 	}
 	if rd.Shipped > 0 {
-		what := fmt.Sprintf("in the archive, %.2f s after the promotion", rd.ShippedAfter())
+		what := fmt.Sprintf("first segment archived, %.2f s after the promotion", rd.ShippedAfter())
 		all = append(all, event{rd.Shipped, what, false})
 	}
 	slices.SortStableFunc(all, func(a, b event) int { return int(math.Round(float64(a.at-b.at) * 1000)) })
@@ -157,7 +157,7 @@ func (d *drawing) events() {
 			text = e.what
 		}
 		switch room := 6.3 * float64(len(text)); {
-		case x+6+room <= d.right:
+		case x+6+room <= float64(d.width)-8:
 			d.text(class, x+6, d.y, "", text)
 		case x-6-room >= 0:
 			d.text(class, x-6, d.y, "end", text)
@@ -217,17 +217,28 @@ func (d *drawing) lane(name, what string, height int) int {
 	y := d.y
 	fmt.Fprintf(d, `  <line class="d-grid" x1="%d" y1="%d" x2="%d" y2="%d"/>`+"\n", 12, y, d.width-12, y)
 	if d.label() > 0 {
-		d.text("d-text", 12, y+14, "", strings.TrimSpace(name+"  "+what))
+		if what != "" {
+			what = " · " + what
+		}
+		d.text(class(what, "d-text"), 12, y+14, "", name+what)
 	} else {
 		if what == "" {
 			d.text("d-text", 16, y+height/2+5, "", name)
 		} else {
 			d.text("d-text", 16, y+height/2-2, "", name)
-			d.text("d-soft", 16, y+height/2+13, "", what)
+			d.text(class(what, "d-soft"), 16, y+height/2+13, "", what)
 		}
 	}
 	d.y += height + d.label()
 	return y + d.label()
+}
+
+// class is that of a text which cries when something is wrong.
+func class(text, usual string) string {
+	if strings.HasSuffix(text, "!") {
+		return "d-bad"
+	}
+	return usual
 }
 
 // member draws when one was the primary, and when it held the baton.
