@@ -74,7 +74,7 @@ func TestDrillRehearsal(t *testing.T) {
 	s.do("a switchover is rehearsed, as docs/drill.md has it", func(ctx context.Context) error {
 		out, code := outcome(s.pageCommand(ctx, commandOf(t, "drill.md"), dir))
 		t.Log("\n" + out)
-		if rep, err = s.report(dir, "out"); err == nil && (code != 0 || rep.Verdict != "passed") {
+		if rep, err = s.report(dir, "out", 1); err == nil && (code != 0 || rep.Verdict != "passed") {
 			err = fmt.Errorf("exit %d, %s: %v", code, rep.Verdict, rep.Why)
 		}
 		return err
@@ -89,7 +89,7 @@ func TestDrillRehearsal(t *testing.T) {
 		kill := fmt.Sprintf(`pkill -9 -f %[1]s/$WALBATON_DRILL_PRIMARY/patroni.yml; kill -9 $(head -1 %[1]s/$WALBATON_DRILL_PRIMARY/pgdata/postmaster.pid)`, s.Dir)
 		out, code := s.rehearse(ctx, dir, "kill", "--kill-command", kill)
 		t.Log("\n" + out)
-		if rep, err = s.report(dir, "kill"); err != nil {
+		if rep, err = s.report(dir, "kill", 1); err != nil {
 			return err
 		}
 		// Asynchronous replication may lose rows, and then it says so.
@@ -105,6 +105,14 @@ func TestDrillRehearsal(t *testing.T) {
 	s.do("the old primary comes back", old.Restart)
 	s.rejoins(old)
 
+	s.do("two in a row", func(ctx context.Context) error {
+		out, code := s.rehearse(ctx, dir, "two", "--repeat", "2", "--write", "1s")
+		rep, err := s.report(dir, "two", 2)
+		if err == nil && (code != 0 || rep.Verdict != "passed" || rep.Rounds[1].From != rep.Rounds[0].To || rep.Rounds[1].To != s.primary().Name || rep.Rounds[1].NewTimeline != rep.Rounds[0].OldTimeline+2) {
+			err = fmt.Errorf("exit %d: %s", code, out)
+		}
+		return err
+	})
 	for _, at := range []string{"copying the cluster", "writing 50 rows a second", "asking Patroni for a switchover"} {
 		s.do("a drill is interrupted when it is "+at, func(ctx context.Context) error { return s.interrupted(ctx, dir, at) })
 		s.do("all stream", s.AllStreaming)
@@ -165,12 +173,12 @@ func outcome(cmd *exec.Cmd) (string, int) {
 	return string(out), 0
 }
 
-func (s *scenario) report(dir, name string) (rep rehearsed, err error) {
+func (s *scenario) report(dir, name string, rounds int) (rep rehearsed, err error) {
 	text, err := os.ReadFile(filepath.Join(dir, "log", name, "report.json"))
 	if err == nil {
 		err = json.Unmarshal(text, &rep)
 	}
-	if err == nil && len(rep.Rounds) != 1 {
+	if err == nil && len(rep.Rounds) != rounds {
 		err = fmt.Errorf("%d rounds: %s", len(rep.Rounds), text)
 	}
 	return rep, err
