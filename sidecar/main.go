@@ -62,6 +62,7 @@ func verbs(w world) []*cobra.Command {
 		newExpireCommand(w),
 		newCleanupCommand(w),
 		newDrillCommand(w),
+		newSetupCommand(w),
 		newVersionCommand(w),
 	}
 }

@@ -122,9 +122,7 @@ func (r *sqlReader) dsns(p postmaster) []string {
 	pg := r.patroni.PostgreSQL
 	var all []string
 	add := func(host, port string) {
-		words := []string{"host", host, "port", port, "dbname", "postgres", "user", pg.Superuser.Username, "password", pg.Superuser.Password,
-			"passfile", pg.PgPass, "sslmode", pg.Superuser.SSLMode, "sslcert", pg.Superuser.SSLCert, "sslkey", pg.Superuser.SSLKey, "sslrootcert", pg.Superuser.SSLRootCert}
-		if dsn := keywords(words); host != "" && !slices.Contains(all, dsn) {
+		if dsn := superuserDSN(pg, host, port); host != "" && !slices.Contains(all, dsn) {
 			all = append(all, dsn)
 		}
 	}
@@ -140,6 +138,12 @@ func (r *sqlReader) dsns(p postmaster) []string {
 		add(host, strconv.Itoa(port))
 	}
 	return all
+}
+
+// superuserDSN is how Patroni's superuser reaches a PostgreSQL.
+func superuserDSN(pg patroni.PostgreSQL, host, port string) string {
+	return keywords([]string{"host", host, "port", port, "dbname", "postgres", "user", pg.Superuser.Username, "password", pg.Superuser.Password,
+		"passfile", pg.PgPass, "sslmode", pg.Superuser.SSLMode, "sslcert", pg.Superuser.SSLCert, "sslkey", pg.Superuser.SSLKey, "sslrootcert", pg.Superuser.SSLRootCert})
 }
 
 // keywords writes pairs the way libpq reads them, without those that are empty.

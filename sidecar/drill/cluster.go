@@ -55,6 +55,7 @@ type Options struct {
 	Failsafe    bool              // Patroni's failsafe_mode
 	Parameters  map[string]string // more PostgreSQL settings
 	Cleanup     bool              // archive_cleanup_command is set
+	Bare        bool              // Patroni's configuration names no archive: that is for `walbaton setup`
 	Settings    string            // more lines of walbaton.yml
 	Identity    string            // an age identity, with which one restores; the nodes do not have it
 	Dynamic     string            // more lines of Patroni's dynamic configuration, at the cluster's bootstrap

@@ -55,8 +55,17 @@ func (n *Node) Start(ctx context.Context) error {
 
 // StartPatroni starts Patroni alone, which starts PostgreSQL or finds it running.
 func (n *Node) StartPatroni(context.Context) (err error) {
-	n.patroni, err = n.spawn("patroni", n.c.dcs.env(n), "patroni", filepath.Join(n.Dir, "patroni.yml"))
+	env := n.c.dcs.env(n)
+	if n.c.o.Bare {
+		env = append(env, n.environment()...)
+	}
+	n.patroni, err = n.spawn("patroni", env, "patroni", filepath.Join(n.Dir, "patroni.yml"))
 	return err
+}
+
+// environment is what makes one archive_command do for all nodes of this machine: PostgreSQL and what it calls have it from Patroni.
+func (n *Node) environment() []string {
+	return []string{"WALBATON_SOCKET=" + n.Socket(), "WALBATON_CONFIG=" + n.config(), "PGBACKREST_CONFIG=" + filepath.Join(n.Dir, "pgbackrest.conf")}
 }
 
 // StopPatroni is SIGTERM to Patroni, as an administrator stops the service: PostgreSQL shuts down, and the leader key is given
@@ -334,6 +343,9 @@ func get(ctx context.Context, url string) (int, []byte, error) {
 
 // archiveCommand is each node's own: with walbaton it names the node's socket.
 func (n *Node) archiveCommand() string {
+	if n.c.o.Bare {
+		return ""
+	}
 	switch n.c.o.Archiver {
 	case Copy:
 		return fmt.Sprintf("cp %%p %s/%%f", strings.TrimPrefix(n.c.Store.URL(), "file://"))
@@ -346,7 +358,7 @@ func (n *Node) archiveCommand() string {
 // Without walbaton there is none: a former primary copies its diverged last segment under its full name into the
 // archive, and a standby that reads that one never finds back to the line.
 func (n *Node) restoreCommand() string {
-	if n.c.o.Archiver != Walbaton {
+	if n.c.o.Archiver != Walbaton || n.c.o.Bare {
 		return ""
 	}
 	return fmt.Sprintf("%s fetch --socket %s %%f %%p", n.bin("walbaton-wal"), n.Socket())
@@ -423,7 +435,9 @@ postgresql:
     replication: {username: replicator, password: replicator}
     rewind: {username: rewind, password: rewind}
   parameters:
-    archive_command: {{printf "%q" .Archive}}
+{{- with .Archive}}
+    archive_command: {{printf "%q" .}}
+{{- end}}
 {{- with .Restore}}
     restore_command: {{printf "%q" .}}
 {{- end}}
