@@ -99,12 +99,12 @@ func (c Config) rest() bool { return c.DCS.Kind == "rest" }
 // is also an environment variable, and each but the secrets a flag.
 func settings() []setting {
 	return []setting{
-		{key: "archive.url", flag: "archive", help: "`URL` of the archive: file:///folder or s3://bucket/prefix", set: text(func(c *Config) *string { return &c.Archive.URL })},
+		{key: "archive.url", flag: "archive", help: "`URL` of the archive, such as file:///folder or s3://bucket/prefix", set: text(func(c *Config) *string { return &c.Archive.URL })},
 		{key: "archive.codec", value: "zstd", help: "how segments are compressed: `zstd`, lz4 or none", set: oneOf(func(c *Config) *string { return &c.Archive.Codec }, "zstd", "lz4", "none")},
-		{key: "archive.access_key_id", secret: true, set: text(func(c *Config) *string { return &c.Archive.AccessKeyID })},
-		{key: "archive.secret_access_key", secret: true, set: text(func(c *Config) *string { return &c.Archive.SecretAccessKey })},
-		{key: "archive.account_key", secret: true, set: text(func(c *Config) *string { return &c.Archive.AccountKey })},
-		{key: "archive.sas_token", secret: true, set: text(func(c *Config) *string { return &c.Archive.SASToken })},
+		{key: "archive.access_key_id", secret: true, help: "of S3, where neither the environment nor a role gives it", set: text(func(c *Config) *string { return &c.Archive.AccessKeyID })},
+		{key: "archive.secret_access_key", secret: true, help: "of S3, the same", set: text(func(c *Config) *string { return &c.Archive.SecretAccessKey })},
+		{key: "archive.account_key", secret: true, help: "of Azure, where neither a SAS token nor an identity of the machine is used", set: text(func(c *Config) *string { return &c.Archive.AccountKey })},
+		{key: "archive.sas_token", secret: true, help: "of Azure, instead of an account key", set: text(func(c *Config) *string { return &c.Archive.SASToken })},
 		{key: "restore_from", list: true, help: "`URLs` of other archives that fetch may read, with commas between", set: func(c *Config, v []string) error { c.RestoreFrom = v; return nil }},
 		{key: "restore.patience", value: "10m", help: "how much `time` fetch goes on asking in a recovery before it stops it with exit code 200", set: duration(func(c *Config) *time.Duration { return &c.Restore.Patience })},
 		{key: "restore.prefetch", value: "1GB", help: "how much of the disk segments may take that a recovery has not asked for yet, a `size`; 0: none are fetched ahead", set: size(func(c *Config) *int64 { return &c.Restore.Prefetch })},
@@ -135,7 +135,7 @@ func settings() []setting {
 		{key: "retention.keep", help: "how much `time` stays restorable, such as 14d; what no restore to it needs is expired once a day", set: span(func(c *Config) *time.Duration { return &c.Retention.Keep })},
 		{key: "retention.without_backups", value: "false", help: "`true`: keep from that time itself, as expire --without-backups does", set: yesNo(func(c *Config) *bool { return &c.Retention.WithoutBackups })},
 		{key: "retention.every", help: "the `time` between two of its runs (default 24h; with standby-only 1h)", set: span(func(c *Config) *time.Duration { return &c.Retention.Every })},
-		{key: "postgres.dsn", secret: true, set: text(func(c *Config) *string { return &c.Postgres.DSN })},
+		{key: "postgres.dsn", secret: true, help: "connection string of the local PostgreSQL, where the one made from Patroni's configuration does not work", set: text(func(c *Config) *string { return &c.Postgres.DSN })},
 		{key: "postgres.data_dir", help: "PostgreSQL's data `directory`, where it differs from Patroni's configuration", set: text(func(c *Config) *string { return &c.Postgres.DataDir })},
 		{key: "log", value: "info", help: "least `level` that is logged: debug, info, warn or error", set: oneOf(func(c *Config) *string { return &c.Log }, "debug", "info", "warn", "error")},
 	}

@@ -263,27 +263,6 @@ func TestReliabilityPage(t *testing.T) {
 	}
 }
 
-// docs/configuration.md has every setting, with its names and its default.
-func TestConfigurationPage(t *testing.T) {
-	rows := map[string][]string{}
-	for _, cells := range tableRows(page(t, "docs/configuration.md")) {
-		rows[cells[0]] = cells
-	}
-	for _, s := range settings() {
-		key, flag, value := "`"+s.key+"`", "`--"+s.flagName()+"`", ""
-		if s.secret {
-			key, flag = key+", `"+s.key+"_file`", ""
-		}
-		if s.value != "" {
-			value = "`" + s.value + "`"
-		}
-		want := []string{key, flag, "`" + s.envName() + "`", value}
-		if got := rows[key]; len(got) != 5 || !slices.Equal(got[:4], want) || got[4] == "" {
-			t.Errorf("%s: got %v, want %v and what it means", s.key, got, want)
-		}
-	}
-}
-
 // The README has every verb and every exit code, and every metric of ours.
 func TestReadme(t *testing.T) {
 	text := page(t, "README.md")

@@ -20,8 +20,8 @@ type setting struct {
 	key    string // in walbaton.yml, a dot for each level
 	flag   string // "" makes it of the key
 	value  string // the default, as one would write it
-	help   string
-	secret bool // no flag, since ps shows flags; instead the key with _file names a file that holds it
+	help   string // of the flag, and on docs/configuration.md
+	secret bool   // no flag, since ps shows flags; instead the key with _file names a file that holds it
 	list   bool
 	path   bool                                   // of files: relative ones in walbaton.yml start there
 	set    func(c *Config, values []string) error // exactly one value unless it is a list

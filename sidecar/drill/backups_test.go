@@ -41,11 +41,11 @@ func TestDrillBaseBackups(t *testing.T) {
 			}
 			before := p.labels(t)
 			p.write(new(commit))
-			sh := p.newShell(p.ctx, t, "shell")
+			sh := p.newShell(p.ctx, t, fmt.Sprint("shell", i))
 			sh.do(g.variables(t, values))
 			sh.section(g, tc.heading)
 			want, listed := false, false
-			for _, row := range g.rows {
+			for _, row := range g.Rows {
 				if row[0] == tc.row {
 					want, listed = row[1] == "yes", true
 				}
@@ -67,6 +67,7 @@ func TestDrillBaseBackups(t *testing.T) {
 			p.restored(t, server, at.rows)
 		})
 	}
+	p.everyBlock(t, "docs/base-backups.md")
 }
 
 // standby starts one that streams from the server.

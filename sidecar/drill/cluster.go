@@ -22,6 +22,7 @@ const (
 	Walbaton Archiver = "walbaton" // a sidecar beside each node
 	Copy     Archiver = "cp"       // the control: archive_command = cp, archive_mode = on, no sidecar
 	Nothing  Archiver = "true"     // archive_command = /bin/true, no sidecar: how fast things are without any archive
+	Nobody   Archiver = "nobody"   // archive_mode = off, no archive_command, no sidecar: a cluster that is to get an archive
 )
 
 // Where the archive is.
@@ -45,6 +46,7 @@ type Options struct {
 	Archiver    Archiver
 	DCS         DCS      // "" is $WALBATON_DRILL_DCS, or etcd
 	Apart       bool     // each node in a network namespace of its own, so that it can be cut off; on Kubernetes always
+	Machines    bool     // each node has, besides a network, a file system of its own: see machine.go
 	Scope       string   // Patroni's, "drill" by default
 	Beside      *Cluster // share the DCS and the archive of that cluster, in a scope of one's own; stop this one first
 	Place       Place
@@ -92,8 +94,11 @@ func New(ctx context.Context, o Options) (c *Cluster, err error) {
 	if o.ArchiveMode == "" {
 		o.ArchiveMode = "always"
 	}
-	if o.Archiver == Copy {
+	switch o.Archiver {
+	case Copy:
 		o.ArchiveMode = "on"
+	case Nobody:
+		o.ArchiveMode = "off"
 	}
 	if o.DCS == "" {
 		o.DCS = DCS(cmp.Or(os.Getenv("WALBATON_DRILL_DCS"), string(Etcd)))
@@ -104,8 +109,8 @@ func New(ctx context.Context, o Options) (c *Cluster, err error) {
 			return nil, errors.New("a cluster beside another one: it needs another scope, and neither can be apart")
 		}
 	}
-	if o.DCS == Kubernetes {
-		o.Apart = true // its Endpoints refuse addresses of loopback
+	if o.DCS == Kubernetes || o.Machines { // Endpoints refuse addresses of loopback
+		o.Apart = true
 	}
 	if o.Scope == "" {
 		o.Scope = "drill"
@@ -233,7 +238,7 @@ func (c *Cluster) connect(ctx context.Context) error {
 		return err
 	}
 	for _, n := range c.Nodes {
-		if err := n.plug(ctx); err != nil {
+		if err := errors.Join(n.plug(ctx), n.furnish(ctx)); err != nil {
 			return err
 		}
 	}

@@ -37,13 +37,26 @@ func TestDrillExpire(t *testing.T) {
 	folder := s.base.Folder() + "/"
 	before := s.objects(folder)
 	cutoff := cut.UTC().Format(time.RFC3339Nano)
+	lsn, err := query[string](s.ctx, p.DSN(), "select pg_current_wal_lsn()::text")
+	if err != nil {
+		t.Fatal(err)
+	}
+	label := ""
+	for key := range before { // the newest, of two
+		if strings.HasSuffix(key, ".backup") {
+			label = max(label, path.Base(key))
+		}
+	}
 	for _, n := range s.Standbys(p) {
 		if n != old {
 			s.exits(n, 1, []string{p.Name + " holds the baton"}, "expire", "--before", cutoff, "--yes")
 			s.exits(n, 0, []string{"keeps     from"}, "expire", "--before", cutoff, "--dry-run")
 		}
 	}
-	s.exits(p, 0, []string{"keeps     from", "deleted"}, "expire", "--before", cutoff, "--yes")
+	said := s.types(p, "docs/retention.md", map[string]string{"TIME": cutoff, "LSN": lsn, "NAME": label, "LABEL": filepath.Base(s.base.dir)})
+	if !strings.Contains(said, "keeps     from") || !strings.Contains(said, "deleted") {
+		t.Error("that is not what runs say of which the last one deletes")
+	}
 	s.exits(p, 0, []string{"Nothing lies below"}, "expire", "--before", cutoff, "--yes")
 	after := s.objects(folder)
 	gone := 0

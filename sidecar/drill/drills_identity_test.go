@@ -31,6 +31,7 @@ func TestDrillBuiltAnew(t *testing.T) {
 	s.populate(drillRate)
 	s.do("three segments are finished", s.finish(3))
 	s.newFolder(old)
+	s.types(s.primary(), "docs/operations.md", map[string]string{"OLD": old.base.systemID})
 	s.do("another node becomes the primary", s.switchover(s.Standbys(s.primary())[0]))
 	s.do("three segments are finished", s.finish(3))
 	s.do("all stream", s.AllStreaming)

@@ -243,7 +243,7 @@ func (s *scenario) takenAtMost(terms int) {
 // oldRelease is the commit with which the first release of this project was proven.
 const oldRelease = "f40cf83"
 
-// A rolling change from the first release to this one, one node after the other, under load and with a switchover between
+// A rolling change from the first release to this one, one node after the other, and back on one of them, under load and with switchovers between
 // nodes of the two.
 func TestDrillFullVersionChange(t *testing.T) {
 	old := buildRelease(t, oldRelease)
@@ -282,11 +282,21 @@ func TestDrillFullVersionChange(t *testing.T) {
 			change(n)
 		}
 	}
+	s.do("one node goes back to the old release", func(ctx context.Context) error {
+		return errors.Join(second.Install(old), second.RestartSidecar(ctx))
+	})
+	s.shipped()
+	s.do("a switchover away from it", s.switchover(first))
+	s.do("the old primary becomes a standby", s.AllStreaming)
+	s.shipped()
+	s.do("a switchover back to it", s.switchover(second))
+	s.do("the old primary becomes a standby", s.AllStreaming)
+	s.shipped()
 	s.do("a standby has the baton", func(ctx context.Context) error {
 		return until(ctx, clusterLimit, "a standby has the baton", s.standbyShips)
 	})
 	s.quiet()
-	s.takenAtMost(16)
+	s.takenAtMost(24)
 	s.wholeTruth()
 }
 

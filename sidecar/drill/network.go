@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,9 @@ func (n *Node) plug(ctx context.Context) error {
 	sleep := exec.Command("sleep", "infinity")
 	sleep.Dir = n.c.Dir // not the node's: it outlives Kill
 	sleep.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: syscall.CLONE_NEWNET}
+	if n.c.o.Machines {
+		sleep.SysProcAttr.Cloneflags |= syscall.CLONE_NEWNS
+	}
 	var err error
 	if n.network, err = launch(sleep); err != nil {
 		return err
@@ -61,12 +65,16 @@ func (n *Node) plug(ctx context.Context) error {
 	return ip(ctx, n, []string{"link set lo up", "addr add " + n.host() + "/24 dev eth0", "link set eth0 up"})
 }
 
-// inside makes a command run in the node's network, still as the user that it was for.
+// inside makes a command run in the node's network, and among its files where it has some of its own, still as the user that it was for.
 func (n *Node) inside(cmd *exec.Cmd) *exec.Cmd {
 	if n == nil || n.network == nil {
 		return cmd
 	}
-	args := []string{"nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", n.network.cmd.Process.Pid), "--"}
+	args := []string{"nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", n.network.cmd.Process.Pid)}
+	if n.c.o.Machines {
+		args = append(args, fmt.Sprintf("--mount=/proc/%d/ns/mnt", n.network.cmd.Process.Pid), "--wdns="+cmp.Or(cmd.Dir, "/"))
+	}
+	args = append(args, "--")
 	if cred := cmd.SysProcAttr; cred != nil && cred.Credential != nil {
 		args = append(args, "setpriv", fmt.Sprintf("--reuid=%d", cred.Credential.Uid), fmt.Sprintf("--regid=%d", cred.Credential.Gid), "--clear-groups", "--")
 		cred.Credential = nil

@@ -28,7 +28,7 @@ type Node struct {
 	no   int
 
 	patroni, sidecar *process
-	network          *process // keeps its network namespace, when the cluster's nodes are apart
+	network          *process // keeps its namespaces, when the cluster's nodes are apart
 	cuts             []rule
 	bootstrap        string // more lines of Patroni's section bootstrap: how the first node of a cluster begins
 }
@@ -351,6 +351,8 @@ func (n *Node) archiveCommand() string {
 		return fmt.Sprintf("cp %%p %s/%%f", strings.TrimPrefix(n.c.Store.URL(), "file://"))
 	case Nothing:
 		return "/bin/true"
+	case Nobody:
+		return ""
 	}
 	return fmt.Sprintf("%s push --socket %s %%p", n.bin("walbaton-wal"), n.Socket())
 }

@@ -54,7 +54,7 @@ func (c *Cluster) TakeBase(ctx context.Context) (*Base, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, clusterLimit)
 	defer cancel()
-	err = Run(c.command(ctx, oracle, nil, "pg_basebackup", "-D", b.dir, "-X", "none", "-c", "fast", "-d", p.DSN()))
+	err = Run(c.command(ctx, oracle, nil, "pg_basebackup", "-D", b.dir, "-l", filepath.Base(b.dir), "-X", "none", "-c", "fast", "-d", p.DSN()))
 	if err != nil {
 		return nil, err
 	}

@@ -46,6 +46,7 @@ func TestDrillRunbookAlone(t *testing.T) {
 	t.Run("words", words)
 	t.Run("messages", func(t *testing.T) { p.messages(t, at) })
 	t.Run("WAL is missing", func(t *testing.T) { p.missing(t, at) })
+	p.everyBlock(t, "docs/restore.md")
 }
 
 // person is somebody with a shell who has read section 1.
@@ -71,8 +72,8 @@ func (p *pitr) person(t *testing.T, mine map[string]string) (*shell, *guide) {
 func (p *pitr) recovers(t *testing.T, sh *shell, g *guide, want []int64) {
 	t.Helper()
 	for _, b := range g.blocks(t, runbookRecover, "sh") {
-		if !strings.Contains(b.text, "pg_ctl restart") { // it was not too early
-			sh.do(b.text)
+		if !strings.Contains(b.Text, "pg_ctl restart") { // it was not too early
+			sh.do(b.Text)
 		}
 	}
 	got := strings.Fields(sh.do("restored -Atc 'select id from ledger order by id' postgres\n"))
@@ -133,7 +134,7 @@ func words(t *testing.T) {
 		said = append(said, text...)
 	}
 	n := 0
-	for _, row := range g.rows[slices.IndexFunc(g.rows, func(r []string) bool { return r[0] == "message" }):] {
+	for _, row := range g.Rows[slices.IndexFunc(g.Rows, func(r []string) bool { return r[0] == "message" }):] {
 		for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[0], -1) {
 			for _, part := range regexp.MustCompile(`\d+|"\.\.\."|from archive: |'`).Split(m[1], -1) {
 				n++
@@ -152,7 +153,7 @@ func words(t *testing.T) {
 func (p *pitr) messages(t *testing.T, at commit) {
 	_, g := p.person(t, nil)
 	explained := ""
-	for _, row := range g.rows {
+	for _, row := range g.Rows {
 		explained += row[0] + "\n"
 	}
 	for name, tc := range map[string]struct {
@@ -170,7 +171,7 @@ func (p *pitr) messages(t *testing.T, at commit) {
 			sh, g := p.person(t, tc.mine)
 			blocks := g.blocks(t, runbookRecover, "sh")
 			for _, b := range blocks[:3] {
-				sh.do(b.text, "pg_ctl start: 1", "psql: 2")
+				sh.do(b.Text, "pg_ctl start: 1", "psql: 2")
 			}
 			if out := sh.do("cat \"$NEW/restore.log\"\n"); !strings.Contains(out, tc.say) {
 				t.Errorf("PostgreSQL does not say %q:\n%s", tc.say, out)
@@ -205,8 +206,8 @@ echo "$NAME"
 		t.Fatal(err)
 	}
 	blocks := g.blocks(t, runbookHole, "sh")
-	if out := sh.do(blocks[0].text, "walbaton verify: 3"); !strings.Contains(out, name) {
+	if out := sh.do(blocks[0].Text, "walbaton verify: 3"); !strings.Contains(out, name) {
 		t.Errorf("walbaton verify does not name %s", name)
 	}
-	sh.do(blocks[1].text, "walbaton verify: 3")
+	sh.do(blocks[1].Text, "walbaton verify: 3")
 }

@@ -35,7 +35,7 @@ func runbook(t *testing.T, mine map[string]string) (*guide, string) {
 	t.Helper()
 	g := readGuide(t, "restore.md")
 	values := map[string]string{}
-	for _, m := range assignment.FindAllStringSubmatch(g.blocks(t, g.order[0], "sh")[0].text, -1) {
+	for _, m := range assignment.FindAllStringSubmatch(g.blocks(t, g.Sections[0], "sh")[0].Text, -1) {
 		values[m[1]] = strings.Trim(m[2], `'"`)
 	}
 	for name := range mine {
@@ -66,22 +66,22 @@ func TestDrillRunbook(t *testing.T) {
 	sh := r.shell(n, first)
 	sh.section(g, runbookLook)
 	for _, b := range g.blocks(t, runbookRecover, "sh") {
-		if strings.Contains(b.text, "pg_ctl restart") {
+		if strings.Contains(b.Text, "pg_ctl restart") {
 			r.has(sh, earlyRows)
 			sh.do("TARGET='" + late + "'")
 			// The table is locked by the statement that drops it, which had begun.
-			if out := sh.do(b.text, "psql: 1"); !strings.Contains(out, "canceling statement due to lock timeout") {
+			if out := sh.do(b.Text, "psql: 1"); !strings.Contains(out, "canceling statement due to lock timeout") {
 				t.Errorf("nothing is locked:\n%s", out)
 			}
 			continue
 		}
-		sh.do(b.text)
+		sh.do(b.Text)
 	}
 	table := g.blocks(t, runbookTable, "sh")
-	sh.do(table[0].text)
+	sh.do(table[0].Text)
 	r.has(sh, lateRows)
 	for _, b := range table[1:] {
-		sh.do(b.text)
+		sh.do(b.Text)
 	}
 	r.rows(s.primary(), lateRows)
 
@@ -96,6 +96,7 @@ func TestDrillRunbook(t *testing.T) {
 
 	r.goBack()
 	r.customBootstrap(g)
+	r.everyBlock(t, "docs/restore.md")
 }
 
 // incident is a cluster to which something happens.
@@ -215,21 +216,21 @@ func (r *incident) goBack() {
 		shells = append(shells, r.shell(n, first))
 	}
 	for _, b := range g.blocks(r.t, runbookCluster, "sh") {
-		on := map[string][]*shell{"every node": shells, "first node": shells[:1], "other nodes": shells[1:], "look": shells[:1]}[b.where]
-		if b.where == "look" {
+		on := map[string][]*shell{"every node": shells, "first node": shells[:1], "other nodes": shells[1:], "look": shells[:1]}[b.Where]
+		if b.Where == "look" {
 			r.do("all stream", r.AllStreaming)
 			r.do("a segment is finished", func(ctx context.Context) error { r.settle(); return nil })
 		}
 		if len(on) == 0 {
-			r.t.Fatalf("docs/restore.md does not say on which node: %s", b.text)
+			r.t.Fatalf("docs/restore.md does not say on which node: %s", b.Text)
 		}
 		for _, sh := range on {
-			sh.do(b.text)
+			sh.do(b.Text)
 		}
-		if strings.Contains(b.text, "NEW=$PGDATA") {
+		if strings.Contains(b.Text, "NEW=$PGDATA") {
 			for _, b := range g.blocks(r.t, runbookRecover, "sh") {
-				if !strings.Contains(b.text, "pg_ctl restart") { // it was not too early
-					shells[0].do(b.text)
+				if !strings.Contains(b.Text, "pg_ctl restart") { // it was not too early
+					shells[0].do(b.Text)
 				}
 			}
 			r.has(shells[0], want)
@@ -255,7 +256,7 @@ func (r *incident) customBootstrap(g *guide) {
 		r.t.Fatal(err)
 	}
 	text, err := os.ReadFile(filepath.Join(n.Dir, "patroni.yml"))
-	err = errors.Join(err, yaml.Unmarshal(text, &drill), yaml.Unmarshal([]byte(g.blocks(r.t, runbookCluster, "yaml")[0].text), &page))
+	err = errors.Join(err, yaml.Unmarshal(text, &drill), yaml.Unmarshal([]byte(g.blocks(r.t, runbookCluster, "yaml")[0].Text), &page))
 	if err != nil {
 		r.t.Fatal(err)
 	}
