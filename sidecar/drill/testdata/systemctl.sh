@@ -59,7 +59,7 @@ stop() {
 	p=$(pid "$1")
 	[ -n "$p" ] || return 0
 	kill "$p"
-	while kill -0 "$p" 2>/dev/null; do sleep 0.1; done
+	while grep -qs '^State:[[:space:]]*[^Z]' "/proc/$p/status"; do sleep 0.1; done
 }
 
 verb=$1
