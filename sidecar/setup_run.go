@@ -234,7 +234,7 @@ func (s *settingUp) restartNode(ctx context.Context, name string) error {
 	}
 	at := slices.IndexFunc(cluster.Members, func(m restapi.Member) bool { return m.Name == name })
 	if at < 0 || cluster.Members[at].URL == "" {
-		return errors.New("Patroni does not say where its REST API is")
+		return errors.New("where the REST API of its Patroni is nobody says")
 	}
 	err = s.api.Restart(within, cluster.Members[at].URL, false)
 	var answer *restapi.StatusError
