@@ -232,11 +232,13 @@ func commands(text string) (all []command) {
 var (
 	failing = regexp.MustCompile(`(?m)^(\S.*?) +#.*exits with (\d+)`)
 	numbers = regexp.MustCompile(`[0-9A-F]*[0-9][0-9A-F]*(\.#)?`)
+	times   = regexp.MustCompile(`\b(\d+h)?(\d+m)?\d+(\.\d+)?m?s\b`)
 	gaps    = regexp.MustCompile(`[ \t]+`)
 )
 
 // shape is a line without what differs each time: numbers, names of segments, and the width of columns.
 func shape(line string) string {
+	line = times.ReplaceAllString(line, "#")
 	return strings.TrimSpace(gaps.ReplaceAllString(numbers.ReplaceAllString(line, "#"), " "))
 }
 
@@ -259,6 +261,8 @@ func TestShape(t *testing.T) {
 	for a, b := range map[string]string{
 		"whole from 0/3000000 to 0/4000000 (000000020000000000000003); nothing waits here": "whole from 0/A000028  to 0/5000000 (00000003000000000000000A); nothing waits here\n",
 		"n3      primary  running  2   holds it":                                           "n1 primary running 12 holds it",
+		"took a file from this node 2s ago":                                                "took a file from this node 1m12s ago",
+		"it took 350ms":                                                                    "it took 1.5s",
 	} {
 		if shape(a) != shape(b) {
 			t.Errorf("%q and %q", shape(a), shape(b))
