@@ -331,3 +331,18 @@ func TestLinks(t *testing.T) {
 		}
 	})
 }
+
+// A test that a page names exists.
+func TestNamedTests(t *testing.T) {
+	tests := testNames(t)
+	walkFiles(t, func(path string, text func() string) {
+		if filepath.Ext(path) != ".md" || strings.Contains(path, "testdata") {
+			return
+		}
+		for _, n := range namedTests(text()) {
+			if !tests[n] && n != "TestDrill" { // how the drills' names begin
+				t.Errorf("%s names %s, which does not exist", path, n)
+			}
+		}
+	})
+}
