@@ -14,7 +14,7 @@
 //
 // A comment before a block, <!-- every node -->, says where it is typed; what the words mean is up to the test.
 //
-// TestBlocks in package main of sidecar holds all pages to this. TestDrillPages in sidecar/drill types what bears its name on a real cluster,
+// TestPageBlocks in package main of sidecar holds all pages to this. TestDrillPages in sidecar/drill types what bears its name on a real cluster,
 // page by page, from the top, so a page for administrators needs nothing but these two words. A test of another kind reads its blocks by
 // [Page.Of] and runs them as it likes.
 package docs

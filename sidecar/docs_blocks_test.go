@@ -18,7 +18,7 @@ const howToRun = "Write ```sh run=TestDrillPages if an administrator types it on
 	"Otherwise write run= with the name of the test that runs it; the comment of package docs has all of it"
 
 // Every block of commands in the README and the pages is run by a test that exists and reads that page, or says why it cannot be.
-func TestBlocks(t *testing.T) {
+func TestPageBlocks(t *testing.T) {
 	root, err := docs.Root()
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +104,7 @@ func commandLine(text string) string {
 	return ""
 }
 
-func TestBlockProblem(t *testing.T) {
+func TestPageBlockProblem(t *testing.T) {
 	readers := map[string]string{"TestDrillPages": "docs.Pages(root)", "TestOther": `readGuide(t, "restore.md")`}
 	for want, b := range map[string]docs.Block{
 		"":                             {Kind: "sh", Run: "TestDrillPages", Text: "ls\n"},

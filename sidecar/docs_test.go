@@ -333,7 +333,7 @@ func TestLinks(t *testing.T) {
 }
 
 // A test that a page names exists.
-func TestNamedTests(t *testing.T) {
+func TestPagesNameTests(t *testing.T) {
 	tests := testNames(t)
 	walkFiles(t, func(path string, text func() string) {
 		if filepath.Ext(path) != ".md" || strings.Contains(path, "testdata") {
