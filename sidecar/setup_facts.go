@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -107,13 +108,22 @@ func (l *lookout) node(ctx context.Context, m restapi.Member) (setup.Node, resta
 	}
 	got, err := ask(ctx, m)
 	if err != nil {
-		n.Unasked = strings.Join(strings.Fields(err.Error()), " ")
+		n.Unasked = whyUnasked(m, err)
 	} else {
 		n.Has, n.Others = got.values, append(n.Others, got.pending...)
 	}
 	slices.Sort(n.Others)
 	n.Others = slices.DeleteFunc(slices.Compact(n.Others), func(s string) bool { return slices.Contains(setup.Names(), s) })
 	return n, said
+}
+
+// whyUnasked shortens what pgx says of each way that it tried to the last word of the last one.
+func whyUnasked(m restapi.Member, err error) string {
+	said := strings.Join(strings.Fields(err.Error()), " ")
+	if at := strings.LastIndex(said, ": "); at >= 0 {
+		said = said[at+2:]
+	}
+	return net.JoinHostPort(m.Host, strconv.Itoa(m.Port)) + ": " + said
 }
 
 // sidecars says beside which members a sidecar is alive, or why that is not known. With dcs.kind rest no sidecar knows.

@@ -142,9 +142,12 @@ func (s *settingUp) patch(ctx context.Context) error {
 		return withHint(fmt.Errorf("setup: %w", err), "look whether it was changed: walbaton setup")
 	}
 	s.report.Applied = true
-	s.say("Patroni's dynamic configuration is changed; waiting until every node has noticed ...\n")
+	s.say("\nPatroni's dynamic configuration is changed; waiting until every node has noticed ...\n")
 	limit := 2*s.loopWait() + 10*time.Second
 	err = s.wait(ctx, limit, func() string {
+		if len(s.plan.Patch) > 0 {
+			return "Patroni at " + s.base + " shows the one from before" // it answers from what it knew in its last loop
+		}
 		waits := s.plan.Waits()
 		for _, n := range s.facts.Nodes {
 			if slices.Contains(s.plan.Restart, n.Name) && !n.Restart && !slices.Contains(waits, n.Name) {
@@ -194,6 +197,7 @@ func (s *settingUp) wait(ctx context.Context, limit time.Duration, missing func(
 
 // roll restarts nodes one at a time, and looks before each whether the cluster bears it.
 func (s *settingUp) roll(ctx context.Context, names []string) error {
+	s.say("\n")
 	for i, name := range names {
 		if why := setup.Unhealthy(s.facts); len(why) > 0 {
 			return withHint(fmt.Errorf("setup: restart nothing now: %s", strings.Join(why, "; ")), s.goOn(names[i:]))
@@ -234,7 +238,7 @@ func (s *settingUp) restartNode(ctx context.Context, name string) error {
 	}
 	at := slices.IndexFunc(cluster.Members, func(m restapi.Member) bool { return m.Name == name })
 	if at < 0 || cluster.Members[at].URL == "" {
-		return errors.New("where the REST API of its Patroni is nobody says")
+		return errors.New("ask for its REST API: Patroni does not say where it is")
 	}
 	err = s.api.Restart(within, cluster.Members[at].URL, false)
 	var answer *restapi.StatusError

@@ -37,6 +37,8 @@ type fakeCluster struct {
 	dynamic map[string]any
 	nodes   []*fakeNode
 	paused  bool
+	old     map[string]any // what GET /config still shows, twice more, after a change
+	stale   int
 	told    []string // "PATCH /config", "n1 POST /restart"
 	sidecar string   // address
 
@@ -112,6 +114,11 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch asked {
 	case "GET /config":
+		if n.c.stale > 0 {
+			n.c.stale--
+			_ = json.NewEncoder(w).Encode(n.c.old)
+			return
+		}
 		_ = json.NewEncoder(w).Encode(n.c.dynamic)
 	case "PATCH /config":
 		var change map[string]any
@@ -119,6 +126,9 @@ func (n *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusBadRequest)
 			return
 		}
+		before, _ := json.Marshal(n.c.dynamic) // it came from JSON
+		n.c.old, n.c.stale = nil, 2
+		_ = json.Unmarshal(before, &n.c.old)
 		mergeConfig(n.c.dynamic, change)
 		for _, m := range n.c.nodes {
 			m.deaf = m.slow
@@ -289,6 +299,17 @@ func TestSetup(t *testing.T) {
 		says(t, out, "= archive_mode  (postgresql.parameters)\n    is right  always\n", "Nothing is to do.")
 	}
 	c.tells(t)
+}
+
+// A change that takes no restart: the Patroni that is asked shows the old configuration for a while.
+func TestSetupReload(t *testing.T) {
+	c := newFakeCluster(t, `{"loop_wait": 1, "postgresql": {"parameters": {"archive_mode": "always", "archive_command": "cp %p /old/%f", "restore_command": "`+fetchCommand+`"}}}`)
+	out, err := c.run(t, setupFlags{apply: true, yes: true})
+	if err != nil {
+		t.Error(err)
+	}
+	says(t, out, "Done: nothing is left to do.\nTake a base backup")
+	c.tells(t, "n1 PATCH /config")
 }
 
 // Where nodes have settings of their own, Patroni's dynamic configuration is not all.

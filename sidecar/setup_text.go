@@ -42,7 +42,7 @@ func differenceText(f setup.Facts, c setup.Changes, asked string, applying bool)
 	case len(c.Restart) > 0:
 		b.WriteString("walbaton setup --apply --restart restarts them, one at a time.\n")
 	}
-	return b.String()
+	return strings.TrimRight(b.String(), "\n") + "\n"
 }
 
 // memberList names the members with their versions, the leader first.
