@@ -75,11 +75,11 @@ type drillFlags struct {
 func (f *drillFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.candidate, "candidate", "", "`member` that shall be the primary (default: Patroni chooses)")
 	c.Flags().StringVar(&f.command, "kill-command", "", "`command` for sh that takes the primary away, instead of a switchover; $WALBATON_DRILL_PRIMARY, _HOST and _PORT name it")
-	c.Flags().IntVar(&f.repeat, "repeat", 1, "how `often`")
+	c.Flags().IntVar(&f.repeat, "repeat", 1, "`number` of changes, one after the other")
 	c.Flags().BoolVar(&f.restore, "restore", false, "restore a copy of the cluster from the archive, and compare every row")
-	c.Flags().StringVar(&f.scratch, "scratch", os.TempDir(), "`folder` with room for that copy")
+	c.Flags().StringVar(&f.scratch, "scratch", "", "`folder` with room for that copy (default: the one for temporary files, $TMPDIR or /tmp)")
 	c.Flags().StringVar(&f.report, "report", "", "write report.html, report.md, report.json and the pictures into this `folder`")
-	c.Flags().IntVar(&f.rate, "rate", 50, "rows a second")
+	c.Flags().IntVar(&f.rate, "rate", 50, "`number` of rows a second")
 	c.Flags().DurationVar(&f.write, "write", 10*time.Second, "how much `time` rows are written before the change, and after it")
 	c.Flags().DurationVar(&f.wait, "wait", 5*time.Minute, "how much `time` each wait for the cluster may take")
 	c.Flags().StringVar(&f.dsn, "dsn", "", "`connection` string for PostgreSQL (default: the superuser of Patroni's configuration); without a host, that of the primary is added")
@@ -100,6 +100,9 @@ func (f *drillFlags) check(cfg Config) error {
 	}
 	if f.address == "" {
 		f.address = localAddress(cfg.Listen)
+	}
+	if f.scratch == "" {
+		f.scratch = os.TempDir()
 	}
 	u, err := url.Parse(f.patroni)
 	_, dsnErr := pgx.ParseConfig(f.dsn)

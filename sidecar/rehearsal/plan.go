@@ -16,6 +16,7 @@ import (
 // Plan is what will be done to which cluster.
 type Plan struct {
 	r       *Rehearsal
+	archive string
 	facts   facts
 	lead    member
 	members []member
@@ -36,7 +37,7 @@ func (r *Rehearsal) Plan(ctx context.Context) (*Plan, error) {
 	if why := refuse(f); len(why) > 0 {
 		return nil, &Refused{why}
 	}
-	p := &Plan{r: r, facts: f, members: members, schema: newSchema(time.Now(), rand.Text())}
+	p := &Plan{r: r, archive: r.o.Archive.String(), facts: f, members: members, schema: newSchema(time.Now(), rand.Text())}
 	lead, _ := f.cluster.Leader()
 	for _, m := range members {
 		if m.name == lead.Name {
@@ -135,7 +136,7 @@ func (p *Plan) String() string {
 	o := p.r.o
 	fmt.Fprintf(&b, "cluster   %s, system identifier %d, timeline %d\n", p.facts.scope, p.facts.systemID, p.facts.node.Timeline)
 	fmt.Fprintf(&b, "primary   %s (%s:%d), replicas %s\n", p.lead.name, p.lead.host, p.lead.port, strings.Join(p.others(), ", "))
-	fmt.Fprintf(&b, "archive   %s\n", o.Archive)
+	fmt.Fprintf(&b, "archive   %s\n", p.archive)
 	if h := p.facts.sidecar.Baton.Holder; h != "" {
 		fmt.Fprintf(&b, "baton     %s holds it\n", h)
 	}
