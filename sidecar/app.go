@@ -63,6 +63,7 @@ type localServer interface {
 	Run(ctx context.Context) // reads again and again, until ctx ends
 	Read(ctx context.Context) archiver.Server
 	Server() archiver.Server // the last reading
+	Commands() commands
 }
 
 func runSidecar(ctx context.Context, cfg Config, log *slog.Logger) error {

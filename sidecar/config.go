@@ -394,6 +394,10 @@ func (c Config) needArchive() error {
 		return withHint(configError("archive.url", "no archive is configured"),
 			"give --archive file:///folder or s3://bucket/prefix, or write to "+defaultConfigFile+":\n  archive: {url: s3://bucket/prefix}")
 	}
+	return c.needScope()
+}
+
+func (c Config) needScope() error {
 	if c.Scope == "" {
 		return withHint(configError("scope", "the name of the cluster is unknown"),
 			"give --patroni-config with Patroni's file, or --scope with the cluster's name")

@@ -21,6 +21,13 @@ const (
 	exitSignal    = 143 // ended by SIGTERM or SIGINT before it was done
 )
 
+// The exit codes of doctor are those of a monitoring plugin: it never fails at looking, for what it cannot look at is one of its lines. A
+// configuration that is wrong is one of them too, and so is broken, which is what exitUsage says anywhere else.
+const (
+	exitWarned = 1 // something could fail you
+	exitBroken = 2 // something is broken
+)
+
 // codeError carries the exit code for an error.
 type codeError struct {
 	code int

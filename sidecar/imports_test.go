@@ -33,6 +33,7 @@ func importRules() map[string][]string {
 		"archiver/store/remote":  {"archiver/store"},
 		"archiver/store/*":       {"archiver/store", "archiver/store/remote", "archiver/durable"},
 		"sidecar":                {"*"},
+		"sidecar/doctor":         {"leader", "archiver/wal"},
 		"sidecar/setup":          {},
 		"sidecar/rehearsal":      {"leader/patroni/restapi", "archiver", "archiver/durable", "archiver/wal"},
 		"sidecar/wiring":         {"leader", "archiver", "archiver/wal"},

@@ -63,6 +63,7 @@ func verbs(w world) []*cobra.Command {
 		newCleanupCommand(w),
 		newDrillCommand(w),
 		newSetupCommand(w),
+		newDoctorCommand(w),
 		newVersionCommand(w),
 	}
 }

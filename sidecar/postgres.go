@@ -32,10 +32,14 @@ type postgres struct {
 	retry   time.Time     // SQL is not tried before
 	reached reached
 
-	mu     sync.Mutex
-	last   archiver.Server
-	lastAt time.Time
+	mu       sync.Mutex
+	last     archiver.Server
+	lastAt   time.Time
+	commands commands
 }
+
+// commands are what the server calls, as it said itself when it was asked last; for people who look whether they are right.
+type commands struct{ Archive, Restore string }
 
 // newPostgres does not read yet. change may be nil.
 func newPostgres(cfg Config, log *slog.Logger, change func()) *postgres {
@@ -58,6 +62,13 @@ func (p *postgres) Server() archiver.Server {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.last
+}
+
+// Commands gives what SQL said last of archive_command and restore_command; empty before.
+func (p *postgres) Commands() commands {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.commands
 }
 
 // Run reads every second until ctx ends, and closes the connection.
@@ -140,6 +151,9 @@ func (p *postgres) read(ctx context.Context, f serverFiles, last archiver.Server
 		p.log.Warn("postgresql does not answer, its files do", "error", err)
 		return s
 	}
+	p.mu.Lock()
+	p.commands = a.commands
+	p.mu.Unlock()
 	return a.server(s)
 }
 
@@ -210,4 +224,5 @@ type sqlAnswer struct {
 	timeline    wal.Timeline // 0 in recovery
 	flush       wal.LSN
 	receiver    archiver.Receiver
+	commands    commands
 }

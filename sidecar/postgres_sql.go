@@ -41,7 +41,8 @@ select current_setting('server_version_num')::int,
        coalesce(case when pg_is_in_recovery() then greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
                      else pg_current_wal_flush_lsn() end::text, '0/0'),
        coalesce(r.status = 'streaming', false), coalesce(r.received_tli, 0)::int,
-       coalesce(r.sender_host, ''), coalesce(r.sender_port, 0)::int
+       coalesce(r.sender_host, ''), coalesce(r.sender_port, 0)::int,
+       current_setting('archive_command'), coalesce(current_setting('restore_command', true), '')
   from (select) one left join pg_stat_wal_receiver r on true`
 
 // read asks the server; it connects when it must. After an error the caller closes.
@@ -62,7 +63,7 @@ func (r *sqlReader) read(ctx context.Context, p postmaster) (sqlAnswer, error) {
 		version   int32
 	)
 	err := r.conn.QueryRow(ctx, serverQuery).Scan(&version, &id, &a.archiveMode, &epoch, &file, &lsn,
-		&a.receiver.Streaming, &tli, &a.receiver.Host, &port)
+		&a.receiver.Streaming, &tli, &a.receiver.Host, &port, &a.commands.Archive, &a.commands.Restore)
 	if err != nil {
 		return sqlAnswer{}, fmt.Errorf("ask postgresql: %w", err)
 	}

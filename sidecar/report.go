@@ -11,6 +11,7 @@ import (
 	"github.com/walbaton/walbaton/archiver/wal"
 	"github.com/walbaton/walbaton/archiver/window"
 	"github.com/walbaton/walbaton/leader"
+	"github.com/walbaton/walbaton/sidecar/doctor"
 )
 
 // Status is /status.json: what one sidecar knows of itself and of the whole cluster.
@@ -23,6 +24,7 @@ type Status struct {
 	SystemID uint64    `json:"system_identifier,string,omitempty"`
 	Ready    bool      `json:"ready"`
 	Why      string    `json:"why,omitempty"` // why it is not ready
+	Socket   string    `json:"socket"`        // that walbaton-wal calls
 
 	Postgres PostgresStatus `json:"postgres"`
 	DCS      DCSStatus      `json:"dcs"`
@@ -44,6 +46,8 @@ type PostgresStatus struct {
 	Timeline    uint32 `json:"timeline,omitempty"`
 	Flush       string `json:"flush_lsn,omitempty"`
 	ArchiveMode string `json:"archive_mode,omitempty"`
+	Archive     string `json:"archive_command,omitempty"`      // as the server itself says; of one that is not walbaton's the program alone
+	Restore     string `json:"restore_command,omitempty"`      // the same
 	Pace        uint64 `json:"wal_bytes_per_second,omitempty"` // mean of the last minutes
 	Free        uint64 `json:"wal_disk_free_bytes,omitempty"`
 }
@@ -151,6 +155,8 @@ func (a *app) Status() Status {
 	if srv.Flush != 0 {
 		st.Postgres.Flush = srv.Flush.String()
 	}
+	called := a.pg.Commands()
+	st.Socket, st.Postgres.Archive, st.Postgres.Restore = a.cfg.Socket, doctor.Shown(called.Archive), doctor.Shown(called.Restore)
 	st.Postgres.Pace = uint64(a.pace.perSecond())
 	st.Postgres.Free, _ = diskFree(a.pgWAL()) // 0 where there is none
 	if err := a.ready(); err != nil {

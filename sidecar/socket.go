@@ -253,25 +253,34 @@ func write(c net.Conn, s string) error {
 // checkPeer lets our own user and root in: whoever may ask for a push may also make files
 // disappear from this server, and whoever may ask for a fetch may have files written.
 func checkPeer(c net.Conn) error {
+	uid, err := peerUID(c)
+	if err != nil {
+		return fmt.Errorf("check peer: %w", err)
+	}
+	return checkUID(uid, uint32(os.Geteuid()))
+}
+
+// peerUID is the user of the program at the other end: who connected, or who listens.
+func peerUID(c net.Conn) (uint32, error) {
 	u, ok := c.(*net.UnixConn)
 	if !ok {
-		return fmt.Errorf("check peer: %s is no unix socket", c.LocalAddr().Network())
+		return 0, fmt.Errorf("%s is no unix socket", c.LocalAddr().Network())
 	}
 	raw, err := u.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("check peer: %w", err)
+		return 0, err
 	}
 	var cred *unix.Ucred
 	var credErr error
 	if err := raw.Control(func(fd uintptr) {
 		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); err != nil {
-		return fmt.Errorf("check peer: %w", err)
+		return 0, err
 	}
 	if credErr != nil {
-		return fmt.Errorf("check peer: %w", credErr)
+		return 0, credErr
 	}
-	return checkUID(cred.Uid, uint32(os.Geteuid()))
+	return cred.Uid, nil
 }
 
 func checkUID(peer, own uint32) error {

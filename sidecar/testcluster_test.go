@@ -304,6 +304,10 @@ func (s *testServer) Run(ctx context.Context) { <-ctx.Done() }
 
 func (s *testServer) Read(context.Context) archiver.Server { return s.Server() }
 
+func (s *testServer) Commands() commands {
+	return commands{"/usr/local/bin/walbaton-wal push %p", "/usr/local/bin/walbaton-wal fetch %f %p"}
+}
+
 func (s *testServer) Server() archiver.Server {
 	s.mu.Lock()
 	defer s.mu.Unlock()
