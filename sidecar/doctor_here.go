@@ -122,6 +122,14 @@ func lookAtKeepDir(dir string) string {
 	return "it is " + closed(err)
 }
 
+// seesPostmaster says whether the server's process is one of ours to see: in another container it is not. One that does not run is not
+// known to be elsewhere.
+func seesPostmaster(dir string) bool {
+	pid := readServerFiles(dir).postmaster.pid
+	cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", max(pid, -pid)))
+	return pid == 0 || err == nil && sameFolder(cwd, dir)
+}
+
 // lookAtClient executes the walbaton-wal that PostgreSQL here calls.
 func lookAtClient(ctx context.Context, l *doctor.Local, n doctor.Node) {
 	command := n.SQL.Settings["archive_command"].Value
@@ -130,6 +138,9 @@ func lookAtClient(ctx context.Context, l *doctor.Local, n doctor.Node) {
 	}
 	path := doctor.ParseCommand(command).Program
 	if !filepath.IsAbs(path) || filepath.Base(path) != "walbaton-wal" {
+		return
+	}
+	if l.Apart = l.DataErr == "" && !seesPostmaster(l.DataDir); l.Apart {
 		return
 	}
 	l.Client = path

@@ -212,7 +212,7 @@ func (g *gatherer) askNode(ctx context.Context, name string) doctor.NodeREST {
 	if err != nil {
 		return doctor.NodeREST{Err: said(err)}
 	}
-	return doctor.NodeREST{Version: n.Patroni.Version, Pending: bool(n.Pending), Reasons: n.PendingSettings()}
+	return doctor.NodeREST{Version: n.Patroni.Version, Server: n.ServerVersion, Pending: bool(n.Pending), Reasons: n.PendingSettings()}
 }
 
 // askSidecar adds to what the record says what the page of the sidecar does.
@@ -237,6 +237,9 @@ func (g *gatherer) askSidecar(ctx context.Context, name string, s doctor.Sidecar
 	s.SystemID = cmp.Or(st.SystemID, s.SystemID)
 	s.ArchiveMode, s.ArchiveCommand, s.RestoreCommand = st.Postgres.ArchiveMode, st.Postgres.Archive, st.Postgres.Restore
 	s.Waiting, s.Oldest = st.Archive.Waiting, st.Archive.Oldest
+	if !st.Archive.Since.IsZero() {
+		s.Since = st.Time.Sub(st.Archive.Since)
+	}
 	s.DCSErr = st.dcsTrouble()
 	for _, a := range st.Alarms {
 		s.Alarms = append(s.Alarms, doctor.Alarm{Name: a.Name, Why: a.Why})
@@ -258,8 +261,8 @@ func (st Status) dcsTrouble() string {
 	case !st.DCS.Answers:
 		return "the DCS does not answer it: " + st.DCS.Error
 	}
-	for _, w := range st.DCS.Warnings {
-		return w
+	if st.DCS.Refused != "" {
+		return "the DCS refuses a request: " + st.DCS.Refused
 	}
 	return ""
 }
@@ -270,7 +273,8 @@ select name, setting, pending_restart, coalesce(sourcefile, '') from pg_settings
  where pending_restart or name in ('archive_mode', 'archive_command', 'archive_library', 'restore_command')`
 
 const aboutQuery = `
-select current_setting('server_version_num')::int, (select system_identifier from pg_control_system()), extract(epoch from clock_timestamp())::float8`
+select current_setting('server_version_num')::int, (select system_identifier from pg_control_system()), extract(epoch from clock_timestamp())::float8,
+       pg_is_in_recovery()`
 
 // askSQL asks a node's server what is in effect.
 func (g *gatherer) askSQL(ctx context.Context, n doctor.Node) doctor.SQL {
@@ -304,7 +308,7 @@ func (g *gatherer) askSQL(ctx context.Context, n doctor.Node) doctor.SQL {
 	var id int64
 	var clock float64
 	begin := time.Now()
-	if err := conn.QueryRow(ctx, aboutQuery).Scan(&out.Version, &id, &clock); err != nil {
+	if err := conn.QueryRow(ctx, aboutQuery).Scan(&out.Version, &id, &clock, &out.InRecovery); err != nil {
 		return doctor.SQL{Err: sqlReason(err)}
 	}
 	took := time.Since(begin)

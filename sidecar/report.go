@@ -2,6 +2,8 @@ package main
 
 import (
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -59,6 +61,7 @@ type DCSStatus struct {
 	REST     bool      `json:"rest,omitempty"`   // it is read through Patroni's REST API: there is no baton, and no other node's record
 	Paused   bool      `json:"paused,omitempty"` // Patroni is in maintenance mode
 	Error    string    `json:"error,omitempty"`
+	Refused  string    `json:"refused,omitempty"` // a request that it does not let us make
 	ReadAt   time.Time `json:"read_at,omitzero"`
 	Warnings []string  `json:"warnings,omitempty"`
 }
@@ -87,6 +90,7 @@ type ArchiveStatus struct {
 	Segment   string    `json:"frontier_segment,omitempty"` // the last one before the first hole
 	Waiting   int       `json:"waiting"`                    // segments here that the archive is not known to have
 	Oldest    string    `json:"oldest_missing,omitempty"`
+	Since     time.Time `json:"oldest_missing_since,omitzero"` // when PostgreSQL wrote to it last
 
 	Each  []EachArchive `json:"each,omitempty"` // of several; the fields above are about what every required one has
 	Lacks int           `json:"lacks"`          // segments that other nodes have to ship; known to the holder only
@@ -182,6 +186,9 @@ func (a *app) reportArchive(st *Status, s *site) {
 		URL: ar.String(), Open: true, Answers: got.StoreAnswers, Why: got.StoreWhy, LastTaken: got.LastTaken.UTC(),
 		Floor: ar.FloorOn(a.scope.Line()).String(), Waiting: got.Waiting, Oldest: got.Oldest, Lacks: got.Lacks.Len(), Kept: got.Kept,
 	}
+	if info, err := os.Stat(filepath.Join(a.pgWAL(), got.Oldest)); got.Oldest != "" && err == nil { // it may be gone by now, or lie in keep_dir
+		st.Archive.Since = info.ModTime().UTC()
+	}
 	if line := a.scope.Last().Line; line.Timeline != 0 {
 		st.Archive.Timeline = uint32(line.Timeline)
 		st.Archive.Frontier, st.Archive.From = got.Frontier.String(), got.FrontierFrom.String()
@@ -202,7 +209,7 @@ func (a *app) reportArchive(st *Status, s *site) {
 
 func (a *app) reportCluster(st *Status) {
 	es := a.elector.Status()
-	st.DCS = DCSStatus{Answers: a.scope.lens.Alone || !es.Silent, Static: a.scope.lens.Alone, REST: a.cfg.rest(), Error: es.Error, ReadAt: es.ReadAt.UTC()}
+	st.DCS = DCSStatus{Answers: a.scope.lens.Alone || !es.Silent, Static: a.scope.lens.Alone, REST: a.cfg.rest(), Error: es.Error, Refused: es.Refused, ReadAt: es.ReadAt.UTC()}
 	st.Baton = BatonStatus{Holder: es.Holder, Rule: string(es.Choice.Rule), Why: es.Choice.Why}
 	if es.Holding {
 		st.Baton.Term, st.Baton.Rule, st.Baton.Since = es.Epoch, string(es.Rule), es.Since.UTC()

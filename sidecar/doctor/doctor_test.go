@@ -25,7 +25,7 @@ func healthy() Facts {
 	}
 	for _, name := range []string{"n1", "n2", "n3"} {
 		n := Node{Name: name, Leader: name == "n1", Here: name == "n1", State: "running", Host: "10.0.0." + name[1:], Port: 5432,
-			SQL: SQL{Version: 150015, SystemID: systemID, Exact: time.Millisecond, Settings: map[string]Setting{
+			SQL: SQL{Version: 150015, InRecovery: name != "n1", SystemID: systemID, Exact: time.Millisecond, Settings: map[string]Setting{
 				"archive_mode": {Value: "always", File: "/data/postgresql.conf"}, "archive_command": {Value: pushes, File: "/data/postgresql.conf"},
 				"archive_library": {}, "restore_command": {Value: fetches, File: "/data/postgresql.conf"}}},
 			REST: NodeREST{Version: "4.1.4"},
@@ -106,15 +106,16 @@ func TestChecks(t *testing.T) {
 		"no client":        {"walbaton-wal", func(f *Facts) { f.Local.ClientErr = "it is not there" }, Broken, "/usr/local/bin/walbaton-wal: it is not there", "one folder"},
 		"other client":     {"walbaton-wal", func(f *Facts) { f.Local.ClientIs = "v1.0.0" }, Warning, "version v1.0.0*v1.2.3", "one version"},
 		"client by PATH":   {"walbaton-wal", func(f *Facts) { f.Local.Client = "" }, Unexamined, "no path", ""},
+		"client elsewhere": {"walbaton-wal", func(f *Facts) { f.Local.Apart = true }, Unexamined, "another container", ""},
 		"keep_dir":         {"keep_dir", func(f *Facts) { f.Local.KeepErr = "it is not there" }, Broken, "/data-walbaton: it is not there", "install -d -o postgres -m 700 /data-walbaton"},
 
 		"refused":       {"connections", func(f *Facts) { f.Nodes[1].SQL = SQL{Err: "no pg_hba.conf entry"} }, Warning, "n2: no pg_hba.conf entry", "pg_hba"},
 		"stopped":       {"connections", func(f *Facts) { f.Nodes[1].SQL, f.Nodes[1].State = SQL{Err: "connection refused"}, "stopped" }, Warning, "n2 is stopped", "patronictl"},
 		"two refused":   {"connections", func(f *Facts) { f.Nodes[1].SQL.Err, f.Nodes[2].SQL.Err = "no", "no" }, Warning, "n2: no", "on n2 itself"},
 		"by sidecar":    {"archive_mode", func(f *Facts) { f.Nodes[1].SQL = SQL{Err: "no"} }, OK, "always on n1, n2 and n3", ""},
-		"mode on":       {"archive_mode", func(f *Facts) { set(f, "archive_mode", Setting{Value: "on"}) }, Warning, "on on n1, n2 and n3: best effort", "edit-config shop --force -p archive_mode=always*restart shop MEMBER"},
-		"mode on one":   {"archive_mode", func(f *Facts) { set(f, "archive_mode", Setting{Value: "on"}, "n2") }, Warning, "on on n2: best effort", "restart shop"},
-		"mode pending":  {"archive_mode", func(f *Facts) { set(f, "archive_mode", Setting{Value: "on", Pending: true}, "n2") }, Warning, "on on n2", "waits for a restart"},
+		"mode on":       {"archive_mode", func(f *Facts) { set(f, "archive_mode", Setting{Value: "on"}) }, Warning, "on on n1, n2 and n3: best effort", "edit-config shop --force -p archive_mode=always*shows a pending restart*restart shop n2 --force\n*restart shop n3 --force\n*restart shop n1 --force"},
+		"mode on one":   {"archive_mode", func(f *Facts) { set(f, "archive_mode", Setting{Value: "on"}, "n2") }, Warning, "on on n2: best effort", "restart shop n2 --force"},
+		"mode pending":  {"archive_mode", func(f *Facts) { set(f, "archive_mode", Setting{Value: "on", Pending: true}, "n2") }, Warning, "on on n2", "the cluster has always, and waits for a restart:*restart shop n2 --force"},
 		"mode off":      {"archive_mode", func(f *Facts) { set(f, "archive_mode", Setting{Value: "off"}, "n3") }, Broken, "off on n3", "archive_mode=always"},
 		"mode, static":  {"archive_mode", func(f *Facts) { f.Static = true; set(f, "archive_mode", Setting{Value: "on"}) }, OK, "no standby", ""},
 		"off, static":   {"archive_mode", func(f *Facts) { f.Static = true; set(f, "archive_mode", Setting{Value: "off"}) }, Broken, "off", "alter system set archive_mode"},
@@ -152,21 +153,30 @@ func TestChecks(t *testing.T) {
 		"command, sidecar": {"archive_command", func(f *Facts) { f.Nodes[1].SQL = SQL{Err: "no"}; f.Nodes[1].Sidecar.ArchiveCommand = "cp ..." }, Broken, "'cp ...' of n2", "push %p"},
 
 		"no restore_command":   {"restore_command", func(f *Facts) { set(f, "restore_command", Setting{}, "n2") }, Warning, "none on n2", "fetch %f %p"},
-		"restore of others":    {"restore_command", func(f *Facts) { set(f, "restore_command", Setting{Value: "cp /a/%f %p"}) }, Broken, "'cp ...'", "fetch %f %p"},
-		"restore by others":    {"restore_command", func(f *Facts) { set(f, "restore_command", Setting{Value: fetches + " || cp /a/%f %p"}) }, Warning, `"cannot say" into "not there"`, ""},
-		"restore by socket":    {"restore_command", func(f *Facts) { set(f, "restore_command", Setting{Value: "walbaton-wal fetch --socket /x %f %p"}) }, Warning, "another socket", "fetch"},
-		"restore by wrapper":   {"restore_command", func(f *Facts) { set(f, "restore_command", Setting{Value: "/usr/bin/timeout 60 " + fetches}) }, Warning, "called through timeout", "once the move"},
-		"restore by walbaton":  {"restore_command", func(f *Facts) { set(f, "restore_command", Setting{Value: "walbaton fetch %f %p"}, "n1") }, OK, "walbaton fetch %f %p on n1", ""},
-		"restore of a server":  {"restore_command", func(f *Facts) { f.Static = true }, Unexamined, "a single PostgreSQL", ""},
-		"restore order":        {"restore_command", func(f *Facts) { set(f, "restore_command", Setting{Value: "walbaton-wal fetch %p %f"}) }, Broken, `it gives "%p %f" to fetch, not %f %p`, ""},
-		"pending":              {"pending restart", func(f *Facts) { set(f, "max_connections", Setting{Value: "50", Pending: true}, "n1", "n3") }, Warning, "a restart of n1 and n3 is pending for max_connections", "restart shop MEMBER"},
-		"pending, by Patroni":  {"pending restart", func(f *Facts) { f.Nodes[1].REST.Pending = true }, Warning, "a restart of n2 is pending", "restart"},
-		"pending, reason":      {"pending restart", func(f *Facts) { f.Nodes[1].SQL.Err, f.Nodes[1].REST.Reasons = "no", []string{"wal_level"} }, Warning, "n2 is pending for wal_level", "restart"},
-		"pending, nobody says": {"pending restart", func(f *Facts) { f.Nodes[1].SQL.Err, f.Nodes[1].REST.Err = "no", "no" }, Warning, "not known on n2", "that node"},
-		"old minor":            {"version", func(f *Facts) { f.Nodes[1].SQL.Version = 150010 }, Warning, "15.10 on n2: a crash while a segment is recycled*fixed in 15.11", "update PostgreSQL*15.11"},
-		"old major":            {"version", func(f *Facts) { f.Nodes[1].SQL.Version = 110022 }, Broken, "11.22 on n2 is too old", "12 to 18"},
-		"new major":            {"version", func(f *Facts) { f.Nodes[1].SQL.Version = 190000 }, Warning, "19.0 on n2 is newer", "release notes"},
-		"version unknown":      {"version", func(f *Facts) { f.Nodes[1].SQL.Err = "no" }, Warning, "not known on n2", "that node"},
+		"restore of a primary": {"restore_command", func(f *Facts) { set(f, "restore_command", Setting{}, "n1") }, OK, "walbaton-wal fetch %f %p on n1, n2 and n3", ""},
+		"restore of one by its sidecar": {"restore_command", func(f *Facts) {
+			f.Patroni.Dynamic = nil
+			f.Nodes[0].SQL, f.Nodes[0].Sidecar.RestoreCommand = SQL{Err: "no"}, ""
+		}, OK, "on n2 and n3", ""},
+		"restore of the others":      {"restore_command", func(f *Facts) { f.Patroni.Dynamic = nil; set(f, "restore_command", Setting{}, "n1") }, OK, "walbaton-wal fetch %f %p on n2 and n3", ""},
+		"restore of a primary alone": {"restore_command", func(f *Facts) { f.Patroni.Dynamic, f.Nodes = nil, f.Nodes[:1]; set(f, "restore_command", Setting{}) }, Unexamined, "a primary has none", ""},
+		"restore of one unknown":     {"restore_command", func(f *Facts) { f.Nodes[0].SQL, f.Nodes[0].Sidecar = SQL{Err: "no"}, Sidecar{} }, Warning, "not known on n1", "on that node"},
+		"restore of others":          {"restore_command", func(f *Facts) { set(f, "restore_command", Setting{Value: "cp /a/%f %p"}) }, Broken, "'cp ...'", "fetch %f %p"},
+		"restore by others":          {"restore_command", func(f *Facts) { set(f, "restore_command", Setting{Value: fetches + " || cp /a/%f %p"}) }, Warning, `"cannot say" into "not there"`, ""},
+		"restore by socket":          {"restore_command", func(f *Facts) { set(f, "restore_command", Setting{Value: "walbaton-wal fetch --socket /x %f %p"}) }, Warning, "another socket", "fetch"},
+		"restore by wrapper":         {"restore_command", func(f *Facts) { set(f, "restore_command", Setting{Value: "/usr/bin/timeout 60 " + fetches}) }, Warning, "called through timeout", "once the move"},
+		"restore by walbaton":        {"restore_command", func(f *Facts) { set(f, "restore_command", Setting{Value: "walbaton fetch %f %p"}, "n1") }, OK, "walbaton fetch %f %p on n1", ""},
+		"restore of a server":        {"restore_command", func(f *Facts) { f.Static = true }, Unexamined, "a single PostgreSQL", ""},
+		"restore order":              {"restore_command", func(f *Facts) { set(f, "restore_command", Setting{Value: "walbaton-wal fetch %p %f"}) }, Broken, `it gives "%p %f" to fetch, not %f %p`, ""},
+		"pending":                    {"pending restart", func(f *Facts) { set(f, "max_connections", Setting{Value: "50", Pending: true}, "n1", "n3") }, Warning, "a restart of n1 and n3 is pending for max_connections", "replicas first:*shop n3*shop n1"},
+		"pending, by Patroni":        {"pending restart", func(f *Facts) { f.Nodes[1].REST.Pending = true }, Warning, "a restart of n2 is pending", "restart"},
+		"pending, reason":            {"pending restart", func(f *Facts) { f.Nodes[1].SQL.Err, f.Nodes[1].REST.Reasons = "no", []string{"wal_level"} }, Warning, "n2 is pending for wal_level", "restart"},
+		"pending, nobody says":       {"pending restart", func(f *Facts) { f.Nodes[1].SQL.Err, f.Nodes[1].REST.Err = "no", "no" }, Warning, "not known on n2", "that node"},
+		"old minor":                  {"version", func(f *Facts) { f.Nodes[1].SQL.Version = 150010 }, Warning, "15.10 on n2: a crash while a segment is recycled*fixed in 15.11", "update PostgreSQL*15.11"},
+		"old major":                  {"version", func(f *Facts) { f.Nodes[1].SQL.Version = 110022 }, Broken, "11.22 on n2 is too old", "12 to 18"},
+		"new major":                  {"version", func(f *Facts) { f.Nodes[1].SQL.Version = 190000 }, Warning, "19.0 on n2 is newer", "release notes"},
+		"version unknown":            {"version", func(f *Facts) { f.Nodes[1].SQL = SQL{Err: "no"} }, Warning, "not known on n2", "that node"},
+		"version by Patroni":         {"version", func(f *Facts) { f.Nodes[1].SQL, f.Nodes[1].REST.Server = SQL{Err: "no"}, 170002 }, OK, "17.2 on n2", ""},
 
 		"DCS away":         {"DCS", func(f *Facts) { f.DCS.Err = "no answer"; f.quiet() }, Broken, "does not answer: no answer", "patronictl"},
 		"DCS away here":    {"DCS", func(f *Facts) { f.DCS.Err = "no answer" }, Warning, "this machine, but sidecars do", "on a member"},
@@ -361,7 +371,7 @@ func TestExamineAnything(t *testing.T) {
 	}
 	for _, f := range []Facts{empty, alone, off} {
 		for _, x := range Examine(f) {
-			if strings.Contains(x.Text+x.Fix, nodesHere) || x.Text == "" {
+			if strings.ContainsAny(x.Text+x.Fix, nodesHere+restartsHere) || x.Text == "" {
 				t.Errorf("%s: %q, %q", x.Check, x.Text, x.Fix)
 			}
 			if (x.Level == Warning || x.Level == Broken) && x.Fix == "" {

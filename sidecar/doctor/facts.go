@@ -51,6 +51,7 @@ type Local struct {
 	Client    string // path of walbaton-wal, as archive_command names it; "" it names none
 	ClientErr string // it cannot be executed
 	ClientIs  string // its version
+	Apart     bool   // PostgreSQL runs in another container, with programs of its own
 
 	KeepDir string
 	KeepErr string // it cannot be made or written to, or lies on another file system
@@ -111,9 +112,11 @@ type SQL struct {
 	Err      string
 	Version  int // server_version_num
 	SystemID uint64
-	Settings map[string]Setting // pg_settings: those about archiving, and all that wait for a restart
-	Offset   time.Duration      // of its clock against this machine's
-	Exact    time.Duration      // how far Offset may be off
+
+	InRecovery bool
+	Settings   map[string]Setting // pg_settings: those about archiving, and all that wait for a restart
+	Offset     time.Duration      // of its clock against this machine's
+	Exact      time.Duration      // how far Offset may be off
 }
 
 // Setting is a row of pg_settings.
@@ -127,6 +130,7 @@ type Setting struct {
 type NodeREST struct {
 	Err     string
 	Version string // of Patroni
+	Server  int    // server_version_num; 0 unknown
 	Pending bool
 	Reasons []string // settings that the restart is for; from Patroni 3.3 on
 }

@@ -87,6 +87,8 @@ func socket(f Facts) []Finding {
 func client(f Facts) []Finding {
 	return f.local(func(l Local) Finding {
 		switch {
+		case l.Apart:
+			return unexamined("PostgreSQL runs in another container, which has its own")
 		case l.Client == "":
 			return unexamined("archive_command names no path of it that could be looked at")
 		case l.ClientErr != "":

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -43,7 +44,7 @@ func (n Node) setting(name string) (value string, known bool) {
 	case "archive_command":
 		value = n.Sidecar.ArchiveCommand
 	case "restore_command":
-		value = n.Sidecar.RestoreCommand
+		return n.Sidecar.RestoreCommand, n.Sidecar.ArchiveCommand != "" // it says both or none
 	}
 	return value, value != ""
 }
@@ -65,7 +66,7 @@ func archiveMode(f Facts) []Finding {
 			all = append(all, broken(f.setMode(n), "%s on %s: PostgreSQL removes WAL that the archive does not have", mode, nodesHere).on(n.Name))
 		}
 	}
-	return orNobody(alike(all))
+	return orNobody(f.withRestarts(alike(all)))
 }
 
 func orNobody(all []Finding) []Finding {
@@ -93,14 +94,35 @@ func (f Facts) setMode(n Node) string {
 		return "set it, and restart PostgreSQL:\n  psql -c \"alter system set archive_mode = 'always'\""
 	}
 	if meant, _ := f.Patroni.Parameter("archive_mode"); meant == "always" && n.SQL.Settings["archive_mode"].Pending {
-		return "the cluster has always, and waits for a " + f.howRestart()
+		return "the cluster has always, and waits for a restart:" + restartsHere
 	}
-	return fmt.Sprintf("set it for the cluster:\n  %s edit-config %s --force -p archive_mode=always\nand then it takes a %s", f.patronictl(), f.Cluster, f.howRestart())
+	return fmt.Sprintf("set it for the cluster:\n  %s edit-config %s --force -p archive_mode=always\nand, as soon as %s list shows a pending restart:%s",
+		f.patronictl(), f.Cluster, f.patronictl(), restartsHere)
 }
 
-// howRestart is what to type so that settings that wait for it come into effect.
-func (f Facts) howRestart() string {
-	return fmt.Sprintf("restart of each node, replicas first:\n  %s restart %s MEMBER --force", f.patronictl(), f.Cluster)
+// restartsHere stands in a fix for the commands that restart its nodes.
+const restartsHere = "\x01"
+
+// withRestarts puts them in, replicas first.
+func (f Facts) withRestarts(all []Finding) []Finding {
+	for i, x := range all {
+		nodes := slices.Clone(x.Nodes)
+		slices.SortStableFunc(nodes, func(a, b string) int { return f.last(a) - f.last(b) })
+		lines := ""
+		for _, n := range nodes {
+			lines += fmt.Sprintf("\n  %s restart %s %s --force", f.patronictl(), f.Cluster, n)
+		}
+		all[i].Fix = strings.ReplaceAll(x.Fix, restartsHere, lines)
+	}
+	return all
+}
+
+// last is 1 for the leader.
+func (f Facts) last(name string) int {
+	if n, _ := f.node(name); n.Leader {
+		return 1
+	}
+	return 0
 }
 
 func (f Facts) patronictl() string {
@@ -136,7 +158,13 @@ func restoreCommand(f Facts) []Finding {
 	if f.Static {
 		return one(unexamined("a single PostgreSQL needs one in a restore only"))
 	}
-	return f.commands("restore_command", func(n Node, text string) Finding {
+	all := f.commands("restore_command", func(n Node, text string) Finding {
+		if meant, is := f.Patroni.Parameter("restore_command"); text == "" && n.primary() {
+			if !is {
+				return unexamined("%s", asStandby)
+			}
+			text = meant
+		}
 		c := ParseCommand(text)
 		wrong, loose := c.wrong("fetch", "%f", "%p")
 		fix := f.change(n, "restore_command", f.wanted(n, "fetch", "%f %p"))
@@ -154,6 +182,21 @@ func restoreCommand(f Facts) []Finding {
 		}
 		return ok("%s on %s", f.form(c), nodesHere)
 	})
+	if len(all) > 1 { // the others say what it would be
+		all = slices.DeleteFunc(all, func(x Finding) bool { return x.Text == asStandby })
+	}
+	return all
+}
+
+// Patroni writes restore_command into a standby's configuration only.
+const asStandby = "a primary has none: Patroni gives it one when it becomes a standby"
+
+// primary says that the server is not in recovery.
+func (n Node) primary() bool {
+	if n.SQL.Err == "" {
+		return !n.SQL.InRecovery
+	}
+	return n.Leader
 }
 
 // commands looks at a command on each node.
@@ -239,7 +282,7 @@ func pendingRestart(f Facts) []Finding {
 		if len(names) > 0 {
 			what = " for " + list(slices.Sorted(maps.Keys(names)))
 		}
-		fix := "it takes a " + f.howRestart()
+		const fix = "restart, replicas first:" + restartsHere
 		switch {
 		case n.SQL.Err != "" && n.REST.Err != "":
 			all = append(all, f.unknown(n, ""))
@@ -249,17 +292,17 @@ func pendingRestart(f Facts) []Finding {
 			all = append(all, ok("none on %s", nodesHere).on(n.Name))
 		}
 	}
-	return orNobody(alike(all))
+	return orNobody(f.withRestarts(alike(all)))
 }
 
 func postgresVersion(f Facts) []Finding {
 	var all []Finding
 	for _, n := range f.Nodes {
-		if n.SQL.Err != "" {
+		v := cmp.Or(n.SQL.Version, n.REST.Server)
+		if v == 0 {
 			all = append(all, f.unknown(n, ""))
 			continue
 		}
-		v := n.SQL.Version
 		mode, _ := n.setting("archive_mode")
 		found := false
 		for _, b := range Bugs() {
