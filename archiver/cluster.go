@@ -34,6 +34,8 @@ type Cluster struct {
 	Holder string
 	// Marks say up to where the holder has shipped the line: everything of a timeline below the number.
 	Marks map[wal.Timeline]uint64
+	// Lacks is what the holder says that the archive has not, and that it has no good copy of.
+	Lacks Set
 
 	// LeaderHas are the segments that the leader's live record lists as good, if the leader may ship.
 	LeaderHas Set
@@ -56,6 +58,11 @@ func (c Cluster) leadsOn(t wal.Timeline) bool { return c.IsLeader() && c.Line.Ti
 
 // HasBaton says whether this node holds the baton by this reading. A term's context says it better.
 func (c Cluster) HasBaton() bool { return c.Holder != "" && c.Holder == c.Self }
+
+// Shipped says whether another node, which has the baton, says that the archive has g.
+func (c Cluster) Shipped(g wal.Segment) bool {
+	return c.Holder != "" && !c.HasBaton() && g.No < c.Marks[g.Timeline] && !c.Lacks.Has(g)
+}
 
 // notOurs says who has the baton instead of this node.
 func (c Cluster) notOurs() string {

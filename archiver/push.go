@@ -55,7 +55,7 @@ func (a *Archiver) Push(ctx context.Context, n wal.Name) Reply {
 		woken := a.bell.wait()
 		r, done := a.step(ctx, call)
 		if done {
-			a.m.answer(r)
+			a.m.answer(r, a.o.Now().Sub(call.began))
 			return r
 		}
 		select {

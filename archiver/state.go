@@ -32,13 +32,18 @@ type State struct {
 	Waiting      int     // files with .ready, or missing
 	Oldest       string  // the first of Misses, "" when none
 	Kept         int     // files set aside
+	KeptBytes    int64   // of those of them that were read
+	// MissingSince is when PostgreSQL wrote last to that segment of Misses which it finished first; zero when there is none. What the
+	// holder says that the archive has does not count, though this node may not have seen it there yet.
+	MissingSince time.Time
 	Alarms       []Alarm
 	Failed       map[string]string // file to the reason it was not shipped the last time
 }
 
 // State looks at everything once, without any request.
 func (a *Archiver) State() State {
-	line := a.line(a.scope.Last())
+	cluster := a.scope.Last()
+	line := a.line(cluster)
 	archived := a.cover.archived()
 	below := a.completeBelow()
 	s := State{Marks: map[wal.Timeline]uint64{}, Alarms: a.Alarms(), Failed: map[string]string{}}
@@ -48,6 +53,9 @@ func (a *Archiver) State() State {
 		n := k.name
 		if k.kept {
 			s.Kept++
+			if k.read != nil {
+				s.KeptBytes += k.read.size
+			}
 		}
 		if n.Kind != wal.KindSegment || !line.Holds(n.Segment) || !k.kept && !below(k) || k.kept && !a.cover.belongs(n) {
 			continue
@@ -64,6 +72,9 @@ func (a *Archiver) State() State {
 		}
 		if good {
 			s.Misses.Add(n.Segment)
+			if k.read != nil && !cluster.Shipped(n.Segment) {
+				s.MissingSince = earlier(s.MissingSince, time.Unix(0, k.read.ident.Mtime))
+			}
 			if !k.kept && held(n.Segment) {
 				s.Held.Add(n.Segment)
 			}
@@ -101,6 +112,14 @@ func (a *Archiver) State() State {
 		}
 	}
 	return s
+}
+
+// earlier gives the earlier one of two times, of which the first may be zero: none yet.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // heldBack is parted for one look at everything: what follows on a segment of ours that is another one than the archive's, and, where our server does not

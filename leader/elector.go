@@ -248,6 +248,8 @@ type run struct {
 	tasks sync.WaitGroup
 	term  Term   // the present one, or the last
 	guard *guard // of that term's context
+
+	leader string // Patroni's, as it was last known; under mu, as reports are
 }
 
 // sleep waits until there may be something to do, and says whether the context has ended.
@@ -276,6 +278,9 @@ func (r *run) do(a Action) {
 			r.answered("read", a.At, err)
 			v := NewView(r.o.Self, got, a.At)
 			return func(now time.Time) {
+				if err == nil {
+					r.led(v.Cluster.Leader)
+				}
 				r.m.ReadDone(now, v, err)
 				r.notify()
 			}
@@ -318,6 +323,17 @@ func (r *run) do(a Action) {
 	}
 }
 
+// led counts it when Patroni's leader is another one than it was. That nobody holds the key for a while is no change.
+func (r *run) led(leader string) {
+	if leader == "" {
+		return
+	}
+	if r.leader != "" && r.leader != leader {
+		r.n.leaders.Inc()
+	}
+	r.leader = leader
+}
+
 // request runs a request on the side, limited in time, and then its report.
 func (r *run) request(a Action, f func(context.Context) func(time.Time)) {
 	base := r.base
@@ -344,13 +360,9 @@ func (r *run) renew(ctx context.Context, a Action, g *guard) func(time.Time) {
 // begin starts the work of a term.
 func (r *run) begin(a Action) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.ctx))
-	g := newGuard(a.Deadline, func(cause error) {
-		cancel(cause)
-		r.n.held.Set(0)
-	})
+	g := newGuard(a.Deadline, cancel)
 	unhook := context.AfterFunc(r.ctx, func() { g.stop(ErrStopped) })
 	r.term, r.guard = a.Term, g
-	r.n.held.Set(1)
 	r.report(func(time.Time) { r.notify() })
 	r.tasks.Go(func() {
 		err := r.lead(ctx, a.Term)

@@ -82,6 +82,7 @@ func (a *app) Fetch(ctx context.Context, name, dest string) Answer {
 		return Answer{Code: -1}
 	}
 	out := a.restorer.Fetch(ctx, name, dest)
+	a.fetches.WithLabelValues(fetchAnswer(out.Code)).Inc()
 	return Answer{out.Code, out.Why}
 }
 

@@ -33,8 +33,10 @@ import (
 type app struct {
 	cfg      Config
 	log      *slog.Logger
-	registry *prometheus.Registry // of what lives as long as the program
-	stores   []*oneStore          // of the archives; usually there is one
+	registry *prometheus.Registry  // of what lives as long as the program
+	metrics  prometheus.Registerer // puts there what has the labels scope and member
+	fetches  *prometheus.CounterVec
+	stores   []*oneStore // of the archives; usually there is one
 	elector  *leader.Elector
 	scope    *scope
 	pg       localServer
@@ -95,7 +97,7 @@ func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers 
 		return nil, closers, err
 	}
 	closers = append(closers, a.socket.Close)
-	if err := a.openStores(ctx, store.NewMetrics(a.registry)); err != nil {
+	if err := a.openStores(ctx, store.NewMetrics(a.metrics)); err != nil {
 		return nil, closers, err
 	}
 	d, err := openDCS(cfg)
@@ -122,16 +124,17 @@ func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers 
 // blankApp is an app that nothing was opened for yet.
 func blankApp(cfg Config, log *slog.Logger) *app {
 	a := &app{cfg: cfg, log: log, registry: prometheus.NewRegistry(), waiting: "the sidecar has just started", changed: make(chan struct{})}
-	a.retention = newRetention(a.registry)
+	a.metrics = labelled(cfg, a.registry)
+	a.retention, a.fetches = newRetention(a.metrics), newFetches(a.metrics)
 	a.keeper = &keeper{dir: cfg.KeepDir, wait: cfg.StoppedWait, log: log, now: time.Now}
-	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(), newStateCollector(a), newArchivesCollector(a), newVerifyCollector(a))
+	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(), newStateCollector(a), newArchivesCollector(a), newVerifyCollector(a))
 	return a
 }
 
 // join makes this node's part in the election.
 func (a *app) join(d dcs.DCS) (err error) {
 	a.elector, err = leader.New(d, leader.Options{Self: a.cfg.Name, TTL: a.cfg.TTL, Every: a.cfg.Renewal, Margin: a.cfg.Margin,
-		Policy: leader.Policy(a.cfg.Policy), MaxLag: uint64(a.cfg.MaxLag), Log: a.log, Metrics: a.registry})
+		Policy: leader.Policy(a.cfg.Policy), MaxLag: uint64(a.cfg.MaxLag), Log: a.log, Metrics: a.metrics})
 	a.scope = &scope{elector: a.elector, lens: &wiring.Lens{NoDCS: a.cfg.static() || a.cfg.rest(), Alone: a.cfg.static()},
 		podsStay: a.cfg.Patroni.DCS.Kind == "kubernetes"}
 	return err

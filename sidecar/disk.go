@@ -15,11 +15,17 @@ import (
 
 // diskFree is how many bytes PostgreSQL may still write to the disk of a folder.
 func diskFree(dir string) (uint64, error) {
+	free, _, err := diskSpace(dir)
+	return free, err
+}
+
+// diskSpace gives the size of that disk, too.
+func diskSpace(dir string) (free, size uint64, err error) {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(dir, &s); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return s.Bavail * uint64(s.Bsize), nil
+	return s.Bavail * uint64(s.Bsize), s.Blocks * uint64(s.Bsize), nil
 }
 
 // tight says that so few segments fit on the disk that the others should know, whatever the archive does.

@@ -78,7 +78,7 @@ func (a *app) newRestorer(ctx context.Context) (*archiver.Restorer, error) {
 	}
 	o.DataDir, o.Oracle, o.Kept = a.cfg.Postgres.DataDir, a.scope, filepath.Join(a.cfg.KeepDir, "histories")
 	if a.cfg.Restore.Prefetch > 0 {
-		o.Ahead = &window.Options{Dir: a.cfg.Restore.PrefetchDir, Bytes: a.cfg.Restore.Prefetch, Workers: a.cfg.Workers, Log: a.log, Metrics: a.registry,
+		o.Ahead = &window.Options{Dir: a.cfg.Restore.PrefetchDir, Bytes: a.cfg.Restore.Prefetch, Workers: a.cfg.Workers, Log: a.log, Metrics: a.metrics,
 			Wanted: func() bool {
 				srv := a.pg.Server()
 				return srv.State != archiver.ServerPrimary && !srv.Receiver.Streaming

@@ -39,6 +39,7 @@ func importRules() map[string][]string {
 		"sidecar/wiring":         {"leader", "archiver", "archiver/wal"},
 		"sidecar/sim":            {"*"},
 		"sidecar/walbaton-wal":   {},
+		"sidecar/monitoring":     {},
 		"sidecar/drill":          {"docs"}, // an oracle that used our code would share our mistakes
 		"docs":                   {},
 		"examples/*":             {"sidecar/drill"},

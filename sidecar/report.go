@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/walbaton/walbaton/archiver"
 	"github.com/walbaton/walbaton/archiver/wal"
 	"github.com/walbaton/walbaton/archiver/window"
@@ -291,76 +289,4 @@ func memberStatus(v leader.View, name string) MemberStatus {
 		}
 	}
 	return m
-}
-
-// stateCollector turns the state into metrics when they are asked for.
-type stateCollector struct {
-	a *app
-
-	open, others, free, storeUp, missing, lacks, kept, alarms, frontier, lastTaken, timeline *prometheus.Desc
-}
-
-func newStateCollector(a *app) *stateCollector {
-	d := func(name, help string) *prometheus.Desc { return prometheus.NewDesc("walbaton_"+name, help, nil, nil) }
-	return &stateCollector{
-		a:         a,
-		open:      d("archive_open", "1 when the archive is open: proven, identified, ready to take files."),
-		others:    d("other_archives", "Archives of other system identifiers under this scope: of clusters that had its name."),
-		free:      d("wal_disk_free_bytes", "Bytes that PostgreSQL may still write to the disk of pg_wal."),
-		storeUp:   d("store_up", "1 when the last put succeeded, or the store answered since."),
-		missing:   d("missing_segments", "Segments of the line in this pg_wal that the archive is not known to have."),
-		lacks:     d("lacking_segments", "Segments that the archive lacks and only other nodes have; known to the holder of the baton."),
-		kept:      d("kept_files", "Files of a stopped PostgreSQL set aside in keep_dir."),
-		alarms:    d("alarms", "Files that need a person."),
-		frontier:  d("frontier_lsn_bytes", "End of the last segment up to which the line has no hole, as this node knows it."),
-		lastTaken: d("archive_last_taken_timestamp_seconds", "When the archive last took a file from this node."),
-		timeline:  d("line_timeline", "Timeline that the cluster is on."),
-	}
-}
-
-// Describe implements prometheus.Collector.
-func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.open, c.others, c.free, c.storeUp, c.missing, c.lacks, c.kept, c.alarms, c.frontier, c.lastTaken, c.timeline} {
-		ch <- d
-	}
-}
-
-// Collect implements prometheus.Collector.
-func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, v float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
-	yes := func(b bool) float64 {
-		if b {
-			return 1
-		}
-		return 0
-	}
-	s, _ := c.a.current()
-	gauge(c.open, yes(s != nil))
-	var line wal.Timeline
-	var st archiver.State
-	others := 0
-	if s != nil {
-		others = len(s.others)
-		st, line = s.archiver.State(), c.a.scope.Last().Line.Timeline
-	}
-	gauge(c.others, float64(others))
-	if free, err := diskFree(c.a.pgWAL()); err == nil {
-		gauge(c.free, float64(free))
-	}
-	gauge(c.storeUp, yes(st.StoreAnswers))
-	gauge(c.missing, float64(st.Misses.Len()))
-	gauge(c.lacks, float64(st.Lacks.Len()))
-	gauge(c.kept, float64(st.Kept))
-	gauge(c.alarms, float64(len(st.Alarms)))
-	gauge(c.frontier, float64(st.Frontier))
-	gauge(c.timeline, float64(line))
-	if s != nil {
-		gauge(c.lastTaken, float64(st.LastTaken.Unix()))
-	}
-}
-
-// buildInfo is the usual metric that carries the version.
-func buildInfo() prometheus.Collector {
-	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "walbaton_build_info", Help: "1, with the version.",
-		ConstLabels: prometheus.Labels{"version": version()}}, func() float64 { return 1 })
 }

@@ -83,9 +83,9 @@ type farthest struct {
 func newRetention(r prometheus.Registerer) *retention {
 	n := &retention{
 		deleted: prometheus.NewCounter(prometheus.CounterOpts{Name: "walbaton_expired_objects_total", Help: "Objects that expire deleted from the archive."}),
-		bytes:   prometheus.NewCounter(prometheus.CounterOpts{Name: "walbaton_expired_bytes_total", Help: "Their bytes, sealed."}),
+		bytes:   prometheus.NewCounter(prometheus.CounterOpts{Name: "walbaton_expired_bytes_total", Help: "Bytes of the objects that expire deleted from the archive."}),
 		lastRun: prometheus.NewGauge(prometheus.GaugeOpts{Name: "walbaton_retention_last_run_timestamp_seconds", Help: "When this node last did what retention asks for; 0: not since it was started."}),
-		failed:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "walbaton_retention_failed", Help: "1 when the last try did not get through."}),
+		failed:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "walbaton_retention_failed", Help: "1 when the last try of retention did not get through."}),
 		members: map[string]farthest{}, grace: memberGrace,
 	}
 	r.MustRegister(n.deleted, n.bytes, n.lastRun, n.failed)

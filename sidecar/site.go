@@ -102,7 +102,7 @@ func (a *app) tendSite(ctx context.Context) error {
 		Read:   a.pg.Read,
 		Member: a.cfg.Name, Workers: a.cfg.Workers, Codec: seal.Codec(a.cfg.Archive.Codec), EncryptTo: a.cfg.encryptTo(),
 		Limits:       archiver.Limits{PushWait: a.cfg.PushWait, ShutdownWait: a.cfg.ShutdownWait, StoppedWait: a.cfg.StoppedWait},
-		StallTimeout: a.cfg.StallTimeout, Grace: leader.UploadGrace, KeepDir: keepDir(a.cfg.KeepDir, srv.SystemID), Aside: a.keeper.noted, Log: a.log, Metrics: s.registry, Watch: a.watch,
+		StallTimeout: a.cfg.StallTimeout, Grace: leader.UploadGrace, KeepDir: keepDir(a.cfg.KeepDir, srv.SystemID), Aside: a.keeper.noted, Log: a.log, Metrics: labelled(a.cfg, s.registry), Watch: a.watch,
 	})
 	if err != nil {
 		return err

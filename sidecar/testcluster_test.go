@@ -132,7 +132,7 @@ func (c *testCluster) newSidecar(name string) *sidecar {
 	s.web = &webServer{s.webFront, log}
 	s.socket = &socketServer{s.socketFront, func(net.Conn) error { return nil }, nil, log}
 	wire := func(call storemem.Call) storemem.Fault { return (*c.spoil.Load())(call) }
-	s.app.stores = []*oneStore{{required: true, store: surround(storemem.NewFaults(c.store, wire), cfg, store.NewMetrics(s.registry), log)}}
+	s.app.stores = []*oneStore{{required: true, store: surround(storemem.NewFaults(c.store, wire), cfg, store.NewMetrics(s.metrics), log)}}
 	if c.far != nil {
 		s.app.stores = c.far.stores(c.store, name, cfg, log)
 	}

@@ -19,7 +19,7 @@ import (
 // waits for it.
 
 const (
-	verifyAfter = 30 * time.Second // from the beginning of a term: a failover leaves gaps that are filled at once
+	verifyAfter = 30 * time.Second // from the beginning of a term, or verify_every: a failover leaves gaps that are filled at once
 	verifyAgain = time.Minute      // after a look that found something new; doubled each time until verify_every
 	verifyTip   = 10 * time.Second // how often the time of the last commit is asked for, where the frontier has moved
 )
@@ -99,7 +99,7 @@ func (a *app) verifySites(ctx context.Context) error {
 		switch {
 		case s != of || epoch != term:
 			of, term, wait = s, epoch, verifyAgain
-			next, tip = now.Add(verifyAfter), now.Add(verifyTip)
+			next, tip = now.Add(min(verifyAfter, a.cfg.VerifyEvery)), now.Add(verifyTip)
 			a.verified.begin(s)
 		case s != nil && !now.Before(next):
 			before := a.verified.open(s)
@@ -324,15 +324,15 @@ func newVerifyCollector(a *app) *verifyCollector {
 	return &verifyCollector{
 		a:            a,
 		last:         d("verify_last_timestamp_seconds", "When this node looked at names and histories in the archive; 0 without the baton."),
-		seconds:      d("verify_duration_seconds", "How long that took."),
-		holes:        d("verify_holes", "Runs of segments or histories that are missing and that nobody acknowledged."),
-		known:        d("verify_acknowledged_holes", "Runs that are missing and acknowledged."),
-		missing:      d("verify_missing_segments", "Segments that are missing and not acknowledged."),
-		acknowledged: d("verify_acknowledged_segments", "Segments that are missing and acknowledged."),
-		histories:    d("verify_missing_histories", "Timeline numbers without a history, not acknowledged."),
-		problems:     d("verify_problems", "All that verify found and nobody acknowledged."),
+		seconds:      d("verify_duration_seconds", "How long the last look at the archive took; 0 without the baton."),
+		holes:        d("verify_holes", "Runs of segments or histories that the archive lacks and that nobody acknowledged."),
+		known:        d("verify_acknowledged_holes", "Runs of segments or histories that the archive lacks and that somebody acknowledged."),
+		missing:      d("verify_missing_segments", "Segments that the archive lacks and nobody acknowledged."),
+		acknowledged: d("verify_acknowledged_segments", "Segments that the archive lacks and somebody acknowledged."),
+		histories:    d("verify_missing_histories", "Timelines without a history in the archive that nobody acknowledged."),
+		problems:     d("verify_problems", "All that the last look at the archive found and nobody acknowledged."),
 		from:         d("restore_from_timestamp_seconds", "First commit of the part of the line without a hole that ends now; 0 when it is not known."),
-		to:           d("restore_to_timestamp_seconds", "Last commit of it: one can restore to any moment before."),
+		to:           d("restore_to_timestamp_seconds", "Last commit of the part of the line without a hole that ends now: one can restore to any moment before it; 0 when it is not known."),
 	}
 }
 
@@ -346,12 +346,6 @@ func (c *verifyCollector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c *verifyCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
-	unix := func(t time.Time) float64 {
-		if t.IsZero() {
-			return 0
-		}
-		return float64(t.UnixMilli()) / 1000
-	}
 	var st Status
 	if s, _ := c.a.inTerm(); s != nil {
 		c.a.reportVerify(&st, s, s.archiver.State())
@@ -364,7 +358,7 @@ func (c *verifyCollector) Collect(ch chan<- prometheus.Metric) {
 	if k := len(st.Archive.Windows); k > 0 {
 		w = st.Archive.Windows[k-1]
 	}
-	gauge(c.last, unix(v.At))
+	gauge(c.last, unixSeconds(v.At))
 	gauge(c.seconds, v.Seconds)
 	gauge(c.holes, float64(v.Holes))
 	gauge(c.known, float64(v.KnownHoles))
@@ -372,6 +366,6 @@ func (c *verifyCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.acknowledged, float64(v.Acknowledged))
 	gauge(c.histories, float64(v.Histories))
 	gauge(c.problems, float64(v.Problems))
-	gauge(c.from, unix(w.From))
-	gauge(c.to, unix(w.To))
+	gauge(c.from, unixSeconds(w.From))
+	gauge(c.to, unixSeconds(w.To))
 }

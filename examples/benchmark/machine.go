@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -189,7 +190,7 @@ func changed(path string) (time.Time, error) {
 	return time.Unix(s.Ctim.Unix()), nil
 }
 
-// scrape reads the metrics of a sidecar: name and labels as they are written, to the value.
+// scrape reads the metrics of a sidecar: name and labels as they are written, but for the names of cluster and node, to the value.
 func scrape(ctx context.Context, address string) (map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
@@ -207,10 +208,25 @@ func scrape(ctx context.Context, address string) (map[string]float64, error) {
 	for line := range strings.Lines(string(text)) {
 		name, number, _ := strings.Cut(strings.TrimSpace(line), " ")
 		if value, err := strconv.ParseFloat(number, 64); err == nil {
-			values[name] = value
+			values[unnamed(name)] = value
 		}
 	}
 	return values, err
+}
+
+// unnamed takes the labels member and scope, which all metrics of a sidecar have, from a name with its labels.
+func unnamed(name string) string {
+	name, labels, ok := strings.Cut(strings.TrimSuffix(name, "}"), "{")
+	if !ok {
+		return name
+	}
+	kept := slices.DeleteFunc(strings.Split(labels, ","), func(l string) bool {
+		return strings.HasPrefix(l, "member=") || strings.HasPrefix(l, "scope=")
+	})
+	if len(kept) == 0 {
+		return name
+	}
+	return name + "{" + strings.Join(kept, ",") + "}"
 }
 
 // until calls ok every so often until it says true.

@@ -286,7 +286,8 @@ func (s *server) given() map[string]int {
 		if !ok {
 			continue
 		}
-		from, value, _ := strings.Cut(rest, `"} `)
+		from, rest, _ := strings.Cut(rest, `"`)
+		_, value, _ := strings.Cut(rest, "} ")
 		n := 0
 		if _, err := fmt.Sscan(value, &n); err != nil {
 			s.t.Fatal(err)

@@ -163,7 +163,7 @@ next:
 	return found
 }
 
-// metric is one value of a node's /metrics.
+// metric is one value of a node's /metrics: of a metric that has no labels but those that all have.
 func (s *scenario) metric(n *Node, name string) float64 {
 	s.t.Helper()
 	_, body, err := get(s.ctx, "http://"+n.listen()+"/metrics")
@@ -171,8 +171,9 @@ func (s *scenario) metric(n *Node, name string) float64 {
 		s.t.Fatal(err)
 	}
 	for line := range strings.Lines(string(body)) {
-		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+		if labels, ok := strings.CutPrefix(line, name+"{"); ok {
+			_, value, _ := strings.Cut(strings.TrimSpace(labels), "} ")
+			v, err := strconv.ParseFloat(value, 64)
 			if err != nil {
 				s.t.Fatal(err)
 			}

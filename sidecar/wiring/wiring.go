@@ -50,6 +50,7 @@ func (l *Lens) Cluster(v leader.View, answered bool) archiver.Cluster {
 			for _, m := range r.Holder.Mark {
 				c.Marks[wal.Timeline(m.Timeline)] = m.Next
 			}
+			c.Lacks = SetOf(r.Holder.Lacks)
 		}
 	}
 	l.mu.Lock()
