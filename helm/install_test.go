@@ -58,54 +58,56 @@ func (c *cluster) found(t *testing.T, namespace string) []string {
 	return all
 }
 
-// On a real API server every file of values in ci/ can be installed, upgraded and uninstalled, and leaves nothing but the passwords.
+// TestInstall uses one API server for all, each in a namespace of its own.
 func TestInstall(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
 	t.Run("all", func(t *testing.T) { // ends when its parallel tests do
+		t.Run("the page", func(t *testing.T) { t.Parallel(); c.page(t) })
+		t.Run("a release", func(t *testing.T) { t.Parallel(); c.release(t) })
 		for _, values := range ciValues(t) {
-			t.Run(values, func(t *testing.T) {
-				t.Parallel()
-				in := []string{"--namespace", values, "--create-namespace", "-f", ci(values)}
-				runHelm(t, c.kubeconfig, append([]string{"install", "demo", chart}, in...)...)
-				installed := c.found(t, values)
-				if len(installed) < 3 {
-					t.Errorf("installed are %v", installed)
-				}
-				runHelm(t, c.kubeconfig, append([]string{"upgrade", "demo", chart, "--set", "config.workers=7"}, in...)...)
-				if upgraded := c.found(t, values); !slices.Equal(upgraded, installed) {
-					t.Errorf("the upgrade made of %v\n%v", installed, upgraded)
-				}
-				config := c.Do(t, "GET", "/api/v1/namespaces/"+values+"/configmaps/demo-walbaton", nil)["data"].(map[string]any)
-				if !strings.Contains(config["walbaton.yml"].(string), "workers: 7") {
-					t.Errorf("walbaton.yml after the upgrade:\n%s", config["walbaton.yml"])
-				}
-				runHelm(t, c.kubeconfig, "uninstall", "demo", "--namespace", values)
-				left := slices.DeleteFunc(c.found(t, values), func(o string) bool { return strings.HasSuffix(o, "-passwords") })
-				if len(left) > 0 {
-					t.Errorf("left is %v", left)
-				}
-			})
+			t.Run(values, func(t *testing.T) { t.Parallel(); c.installs(t, values) })
 		}
 	})
 }
 
+// Every file of values in ci/ can be installed, upgraded and uninstalled, and leaves nothing but the passwords.
+func (c *cluster) installs(t *testing.T, values string) {
+	in := []string{"--namespace", values, "--create-namespace", "-f", ci(values)}
+	runHelm(t, c.kubeconfig, append([]string{"install", "demo", chart}, in...)...)
+	installed := c.found(t, values)
+	if len(installed) < 3 {
+		t.Errorf("installed are %v", installed)
+	}
+	runHelm(t, c.kubeconfig, append([]string{"upgrade", "demo", chart, "--set", "config.workers=7"}, in...)...)
+	if upgraded := c.found(t, values); !slices.Equal(upgraded, installed) {
+		t.Errorf("the upgrade made of %v\n%v", installed, upgraded)
+	}
+	config := c.Do(t, "GET", "/api/v1/namespaces/"+values+"/configmaps/demo-walbaton", nil)["data"].(map[string]any)
+	if !strings.Contains(config["walbaton.yml"].(string), "workers: 7") {
+		t.Errorf("walbaton.yml after the upgrade:\n%s", config["walbaton.yml"])
+	}
+	runHelm(t, c.kubeconfig, "uninstall", "demo", "--namespace", values)
+	left := slices.DeleteFunc(c.found(t, values), func(o string) bool { return strings.HasSuffix(o, "-passwords") })
+	if len(left) > 0 {
+		t.Errorf("left is %v", left)
+	}
+}
+
 // Passwords are made once: an upgrade does not change them, nor does a release that comes after an uninstalled one and finds its volumes. A change of the
 // configuration restarts the pods, and nothing else does. The service account may do what Patroni and the sidecar need, and nothing else.
-func TestRelease(t *testing.T) {
-	t.Parallel()
-	c := startCluster(t)
+func (c *cluster) release(t *testing.T) {
 	passwords := func() map[string]any {
-		return c.Do(t, "GET", "/api/v1/namespaces/db/secrets/shop-passwords", nil)["data"].(map[string]any)
+		return c.Do(t, "GET", "/api/v1/namespaces/release/secrets/shop-passwords", nil)["data"].(map[string]any)
 	}
 	template := func() string {
-		text, err := json.Marshal(c.Do(t, "GET", "/apis/apps/v1/namespaces/db/statefulsets/shop", nil)["spec"].(map[string]any)["template"])
+		text, err := json.Marshal(c.Do(t, "GET", "/apis/apps/v1/namespaces/release/statefulsets/shop", nil)["spec"].(map[string]any)["template"])
 		if err != nil {
 			t.Fatal(err)
 		}
 		return string(text)
 	}
-	args := []string{"shop", chart, "--namespace", "db", "--set", "archive.url=s3://wal/prod,patroni.enabled=true"}
+	args := []string{"shop", chart, "--namespace", "release", "--set", "archive.url=s3://wal/prod,patroni.enabled=true"}
 	runHelm(t, c.kubeconfig, append([]string{"install", "--create-namespace"}, args...)...)
 	first, pods := passwords(), template()
 	if len(first) != 2 || first["superuser-password"] == first["replication-password"] {
@@ -123,7 +125,7 @@ func TestRelease(t *testing.T) {
 	if template() == pods {
 		t.Error("a changed configuration does not restart the pods")
 	}
-	runHelm(t, c.kubeconfig, "uninstall", "shop", "--namespace", "db")
+	runHelm(t, c.kubeconfig, "uninstall", "shop", "--namespace", "release")
 	runHelm(t, c.kubeconfig, append([]string{"install"}, args...)...)
 	if again := passwords(); !maps.Equal(first, again) {
 		t.Errorf("the passwords were %v and are %v", first, again)
@@ -133,7 +135,7 @@ func TestRelease(t *testing.T) {
 // rights asks the server for each right of the service account shop. The drills on Kubernetes run with the same Roles.
 func (c *cluster) rights(t *testing.T) {
 	t.Helper()
-	answer := c.Do(t, "POST", "/api/v1/namespaces/db/serviceaccounts/shop/token", map[string]any{"spec": map[string]any{"expirationSeconds": 3600}})
+	answer := c.Do(t, "POST", "/api/v1/namespaces/release/serviceaccounts/shop/token", map[string]any{"spec": map[string]any{"expirationSeconds": 3600}})
 	token := answer["status"].(map[string]any)["token"].(string)
 	want := []string{"list pods", "watch pods", "list configmaps", "watch configmaps", "list leases", "watch leases", "create leases", "update leases", // walbaton's
 		"get pods", "patch pods", "update pods", "create configmaps", "get configmaps", "patch configmaps", "update configmaps"} // Patroni's
@@ -141,7 +143,7 @@ func (c *cluster) rights(t *testing.T) {
 	for resource, group := range map[string]string{"pods": "", "configmaps": "", "endpoints": "", "secrets": "", "services": "", "serviceaccounts": "",
 		"leases": "coordination.k8s.io", "statefulsets": "apps", "roles": "rbac.authorization.k8s.io"} {
 		for _, verb := range []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"} {
-			ask := map[string]any{"namespace": "db", "verb": verb, "group": group, "resource": resource}
+			ask := map[string]any{"namespace": "release", "verb": verb, "group": group, "resource": resource}
 			code, body, err := c.As(token, "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", map[string]any{"spec": map[string]any{"resourceAttributes": ask}})
 			if err != nil || code != http.StatusCreated {
 				t.Fatalf("%d %s %v", code, body, err)
@@ -163,13 +165,11 @@ func (c *cluster) rights(t *testing.T) {
 }
 
 // The commands of docs/install-kubernetes.md are typed into one shell, in order, against a real API server.
-func TestInstallPage(t *testing.T) {
-	t.Parallel()
+func (c *cluster) page(t *testing.T) {
 	page, err := os.ReadFile("../docs/install-kubernetes.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := startCluster(t)
 	dir := t.TempDir() // a checkout, as far as the page goes
 	if err := os.CopyFS(filepath.Join(dir, "helm"), os.DirFS(".")); err != nil {
 		t.Fatal(err)
@@ -182,7 +182,7 @@ func TestInstallPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	script, ran := "set -e\n", 0
-	for _, block := range regexp.MustCompile("(?ms)^```sh(?: run=TestInstallPage)?\n(.*?)^```").FindAllStringSubmatch(string(page), -1) {
+	for _, block := range regexp.MustCompile("(?ms)^```sh(?: run=TestInstall)?\n(.*?)^```").FindAllStringSubmatch(string(page), -1) {
 		if !strings.HasPrefix(block[1], "# not run: ") {
 			script += block[1]
 			ran++

@@ -32,6 +32,17 @@ type podMonitor struct {
 			Path          string `yaml:"path"`
 			Interval      string `yaml:"interval"`
 			ScrapeTimeout string `yaml:"scrapeTimeout"`
+			Scheme        string `yaml:"scheme"`
+			BasicAuth     struct {
+				Username secretKey `yaml:"username"`
+				Password secretKey `yaml:"password"`
+			} `yaml:"basicAuth"`
+			TLSConfig struct {
+				ServerName string `yaml:"serverName"`
+				CA         struct {
+					Secret secretKey `yaml:"secret"`
+				} `yaml:"ca"`
+			} `yaml:"tlsConfig"`
 		} `yaml:"podMetricsEndpoints"`
 	} `yaml:"spec"`
 }
@@ -55,6 +66,11 @@ type prometheusRule struct {
 			} `yaml:"rules"`
 		} `yaml:"groups"`
 	} `yaml:"spec"`
+}
+
+type secretKey struct {
+	Name string `yaml:"name"`
+	Key  string `yaml:"key"`
 }
 
 type metadata struct {

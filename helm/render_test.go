@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -188,11 +189,11 @@ func checkPod(t *testing.T, pod corev1.PodSpec, volumes map[string]bool, version
 	if *sidecar.SecurityContext.RunAsUser != *pod.SecurityContext.RunAsUser {
 		t.Error("the sidecar is not the user that runs PostgreSQL")
 	}
-	if sidecar.LivenessProbe.HTTPGet.Path != "/livez" || sidecar.StartupProbe.HTTPGet.Path != "/livez" {
-		t.Error("a probe that restarts the sidecar looks at more than the process")
+	if sidecar.LivenessProbe.HTTPGet.Path != "/livez" {
+		t.Error("the probe that restarts the sidecar looks at more than the process")
 	}
-	if sidecar.ReadinessProbe != nil && !strings.Contains(t.Name(), "everything") {
-		t.Error("the sidecar decides whether PostgreSQL gets connections")
+	if wanted := strings.Contains(t.Name(), "everything"); (sidecar.ReadinessProbe != nil) != wanted || (sidecar.StartupProbe != nil) != wanted {
+		t.Error("the sidecar decides whether PostgreSQL starts, or gets connections")
 	}
 }
 
@@ -238,6 +239,47 @@ func TestWays(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, want)
 			}
 		})
+	}
+}
+
+// The alerts and the dashboard are those of files/, as they are: for Prometheus' own {{ }} as well. Alerts can be left out by their names.
+func TestMonitoring(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(chart, "files/alerts.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file prometheusRule
+	if err := strictly(string(text), &file.Spec); err != nil {
+		t.Fatal(err)
+	}
+	for without, left := range map[string]int{"NoSuchAlert": 0, "WalbatonMissingAge": 1} {
+		rule := one[prometheusRule](t, objects(t, render(t, "monitoring", "--set", "prometheusRule.without={"+without+"}")), nil)
+		var got []string
+		for _, g := range rule.Spec.Groups {
+			for _, r := range g.Rules {
+				got = append(got, fmt.Sprintf("%+v", r))
+			}
+		}
+		var want []string
+		for _, g := range file.Spec.Groups {
+			for _, r := range g.Rules {
+				if r.Alert != without {
+					want = append(want, fmt.Sprintf("%+v", r))
+				}
+			}
+		}
+		if len(want) < 8-left || len(got) != len(want)+1 || !slices.Equal(got[:len(want)], want) || !strings.Contains(got[len(want)], "DiskOfWalFull") {
+			t.Errorf("without %q: %d rules, want %d and ours\n%s", without, len(got), len(want), strings.Join(got, "\n"))
+		}
+	}
+	dashboard, err := os.ReadFile(filepath.Join(chart, "files/dashboard.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := one(t, objects(t, render(t, "monitoring")), func(c *corev1.ConfigMap) bool { return c.Labels["grafana_dashboard"] == "1" })
+	if strings.TrimSpace(c.Data["walbaton.json"]) != strings.TrimSpace(string(dashboard)) || !json.Valid(dashboard) {
+		t.Error("the ConfigMap has another dashboard than files/dashboard.json")
 	}
 }
 

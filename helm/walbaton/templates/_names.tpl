@@ -77,6 +77,11 @@ postgres-pod
 {{- if index . 2 }}@{{ index . 2 }}{{ else }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}{{ end -}}
 {{- end }}
 
+{{/* Whether the sidecar's web server has a certificate: "true" or nothing. */}}
+{{- define "walbaton.https" -}}
+{{- if dig "web" "cert" "" .Values.config }}true{{ end -}}
+{{- end }}
+
 {{/* Whether the sidecar is a native one: "true" or nothing. */}}
 {{- define "walbaton.native" -}}
 {{- $native := toString .Values.sidecar.native -}}

@@ -63,12 +63,13 @@ envFrom:
 ports:
   - name: walbaton
     containerPort: {{ .Values.sidecar.port }}
-startupProbe:
-  httpGet: {path: /livez, port: walbaton}
-  {{- toYaml .Values.sidecar.startupProbe | nindent 2 }}
 livenessProbe:
-  httpGet: {path: /livez, port: walbaton}
+  httpGet: {path: /livez, port: walbaton{{ if include "walbaton.https" . }}, scheme: HTTPS{{ end }}}
   {{- toYaml .Values.sidecar.livenessProbe | nindent 2 }}
+{{- with .Values.sidecar.startupProbe }}
+startupProbe:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .Values.sidecar.readinessProbe }}
 readinessProbe:
   {{- toYaml . | nindent 2 }}
