@@ -338,3 +338,27 @@ func TestPagesNameTests(t *testing.T) {
 		}
 	})
 }
+
+// Who reads docs/README.md, or what it links to, finds every page.
+func TestPagesAreFound(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#\s]+\.md)(?:#[^)\s]*)?\)`)
+	found, next := map[string]bool{}, []string{"../docs/README.md"}
+	for len(next) > 0 {
+		path := next[0]
+		next = next[1:]
+		if found[path] {
+			continue
+		}
+		found[path] = true
+		for _, m := range link.FindAllStringSubmatch(page(t, strings.TrimPrefix(path, "../")), -1) {
+			if !strings.Contains(m[1], "://") {
+				next = append(next, filepath.Join(filepath.Dir(path), m[1]))
+			}
+		}
+	}
+	walkFiles(t, func(path string, _ func() string) {
+		if ours := strings.HasPrefix(path, "../docs/") || strings.HasPrefix(path, "../helm/"); ours && filepath.Ext(path) == ".md" && !found[path] {
+			t.Errorf("nobody finds %s: link to it from docs/README.md, or from a page that it names", path)
+		}
+	})
+}
