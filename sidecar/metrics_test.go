@@ -17,10 +17,11 @@ import (
 	"github.com/walbaton/walbaton/archiver"
 	storemem "github.com/walbaton/walbaton/archiver/store/mem"
 	"github.com/walbaton/walbaton/archiver/window"
+	dcsmem "github.com/walbaton/walbaton/leader/dcs/mem"
 )
 
-// labelValue is the value of a metric for one value of its label.
-func (s *sidecar) labelValue(name, value string) float64 {
+// labelled is the value of a metric for one value of a label.
+func (s *sidecar) labelled(name, label, value string) float64 {
 	s.t.Helper()
 	families, err := s.gather()
 	if err != nil {
@@ -28,7 +29,7 @@ func (s *sidecar) labelValue(name, value string) float64 {
 	}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
-			if f.GetName() == name && slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return l.GetValue() == value }) {
+			if f.GetName() == name && slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return l.GetName() == label && l.GetValue() == value }) {
 				return m.GetGauge().GetValue() + m.GetCounter().GetValue()
 			}
 		}
@@ -146,22 +147,63 @@ func TestClusterMetrics(t *testing.T) {
 				t.Errorf("%s: term %v", n.cfg.Name, n.metric("walbaton_baton_term"))
 			}
 			for value, want := range map[string]float64{"n1": 1, "n2": 0, "n3": 0} {
-				families, _ := n.gather()
-				for _, f := range families {
-					for _, m := range f.GetMetric() {
-						if f.GetName() == "walbaton_baton_holder" && m.GetLabel()[0].GetValue() == value && m.GetGauge().GetValue() != want {
-							t.Errorf("%s: %s holds it: %v, want %v", n.cfg.Name, value, m.GetGauge().GetValue(), want)
-						}
-					}
+				if got := n.labelled("walbaton_baton_holder", "holder", value); got != want {
+					t.Errorf("%s: %s holds it: %v, want %v", n.cfg.Name, value, got, want)
 				}
 			}
-			if n.labelValue("walbaton_archive_mode", "always") != 1 || n.labelValue("walbaton_archive_mode", "on") != 0 || n.labelValue("walbaton_alarms", "6c") != 0 {
+			if n.labelled("walbaton_archive_mode", "mode", "always") != 1 || n.labelled("walbaton_archive_mode", "mode", "on") != 0 || n.labelled("walbaton_alarms", "row", "6c") != 0 {
 				t.Errorf("%s: archive_mode or alarms", n.cfg.Name)
+			}
+		}
+		n2.cut.Store(int32(dcsmem.Drop))
+		time.Sleep(30 * time.Second)
+		if got := n2.names("members", "members_with_sidecar", "baton_term", "baton_holder", "baton_held"); !slices.Equal(got, []string{"baton_held"}) {
+			t.Errorf("without the DCS n2 has %v", got)
+		}
+		n2.stop()
+		n1.stop()
+	})
+}
+
+// TestRESTMetrics: where Patroni is read through its REST API nobody has a baton, and the primary ships; of other sidecars nothing is said.
+func TestRESTMetrics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, w := newTestCluster(t), newTestWriter(2)
+		c.rest = true
+		c.patroni("n1", 1, "n1", "n2")
+		n1, n2 := c.newSidecar("n1"), c.newSidecar("n2")
+		n1.primary(w)
+		n2.standby(w, "n1")
+		n1.start()
+		n2.start()
+		n1.until(time.Minute, "all is in the archive", func() bool { return c.archived(w.Full()[1].String()) })
+		time.Sleep(10 * time.Second)
+		for n, holds := range map[*sidecar]float64{n1: 1, n2: 0} {
+			if got := n.metric("walbaton_baton_held"); got != holds {
+				t.Errorf("%s: walbaton_baton_held %v, want %v", n.cfg.Name, got, holds)
+			}
+			if got := n.names("members", "members_with_sidecar", "baton_term", "baton_holder"); !slices.Equal(got, []string{"members"}) || n.metric("walbaton_members") != 2 {
+				t.Errorf("%s has %v", n.cfg.Name, got)
 			}
 		}
 		n2.stop()
 		n1.stop()
 	})
+}
+
+// names are those of some metrics that there are.
+func (s *sidecar) names(some ...string) (there []string) {
+	s.t.Helper()
+	families, err := s.gather()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, name := range some {
+		if slices.ContainsFunc(families, func(f *dto.MetricFamily) bool { return f.GetName() == "walbaton_"+name }) {
+			there = append(there, name)
+		}
+	}
+	return there
 }
 
 func TestLastsSeconds(t *testing.T) {

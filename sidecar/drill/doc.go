@@ -16,6 +16,7 @@
 //     a shell script finds the object by its path and opens it with zstd. With [ByWalbaton] it is `walbaton-wal fetch`.
 //   - [Cluster.Compare] compares every row that a survivor has with the restored server.
 //   - An [Inventory] looks at the archive all the time: no object may ever change or disappear.
+//   - [Cluster.Scrapes] is what a Prometheus would see.
 //
 // Where restores are rehearsed and no cluster is needed, a [Solo] is one PostgreSQL with a sidecar: it archives within a second of its start,
 // and [Cluster.Recover] begins a recovery with any recovery_target_... of PostgreSQL's.

@@ -20,6 +20,11 @@ import (
 func TestDrillTwoArchives(t *testing.T) {
 	s := begin(t, Options{Second: true})
 	s.do("three segments are finished", s.finish(3))
+	s.do("the dashboard finds what it asks for", func(ctx context.Context) error {
+		text, err := s.primary().Scrape(ctx)
+		s.dashboardFinds(map[string]string{"": text})
+		return err
+	})
 	s.do("the second archive goes away", s.Second.stop)
 	s.do("eight segments are finished", s.finish(8))
 	before := s.segments(s.Store)

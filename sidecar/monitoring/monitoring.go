@@ -1,8 +1,8 @@
 // Package monitoring holds what people load into Prometheus and Grafana, the rules and the dashboard in helm/walbaton/files, to what sidecars say and
 // to what happened to them.
 //
-//	drill ── Recorder ──▶ Recording ── Test ──▶ promtool: which alerts fire, and which do not
-//	alerts.yaml, dashboard.json ── Selectors ──▶ each metric and label must be in the sidecars' own /metrics
+//	a drill's /metrics ── Add ──▶ Recording ── Check ──▶ promtool: which alerts fire, and which do not
+//	alerts.yaml, dashboard.json ── Selectors ──▶ metrics and labels that the sidecars must have
 //
 // A [Recording] is every series that the rules name, as a Prometheus would have scraped it from all nodes of a real cluster, in steps that say what was
 // done to it. promtool replays it. Alerts wait longer than a drill takes, so the last moment of a step is held: every value stays, and an age grows.
