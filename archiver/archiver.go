@@ -63,6 +63,7 @@ type Archiver struct {
 	decisions decisions // administrators'
 	m         *metrics
 	log       *slog.Logger
+	shipped   shipped
 
 	opening sync.Mutex // held while this node opens a timeline: one segment at a time
 

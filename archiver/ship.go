@@ -288,6 +288,7 @@ func (a *Archiver) putFile(ctx context.Context, l *local, n wal.Name) error {
 		return err
 	}
 	a.log.Debug("shipped", "file", n.String(), "bytes", sealed.Size())
+	a.shipped.add(n, sealed.Size())
 	a.stored(l, n, c, true)
 	return nil
 }

@@ -3,6 +3,7 @@ package archiver
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/walbaton/walbaton/archiver/queue"
@@ -36,6 +37,8 @@ type State struct {
 	// MissingSince is when PostgreSQL wrote last to that segment of Misses which it finished first; zero when there is none. What the
 	// holder says that the archive has does not count, though this node may not have seen it there yet.
 	MissingSince time.Time
+	Shipped      uint64 // segments that this node put into the archive, since this Archiver was made; each once, however many archives there are
+	ShippedBytes uint64 // sealed, and of files of every kind
 	Alarms       []Alarm
 	Failed       map[string]string // file to the reason it was not shipped the last time
 }
@@ -96,6 +99,7 @@ func (a *Archiver) State() State {
 		}
 	}
 	s.Frontier, s.FrontierFrom = a.frontier(line, archived)
+	s.Shipped, s.ShippedBytes = a.shipped.segments.Load(), a.shipped.bytes.Load()
 	s.Archives = a.targetStates(line, s.Misses)
 	anywhere := a.cover.anywhere() // the holder fills one archive from another, so nobody is sent for that
 	answers, why := a.StoreAnswers()
@@ -120,6 +124,16 @@ func earlier(a, b time.Time) time.Time {
 		return b
 	}
 	return a
+}
+
+// shipped counts what this node put into the archive.
+type shipped struct{ segments, bytes atomic.Uint64 }
+
+func (s *shipped) add(n wal.Name, size int64) {
+	if n.Kind == wal.KindSegment {
+		s.segments.Add(1)
+	}
+	s.bytes.Add(uint64(size))
 }
 
 // heldBack is parted for one look at everything: what follows on a segment of ours that is another one than the archive's, and, where our server does not

@@ -20,6 +20,7 @@ import (
 	"github.com/walbaton/walbaton/archiver/wal"
 	"github.com/walbaton/walbaton/leader"
 	"github.com/walbaton/walbaton/leader/dcs"
+	"github.com/walbaton/walbaton/sidecar/web"
 	"github.com/walbaton/walbaton/sidecar/wiring"
 )
 
@@ -41,13 +42,19 @@ type app struct {
 	scope    *scope
 	pg       localServer
 	watch    func(ctx context.Context, wake func()) error // of pg_wal; nil: the kernel's
-	web      *webServer
+	web      *web.Server
+	ask      asker // of the other sidecars
 	socket   *socketServer
 	restorer *archiver.Restorer
 	keeper   *keeper
 	pace     pace // of WAL
+	rates    rates
 	verified verified
-	keys     []seal.Identity // for what is encrypted; none as a rule
+
+	chronicle *chronicle
+	peers     peers
+
+	keys []seal.Identity // for what is encrypted; none as a rule
 
 	tenure    tenure     // our term, for what is asked for from outside
 	retention *retention // what is deleted without being asked for
@@ -89,7 +96,10 @@ func closeAll(closers []func() error, log *slog.Logger) {
 // newApp opens all that can fail at once: what does is wrong in the configuration, and fatal.
 func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers []func() error, err error) {
 	a = blankApp(cfg, log)
-	if a.web, err = listenWeb(ctx, cfg.Listen, log); err != nil {
+	if a.ask, err = cfg.Web.asker(); err != nil {
+		return nil, closers, err
+	}
+	if a.web, err = listenWeb(ctx, cfg, log); err != nil {
 		return nil, closers, err
 	}
 	closers = append(closers, a.web.Close)
@@ -125,7 +135,7 @@ func newApp(ctx context.Context, cfg Config, log *slog.Logger) (a *app, closers 
 func blankApp(cfg Config, log *slog.Logger) *app {
 	a := &app{cfg: cfg, log: log, registry: prometheus.NewRegistry(), waiting: "the sidecar has just started", changed: make(chan struct{})}
 	a.metrics = labelled(cfg, a.registry)
-	a.retention, a.fetches = newRetention(a.metrics), newFetches(a.metrics)
+	a.retention, a.fetches, a.chronicle = newRetention(a.metrics), newFetches(a.metrics), newChronicle(time.Now())
 	a.keeper = &keeper{dir: cfg.KeepDir, wait: cfg.StoppedWait, log: log, now: time.Now}
 	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(), newStateCollector(a), newArchivesCollector(a), newVerifyCollector(a))
 	return a
@@ -146,7 +156,8 @@ func (a *app) Run(ctx context.Context) error {
 	a.log.Info("the sidecar runs", "member", a.cfg.Name, "scope", a.cfg.Scope, "archive", a.main().String(), "encrypted_to", len(a.cfg.encryptTo()), "socket", a.cfg.Socket, "listen", a.web.Address())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return a.web.Serve(ctx, webSources{Gatherer: prometheus.GathererFunc(a.gather), Ready: a.ready, Status: func() any { return a.Status() }})
+		return a.web.Serve(ctx, web.Sources{Gatherer: prometheus.GathererFunc(a.gather), Ready: a.ready, Status: func() any { return a.Status() },
+			Cluster: func(ctx context.Context) any { return a.clusterStatus(ctx) }, Changed: a.chronicle.wait})
 	})
 	g.Go(func() error { return a.socket.Serve(ctx, a) })
 	g.Go(func() error { a.pg.Run(ctx); return nil })
@@ -265,6 +276,7 @@ func (a *app) announce(ctx context.Context) error {
 	warner := diskWarner{log: a.log}
 	for {
 		a.lookAtDisk(&warner)
+		a.lookAround(time.Now())
 		changed, elected := a.wait(), a.elector.Changed()
 		var moved <-chan struct{}
 		if s, _ := a.current(); s != nil {

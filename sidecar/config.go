@@ -32,6 +32,7 @@ type Config struct {
 	PatroniConfig string // file or folder
 	Socket        string
 	Listen        string // host:port for the web server
+	Web           WebConfig
 	Policy        string // primary or replica: who ships (DESIGN section 6)
 	MaxLag        int64  // bytes that a shipping replica may lag behind
 	PushWait      time.Duration
@@ -116,7 +117,12 @@ func settings() []setting {
 		{key: "scope", help: "`name` of the cluster; Patroni's when it has one", set: text(func(c *Config) *string { return &c.Scope })},
 		{key: "name", help: "`name` of this member; Patroni's when it has one, or else the host's", set: text(func(c *Config) *string { return &c.Name })},
 		{key: "socket", value: "/run/walbaton/walbaton.sock", help: "`path` of the socket that walbaton-wal calls", set: text(func(c *Config) *string { return &c.Socket })},
-		{key: "listen", value: ":9847", help: "`address` for /metrics, /livez, /readyz and /status.json", set: text(func(c *Config) *string { return &c.Listen })},
+		{key: "listen", value: ":9847", help: "`address` for the page of the cluster, /metrics, /livez, /readyz and /status.json", set: text(func(c *Config) *string { return &c.Listen })},
+		{key: "web.username", help: "the `name` that it asks for; without one it asks for nothing", set: text(func(c *Config) *string { return &c.Web.Username })},
+		{key: "web.password", secret: true, help: "the password that goes with it", set: text(func(c *Config) *string { return &c.Web.Password })},
+		{key: "web.cert", path: true, help: "`file` with the certificate that makes it HTTPS", set: text(func(c *Config) *string { return &c.Web.Cert })},
+		{key: "web.key", path: true, help: "`file` with its key", set: text(func(c *Config) *string { return &c.Web.Key })},
+		{key: "web.ca", path: true, help: "`file` with the certificates of who signed those of the other sidecars", set: text(func(c *Config) *string { return &c.Web.CA })},
 		{key: "policy", value: "primary", help: "who ships while nobody lacks anything: `primary` or replica", set: oneOf(func(c *Config) *string { return &c.Policy }, "primary", "replica")},
 		{key: "max_lag", value: "128MB", help: "how far a shipping replica may lag behind, a `size`", set: size(func(c *Config) *int64 { return &c.MaxLag })},
 		{key: "push_wait", value: "60s", help: "how much `time` push waits for a file to be stored", set: duration(func(c *Config) *time.Duration { return &c.PushWait })},
@@ -310,6 +316,9 @@ func (c *Config) check() error {
 	}
 	if _, port, err := net.SplitHostPort(c.Listen); err != nil || !isPort(port) {
 		return withHint(configError("listen", "%q is not an address with a port", c.Listen), "give one such as --listen :9847 or --listen 127.0.0.1:9847")
+	}
+	if err := c.Web.check(); err != nil {
+		return err
 	}
 	if err := c.Retention.check(c.static() || c.rest()); err != nil {
 		return err

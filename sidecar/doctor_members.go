@@ -221,7 +221,7 @@ func (g *gatherer) askSidecar(ctx context.Context, name string, s doctor.Sidecar
 	defer cancel()
 	s.Address = g.page[name]
 	begin := time.Now()
-	st, _, err := askStatus(ctx, s.Address)
+	st, _, err := g.cfg.askStatus(ctx, s.Address)
 	took := time.Since(begin)
 	switch {
 	case err != nil:

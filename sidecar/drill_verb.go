@@ -143,6 +143,10 @@ func (f *drillFlags) run(c *cobra.Command, w world, cfg Config) error {
 		return fmt.Errorf("drill: %w", err)
 	}
 	defer api.Close()
+	ask, err := cfg.Web.asker()
+	if err != nil {
+		return err
+	}
 	told := w.stdout
 	if f.json {
 		told = w.stderr
@@ -150,7 +154,7 @@ func (f *drillFlags) run(c *cobra.Command, w world, cfg Config) error {
 	o := rehearsal.Options{
 		API: api, Patroni: f.patroni, Archive: archive, Sidecar: f.address, Connect: f.connector(cfg),
 		Status: func(ctx context.Context, address string) ([]byte, error) {
-			_, raw, err := askStatus(ctx, address)
+			_, raw, err := ask.status(ctx, address)
 			return raw, err
 		},
 		Candidate: f.candidate, Command: f.command, Rounds: f.repeat, Rate: f.rate, Write: f.write, Wait: f.wait, Version: version(),

@@ -11,7 +11,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/walbaton/walbaton/sidecar/rehearsal"
+	"github.com/walbaton/walbaton/sidecar/web"
 )
 
 // drillable is a cluster as a drill sees it, in order: Patroni's REST API, a sidecar and an archive. What was posted is kept.
@@ -50,7 +53,7 @@ func (d *drillable) drill(t *testing.T, args ...string) (code int, out, errs str
 	t.Helper()
 	patroni := httptest.NewServer(d)
 	defer patroni.Close()
-	sidecar := httptest.NewServer(webHandler(webSources{Status: func() any { return d.status }}))
+	sidecar := httptest.NewServer(web.Handler(web.Sources{Status: func() any { return d.status }, Gatherer: prometheus.NewRegistry()}, web.Options{}))
 	defer sidecar.Close()
 	dir := t.TempDir()
 	if err := makeTimelines(filepath.Join(dir, "archive"), nil); err != nil {

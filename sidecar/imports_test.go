@@ -37,6 +37,8 @@ func importRules() map[string][]string {
 		"sidecar/setup":          {},
 		"sidecar/rehearsal":      {"leader/patroni/restapi", "archiver", "archiver/durable", "archiver/wal"},
 		"sidecar/wiring":         {"leader", "archiver", "archiver/wal"},
+		"sidecar/web":            {},
+		"sidecar/web/*":          {},
 		"sidecar/sim":            {"*"},
 		"sidecar/walbaton-wal":   {},
 		"sidecar/monitoring":     {},

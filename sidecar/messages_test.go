@@ -57,6 +57,11 @@ var badValues = map[string][]string{
 	"name":                      {"a/b"},
 	"socket":                    {"run/s", "/" + strings.Repeat("long", 30)},
 	"listen":                    {"9847", "localhost", ":port", ":98470"},
+	"web.username":              {"dba", "'a:b', password: secret"},
+	"web.password":              {"secret"},
+	"web.cert":                  {"/etc/walbaton/tls.crt"},
+	"web.key":                   {"/etc/walbaton/tls.key"},
+	"web.ca":                    {"/nowhere/ca.crt", "/dev/null"},
 	"policy":                    {"both"},
 	"max_lag":                   {"128XB", "-1", "99999999999TB"},
 	"push_wait":                 {"60", "-1s", "soon"},
@@ -141,6 +146,9 @@ func startUpTo(ctx context.Context, path string) error {
 	}
 	cfg.Name, cfg.DCS.Kind = "n1", "static"
 	if err := cfg.needServer(); err != nil {
+		return err
+	}
+	if _, err := cfg.Web.asker(); err != nil {
 		return err
 	}
 	log := slog.New(slog.DiscardHandler)

@@ -38,6 +38,10 @@ type Status struct {
 
 	Alarms []archiver.Alarm  `json:"alarms"`
 	Failed map[string]string `json:"failed,omitempty"` // file: why it was not shipped when it was tried last
+
+	Started time.Time      `json:"started"`                // of this sidecar
+	Rates   *RatesStatus   `json:"rates,omitempty"`        // what this node put into the archive
+	Changes []ChangeStatus `json:"role_changes,omitempty"` // the last ones that this sidecar saw, the oldest first
 }
 
 // PostgresStatus is the server beside this sidecar.
@@ -86,6 +90,7 @@ type ArchiveStatus struct {
 	From      string    `json:"frontier_from_lsn,omitempty"` // the frontier was followed from here
 	Frontier  string    `json:"frontier_lsn,omitempty"`
 	Segment   string    `json:"frontier_segment,omitempty"` // the last one before the first hole
+	Moved     time.Time `json:"frontier_moved,omitzero"`    // when this node saw the frontier where it is for the first time
 	Waiting   int       `json:"waiting"`                    // segments here that the archive is not known to have
 	Oldest    string    `json:"oldest_missing,omitempty"`
 	Since     time.Time `json:"oldest_missing_since,omitzero"` // when PostgreSQL wrote to it last
@@ -96,6 +101,8 @@ type ArchiveStatus struct {
 
 	Windows []WindowStatus `json:"windows,omitempty"` // what can be restored: the newest parts of the line without a hole, oldest first; known to the holder only
 	Verify  *VerifyStatus  `json:"verify,omitempty"`  // what the holder found when it looked at the archive; known to it only
+
+	Timelines *TimelinesStatus `json:"timelines,omitempty"` // those of the last look at the archive, or else the line alone
 }
 
 // RestoreStatus is what a recovery beside this sidecar was given, and what is prefetched for it.
@@ -174,6 +181,8 @@ func (a *app) Status() Status {
 		_, st.RetentionWhy = a.retention.state()
 	}
 	st.Restore = restoreStatus(a.restorer.Prefetched())
+	st.Started, st.Rates = a.chronicle.begun.UTC(), a.rates.status()
+	st.Changes, st.Archive.Moved = a.chronicle.status()
 	return st
 }
 
@@ -203,6 +212,7 @@ func (a *app) reportArchive(st *Status, s *site) {
 	}
 	st.Alarms, st.Failed = got.Alarms, got.Failed
 	a.reportVerify(st, s, got)
+	a.reportTimelines(st, s, got)
 }
 
 func (a *app) reportCluster(st *Status) {

@@ -131,7 +131,7 @@ func (l *lookout) sidecars(ctx context.Context) (alive map[string]bool, why stri
 	if l.cfg.rest() {
 		return nil, ""
 	}
-	st, _, err := askStatus(ctx, l.address)
+	st, _, err := l.cfg.askStatus(ctx, l.address)
 	if err != nil {
 		return nil, err.Error()
 	}

@@ -2,13 +2,9 @@ package main
 
 import (
 	"cmp"
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -37,8 +33,8 @@ Exit code 0: all is in order. 3: something is not. 1: no sidecar answers.`,
   walbaton status --json | jq .archive.frontier_lsn`,
 		Args: takes(cobra.NoArgs),
 	}
-	addSettings(c, "listen")
-	c.Flags().StringVar(&address, "address", "", "`host:port` of the sidecar to ask (default: the local one, by --listen)")
+	addSettings(c, "listen", "web.username", "web.ca")
+	c.Flags().StringVar(&address, "address", "", "`host:port` of the sidecar to ask, after https:// where the configuration does not say so (default: the local one, by --listen)")
 	c.Flags().BoolVar(&asJSON, "json", false, "print /status.json as it is")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg, err := configOf(c, w)
@@ -48,17 +44,21 @@ Exit code 0: all is in order. 3: something is not. 1: no sidecar answers.`,
 		if address == "" {
 			address = localAddress(cfg.Listen)
 		}
-		if _, port, err := net.SplitHostPort(address); err != nil || !isPort(port) {
+		if _, port, err := net.SplitHostPort(withoutScheme(address)); err != nil || !isPort(port) {
 			return usageError(c, fmt.Errorf("--address: %q is not host:port, as in --address 10.0.0.7:9847", address))
 		}
-		st, raw, err := askStatus(c.Context(), address)
+		ask, err := cfg.Web.asker()
 		if err != nil {
-			return withHint(err, "is the sidecar running? walbaton sidecar --help says how to start it; --address asks another node's")
+			return err
+		}
+		st, raw, err := ask.status(c.Context(), address)
+		if err != nil {
+			return withHint(err, askHint(err))
 		}
 		if asJSON {
 			_, err = w.stdout.Write(raw)
 		} else {
-			st.askHolder(c.Context())
+			st.askHolder(c.Context(), ask)
 			err = printStatus(w.stdout, st)
 		}
 		if err == nil && len(st.problems()) > 0 {
@@ -79,32 +79,6 @@ func localAddress(addr string) string {
 		host = "127.0.0.1"
 	}
 	return net.JoinHostPort(host, port)
-}
-
-func askStatus(ctx context.Context, address string) (Status, []byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/status.json", nil)
-	if err != nil {
-		return Status{}, nil, fmt.Errorf("ask the sidecar at %s: %w", address, err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return Status{}, nil, fmt.Errorf("ask the sidecar at %s: %w", address, bare(errors.Unwrap(err)))
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
-	if err != nil {
-		return Status{}, nil, fmt.Errorf("ask the sidecar at %s: %w", address, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return Status{}, nil, fmt.Errorf("ask the sidecar at %s: it answers %s", address, resp.Status)
-	}
-	var st Status
-	if err := json.Unmarshal(raw, &st); err != nil {
-		return Status{}, nil, fmt.Errorf("ask the sidecar at %s: it is none, or of another version: %w", address, err)
-	}
-	return st, raw, nil
 }
 
 // problems says what is not in order, one sentence each, the worst first.

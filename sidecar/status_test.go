@@ -9,15 +9,18 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/walbaton/walbaton/archiver"
 	"github.com/walbaton/walbaton/archiver/window"
 	"github.com/walbaton/walbaton/leader"
+	"github.com/walbaton/walbaton/sidecar/web"
 )
 
 // askedStatus runs `walbaton status` against a sidecar that knows st.
 func askedStatus(t *testing.T, st Status, args ...string) (code int, out, errs string) {
 	t.Helper()
-	server := httptest.NewServer(webHandler(webSources{Status: func() any { return st }}))
+	server := httptest.NewServer(web.Handler(web.Sources{Status: func() any { return st }, Gatherer: prometheus.NewRegistry()}, web.Options{}))
 	defer server.Close()
 	return run(t, append([]string{"status", "--address", strings.TrimPrefix(server.URL, "http://")}, args...)...)
 }

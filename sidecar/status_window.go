@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -95,22 +94,14 @@ func holeText(p VerifyProblem) string {
 }
 
 // askHolder takes what only the holder of the baton knows from its sidecar, where that can be reached from here.
-func (st *Status) askHolder(ctx context.Context) {
+func (st *Status) askHolder(ctx context.Context, ask asker) {
 	i := slices.IndexFunc(st.Members, func(m MemberStatus) bool { return m.Name == st.Baton.Holder })
 	if st.Archive.Verify != nil || st.Baton.Holder == st.Member || i < 0 || !st.Members[i].Sidecar {
 		return
 	}
-	address := st.Members[i].Address
-	host, port, err := net.SplitHostPort(address)
-	if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
-		host, address = st.Members[i].Host, net.JoinHostPort(st.Members[i].Host, port) // it listens on all of its addresses
-	}
-	if err != nil || host == "" {
-		return
-	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	if other, _, err := askStatus(ctx, address); err == nil && other.Member == st.Baton.Holder && other.Scope == st.Scope {
+	if other, err := st.Members[i].ask(ctx, ask, st.Scope); err == nil {
 		st.Archive.Windows, st.Archive.Verify = other.Archive.Windows, other.Archive.Verify
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/walbaton/walbaton/leader/dcs"
 	dcsmem "github.com/walbaton/walbaton/leader/dcs/mem"
 	"github.com/walbaton/walbaton/leader/dcs/static"
+	"github.com/walbaton/walbaton/sidecar/web"
 )
 
 // testCluster is a Patroni scope and an archive in memory, for whole sidecars under testing/synctest: every loop of app runs,
@@ -129,7 +130,9 @@ func (c *testCluster) newSidecar(name string) *sidecar {
 		webFront: newPipeListener(name + ":9847"), socketFront: newPipeListener("/run/" + name)}
 	log := newLogger(s.log, 0)
 	s.app = blankApp(cfg, log)
-	s.web = &webServer{s.webFront, log}
+	if s.web, err = web.New(s.webFront, web.Options{}, log); err != nil {
+		t.Fatal(err)
+	}
 	s.socket = &socketServer{s.socketFront, func(net.Conn) error { return nil }, nil, log}
 	wire := func(call storemem.Call) storemem.Fault { return (*c.spoil.Load())(call) }
 	s.app.stores = []*oneStore{{required: true, store: surround(storemem.NewFaults(c.store, wire), cfg, store.NewMetrics(s.metrics), log)}}
