@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -351,4 +352,46 @@ func TestAskRefusesStrangers(t *testing.T) {
 	if _, err := m.ask(t.Context(), asker{}, "shop"); err == nil || !strings.Contains(err.Error(), "not known") {
 		t.Errorf("no host: %v", err)
 	}
+}
+
+// A sidecar counts what it ships, remembers what changed, and shows the tree: of the line at first, and of the archive when it has looked.
+func TestStatusOfThePast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, w := newTestCluster(t), newTestWriter(3)
+		c.patroni("n1", 1, "n1")
+		n1 := c.newSidecar("n1")
+		n1.primary(w)
+		n1.start()
+		last := w.Full()[2].String()
+		n1.until(15*time.Second, "all segments are in the archive", func() bool { return c.archived(last) && n1.holds() })
+		time.Sleep(2 * time.Second)
+		st := n1.Status()
+		shipped := uint64(0)
+		for _, n := range st.Rates.Segments {
+			shipped += n
+		}
+		if shipped != 3 || st.Rates.Bytes[len(st.Rates.Bytes)-1] == 0 {
+			t.Errorf("rates: %+v, want 3 segments", st.Rates)
+		}
+		if st.Archive.Moved.IsZero() || st.Archive.Timelines == nil || !st.Archive.Timelines.At.IsZero() || st.Archive.Timelines.Rows[0].End != st.Archive.Frontier {
+			t.Errorf("archive: %+v, timelines %+v", st.Archive, st.Archive.Timelines)
+		}
+		changed := n1.chronicle.wait()
+		c.scope.Delete("leader")
+		n1.until(15*time.Second, "it is told that there is no leader", func() bool {
+			all := n1.Status().Changes
+			return strings.HasPrefix(all[len(all)-1].Text, "n1 is the leader no more")
+		})
+		<-changed
+		page := n1.clusterStatus(t.Context())
+		if page.Verdict.Headline != "No member is the leader just now" || page.Verdict.Level != levelChanging || len(page.Changes) < 2 {
+			t.Errorf("verdict %+v, changes %+v", page.Verdict, page.Changes)
+		}
+		c.patroni("n1", 1, "n1")
+		n1.until(time.Minute, "the archive was looked at", func() bool { return !n1.Status().Archive.Timelines.At.IsZero() })
+		if rows := n1.Status().Archive.Timelines.Rows; len(rows) != 1 || !rows[0].Newest || !slices.Equal(rows[0].Notes, []string{"3 segments"}) {
+			t.Errorf("timelines: %+v", rows)
+		}
+		n1.stop()
+	})
 }
