@@ -342,6 +342,22 @@ func TestAskWithPasswordAndTLS(t *testing.T) {
 	}
 }
 
+// A port that is taken, and a certificate that cannot be read, are known before anything else starts.
+func TestListenWeb(t *testing.T) {
+	s, err := listenWeb(t.Context(), Config{Listen: "127.0.0.1:0"}, discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := listenWeb(t.Context(), Config{Listen: s.Address()}, discard()); err == nil || !strings.Contains(explainError(err), "--listen") {
+		t.Errorf("a taken port: got %v", err)
+	}
+	_, err = listenWeb(t.Context(), Config{Listen: "127.0.0.1:0", Web: WebConfig{Cert: "/nowhere/crt", Key: "/nowhere/key"}}, discard())
+	if err == nil || !strings.Contains(explainError(err), "web.cert takes") {
+		t.Errorf("no certificate: got %v", err)
+	}
+}
+
 // Another cluster's sidecar at the address of a member is none of ours.
 func TestAskRefusesStrangers(t *testing.T) {
 	m := MemberStatus{Name: "n1", Address: "nowhere"}

@@ -78,7 +78,7 @@ func get(t *testing.T, url, name, password string) (code int, h http.Header, bod
 	return r.StatusCode, r.Header, string(b)
 }
 
-func TestPaths(t *testing.T) {
+func TestWeb(t *testing.T) {
 	src := still()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "walbaton_test_total"}))
