@@ -49,14 +49,14 @@ func TestDrillPage(t *testing.T) {
 	s.losesItsSidecar(b, asked)
 	b.Until(60*time.Second, "what can be restored is known", has("#facts", "to any moment"))
 	if os.Getenv("WALBATON_RECORD") != "" {
-		time.Sleep(150 * time.Second) // so that there is something to see in the last hour
+		time.Sleep(90 * time.Second) // so that there is something to see in the last hour
 	}
-	s.record(b, asked, "healthy", has("h1", "All is well"))
+	s.keepState(b, asked, "healthy", has("h1", "All is well"))
 	s.showsAHole(b, asked, has("h1", "The archive has a hole"))
 
 	s.do("the DCS stops", s.StopDCS)
 	b.Until(40*time.Second, "the page says so", has("h1", "The DCS does not answer"))
-	s.record(b, asked, "dcs-lost", has("h1", "The DCS does not answer"))
+	s.keepState(b, asked, "dcs-lost", has("h1", "The DCS does not answer"))
 	s.do("it is back", s.StartDCS)
 	b.Until(60*time.Second, "the page says so", "!"+has("h1", "The DCS does not answer"))
 	if webtest.Eval[int](b, "window.neverReloaded || 0") != 1 {
@@ -78,7 +78,7 @@ func (s *scenario) switchesOver(b *webtest.Browser, to *Node, holds string) {
 	s.t.Helper()
 	ctx, stop := context.WithCancel(s.ctx)
 	done := make(chan error, 1)
-	go func() { done <- s.recordChange(ctx, to) }()
+	go func() { done <- s.keepChange(ctx, to) }()
 	s.do(to.Name+" becomes the primary", s.switchover(to))
 	took := b.Until(30*time.Second, to.Name+" holds the baton", holds)
 	s.t.Logf("the page shows it %.1fs after %s took writes", took.Seconds(), to.Name)
@@ -88,8 +88,8 @@ func (s *scenario) switchesOver(b *webtest.Browser, to *Node, holds string) {
 	}
 }
 
-// recordChange keeps the last state that was neither well nor wrong, until ctx ends.
-func (s *scenario) recordChange(ctx context.Context, n *Node) error {
+// keepChange keeps the last state that was neither well nor wrong, until ctx ends.
+func (s *scenario) keepChange(ctx context.Context, n *Node) error {
 	to := os.Getenv("WALBATON_RECORD")
 	for ; to != "" && ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
 		_, body, err := get(ctx, "http://"+n.listen()+"/cluster.json")
@@ -137,12 +137,12 @@ func (s *scenario) showsAHole(b *webtest.Browser, asked *Node, shown string) {
 		return os.Rename(path, filepath.Join(s.Dir, "hidden"))
 	})
 	b.Until(60*time.Second, "the page says so", shown)
-	s.record(b, asked, "hole", shown)
+	s.keepState(b, asked, "hole", shown)
 	s.do("it is put back", func(context.Context) error { return os.Rename(filepath.Join(s.Dir, "hidden"), path) })
 }
 
-// record writes what the page shows now, where that is asked for.
-func (s *scenario) record(b *webtest.Browser, n *Node, name, shown string) {
+// keepState writes what the page shows now, where that is asked for.
+func (s *scenario) keepState(b *webtest.Browser, n *Node, name, shown string) {
 	s.t.Helper()
 	to := os.Getenv("WALBATON_RECORD")
 	if to == "" {

@@ -8,7 +8,7 @@
   const make = ns => (tag, attrs, ...children) => {
     const e = ns ? document.createElementNS(ns, tag) : document.createElement(tag);
     for (const [k, v] of Object.entries(attrs || {})) if (v !== undefined && v !== null && v !== false) e.setAttribute(k, v === true ? '' : v);
-    e.append(...children.flat().filter(c => c !== null && c !== undefined && c !== ''));
+    e.append(...children.flat(Infinity).filter(c => c !== null && c !== undefined && c !== ''));
     return e;
   };
   const h = make(''), s = make('http://www.w3.org/2000/svg');
@@ -276,9 +276,12 @@
     const showFloor = floor && lsn(floor) >= lo - (hi - lo) * 0.1;
     if (showFloor) lo = Math.min(lo, lsn(floor));
     if (hi <= lo) hi = lo + 1;
-    const row = 50, bar = 14, top = 8, right = 14;
+    const bar = 14, top = 8, right = 14, letter = 7, leading = 17;
     const x = l => (l - lo) / (hi - lo) * (width - right);
-    const y = i => top + i * row + 22;
+    const labels = rows.map(r => wrap([`timeline ${r.timeline}`, r.parent ? `left ${r.parent} at ${r.fork_lsn}` : '', ...(r.notes || [])].filter(Boolean), width / letter));
+    const tops = [top];
+    for (const lines of labels) tops.push(tops.at(-1) + leading * lines.length + bar + 18);
+    const y = i => tops[i + 1] - bar - 12; // of the bar, below its words
     const at = n => rows.findIndex(r => r.timeline === n);
     const forks = [], bars = [], texts = [];
     rows.forEach((r, i) => {
@@ -291,13 +294,13 @@
         bars.push(s('rect', { class: m.acknowledged ? 'hole known' : 'hole', x: a, y: y(i) - 3, width: b - a, height: bar + 6 },
           s('title', {}, `${m.from_lsn} to ${m.to_lsn} is missing`)));
       }
-      const words = [`timeline ${r.timeline}`];
-      if (r.parent) words.push(`left ${r.parent} at ${r.fork_lsn}`);
-      const text = s('text', { class: 'halo', x: 0, y: y(i) - 7 }, s('tspan', { 'font-weight': 600 }, words[0]),
-        s('tspan', { class: 'soft' }, [...words.slice(1), ...(r.notes || [])].map(w => ' · ' + w).join('')));
-      texts.push(text);
+      labels[i].forEach((line, k) => {
+        const [first, ...rest] = line;
+        texts.push(s('text', { class: 'halo', x: 0, y: tops[i] + leading * (k + 1) - 5 }, k ? s('tspan', { class: 'soft' }, line.join(' · ')) : [s('tspan', { 'font-weight': 600 }, first),
+          rest.length ? s('tspan', { class: 'soft' }, ' · ' + rest.join(' · ')) : null]));
+      });
     });
-    const bottom = top + rows.length * row;
+    const bottom = tops.at(-1);
     const scale = [s('line', { class: 'rule', x1: 0, y1: bottom + 2, x2: width, y2: bottom + 2 }),
       s('text', { class: 'soft', x: 0, y: bottom + 20 }, hex(lo)), s('text', { class: 'soft', x: width, y: bottom + 20, 'text-anchor': 'end' }, hex(hi))];
     if (showFloor) scale.push(s('line', { class: 'floor', x1: x(lsn(floor)), y1: top, x2: x(lsn(floor)), y2: bottom }));
@@ -312,6 +315,15 @@
       holes.some(x => !x.acknowledged) ? h('span', {}, box('hole'), 'missing') : null,
       holes.some(x => x.acknowledged) ? h('span', {}, box('hole known'), 'missing, acknowledged') : null,
       showFloor ? h('span', {}, sample(s('line', { class: 'floor', x1: 11, y1: 0, x2: 11, y2: 12 })), 'floor: nothing is promised to the left of it') : null);
+  };
+  // wrap puts words on lines of some n letters.
+  const wrap = (words, n) => {
+    const lines = [[]];
+    for (const w of words) {
+      if (lines.at(-1).length && [...lines.at(-1), w].join(' · ').length > n) lines.push([]);
+      lines.at(-1).push(w);
+    }
+    return lines;
   };
   const hex = n => `${Math.floor(n / 4294967296).toString(16).toUpperCase()}/${(n % 4294967296).toString(16).toUpperCase()}`;
 
@@ -360,7 +372,7 @@
   };
   const niceBytes = v => {
     let unit = 1;
-    while (v / unit > 1000) unit *= 1024;
+    while (v / unit > 500) unit *= 1024;
     return nice(v / unit) * unit;
   };
   const drawBars = (svg, minutes, value, text) => {
