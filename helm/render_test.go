@@ -339,13 +339,22 @@ func TestConfigurationIsThePrograms(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", program, "../sidecar").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
+	authority := dcstest.NewAuthority(t)
 	for _, values := range ciValues(t) {
 		dir := t.TempDir()
 		config := one(t, objects(t, render(t, values, "--show-only", "templates/configmap.yaml")), func(*corev1.ConfigMap) bool { return true }).Data
 		// Files that only pods have.
 		text := strings.NewReplacer("/etc/walbaton/patroni.yml", dir+"/patroni.yml", "/etc/walbaton/secrets", dir).Replace(config["walbaton.yml"])
 		recipient := "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\n"
-		for name, text := range map[string]string{"walbaton.yml": text, "patroni.yml": config["patroni.yml"], "far.key": "secret", "recipients": recipient} {
+		files := map[string]string{"walbaton.yml": text, "patroni.yml": config["patroni.yml"], "far.key": "secret", "password": "secret", "recipients": recipient}
+		for name, file := range map[string]string{"ca.crt": authority.File, "tls.crt": authority.Server + ".crt", "tls.key": authority.Server + ".key"} {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files[name] = string(b)
+		}
+		for name, text := range files {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
