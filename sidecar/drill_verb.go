@@ -123,6 +123,8 @@ func (f *drillFlags) check(cfg Config) error {
 		return usage("give a number from 1 to 1000", "--rate %d", f.rate)
 	case f.write < time.Second || f.wait < time.Second:
 		return usage("give at least 1s", "--write %v and --wait %v", f.write, f.wait)
+	case f.candidate != "" && f.repeat > 1:
+		return usage("leave --candidate out, and Patroni chooses each time", "one --candidate cannot take over %d times", f.repeat)
 	case f.command != "" && f.candidate != "":
 		return usage("leave out one of them", "after a --kill-command nobody can choose the --candidate")
 	}

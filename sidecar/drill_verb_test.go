@@ -122,6 +122,7 @@ func TestDrillUsage(t *testing.T) {
 		"--rate 5000":                                      append(base, "--rate", "5000"),
 		"--write 1ms and --wait 5m0s":                      append(base, "--write", "1ms"),
 		"after a --kill-command nobody can choose":         append(base, "--kill-command", "true", "--candidate", "n2"),
+		"one --candidate cannot take over 3 times":         append(base, "--repeat", "3", "--candidate", "n2"),
 		"there is no Patroni here (dcs.kind static)":       append(base, "--config", writeFile(t, t.TempDir(), "walbaton.yml", "dcs: {kind: static}\n")),
 		"no archive is configured":                         base,
 	} {

@@ -333,7 +333,7 @@ func (d *drawing) archive(t wal.Timeline) {
 		}
 		switch {
 		case strings.HasSuffix(f.Name, ".history"):
-			fmt.Fprintf(d, `  <path class="d-hollow" d="M%.1f %d l6 6 l-6 6 l-6 -6 z">%s</path>`+"\n", x, y-6, title)
+			fmt.Fprintf(d, `  <path class="d-hollow" d="M%.1f %d l5 5 l-5 5 l-5 -5 z">%s</path>`+"\n", x, y-16, title) // above, for it comes with the first segment
 		case len(f.Name) > 24: // .partial, .backup
 			fmt.Fprintf(d, `  <circle class="d-hollow" cx="%.1f" cy="%d" r="3.5">%s</circle>`+"\n", x, y, title)
 		default:

@@ -127,8 +127,11 @@ func (res *Result) sentence() string {
 		}
 	}
 	times := counted(done, "time")
-	if done == 1 {
+	switch done {
+	case 1:
 		times = "once"
+	case 2:
+		times = "twice"
 	}
 	switch res.Verdict {
 	case Passed:

@@ -69,14 +69,16 @@ func (c *change) draw(d written) {
 	c.rd.Trace = c.watch.trace(d, c.rd.AskedAt, c.begin, c.end)
 }
 
-// fit waits until the cluster is fit for a round, and gives its primary. The first round's was looked at just now.
+// fit waits until the cluster is fit for a round, and gives its primary. For the first one it does not wait: it was fit when it was planned, but a person may
+// have thought about that for an hour.
 func (s *session) fit(ctx context.Context, no int) (member, error) {
+	limit := s.r.o.Wait
 	if no == 1 {
-		return s.p.lead, nil
+		limit = 0
 	}
 	var lead member
 	var last error
-	err := until(ctx, s.r.o.Wait, func() bool {
+	err := until(ctx, limit, func() bool {
 		f, members, err := s.r.gather(ctx)
 		if err == nil {
 			if why := refuse(f); len(why) > 0 {
@@ -84,7 +86,7 @@ func (s *session) fit(ctx context.Context, no int) (member, error) {
 			}
 		}
 		if last = err; err != nil {
-			sleep(ctx, time.Second)
+			sleep(ctx, min(limit, time.Second))
 			return false
 		}
 		now, _ := f.cluster.Leader()
@@ -361,13 +363,26 @@ func (c *change) settle(ctx context.Context) {
 		return err == nil && !slices.ContainsFunc(needed(line, c.first, c.last), func(n wal.Name) bool { return !c.watch.has(n) })
 	}) // what is missing is found out below
 	limit := c.s.r.o.Wait
-	if c.s.r.o.Command != "" {
+	if c.rd.ByCommand {
 		limit = 2 * time.Second // what it did to the old primary is the user's to mend
 	}
-	err := until(ctx, limit, func() bool { return len(c.watch.lagging(c.last.Timeline)) == 0 })
+	err := until(ctx, limit, func() bool { return c.back(ctx) })
 	if err == nil {
 		c.rd.Back = seconds(time.Since(asked))
 	}
+}
+
+// back says whether all members follow again, so that there could be another round.
+func (c *change) back(ctx context.Context) bool {
+	if len(c.watch.lagging(c.last.Timeline)) > 0 {
+		return false
+	}
+	f, _, err := c.s.r.gather(ctx)
+	if f.candidate = ""; err != nil || len(refuse(f)) > 0 { // Patroni tells of a new timeline a little later
+		sleep(ctx, 300*time.Millisecond)
+		return false
+	}
+	return true
 }
 
 // line is the way to the timeline of the last segment, as the archive tells it.

@@ -64,13 +64,17 @@ func (s *session) say(format string, args ...any) {
 }
 
 func (s *session) run(ctx context.Context) (err error) {
+	lead, err := s.fit(ctx, 1)
+	if err != nil {
+		return err
+	}
 	if o := s.r.o.Restore; o != nil {
 		if s.scratch, err = newScratch(o, s.p.bin); err != nil {
 			return err
 		}
 		began := time.Now()
-		s.say("copying the cluster from %s into %s", s.p.lead.name, s.scratch.dir)
-		if err := s.scratch.backup(ctx, s.p.lead, s.p.server.tablespaces); err != nil {
+		s.say("copying the cluster from %s into %s", lead.name, s.scratch.dir)
+		if err := s.scratch.backup(ctx, lead, s.p.server.tablespaces); err != nil {
 			return err
 		}
 		s.res.Restore = &Restore{Backup: seconds(time.Since(began))}
