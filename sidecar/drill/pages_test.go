@@ -21,7 +21,7 @@ import (
 // README installs it on every node, and the other pages find the cluster as the README leaves it, one after the other, by name.
 //
 // The nodes are machines (machine.go), so what is typed is what stands there, to the letter, but for values of variables (values, below). A person is
-// user postgres on n1, in a folder of the page's own with the checkout's bin and examples, and may use sudo. A comment before a block says where else it is typed:
+// user postgres on n1, in a folder of the page's own that has what the checkout has, and may use sudo. A comment before a block says where else it is typed:
 //
 //	<!-- every node -->        on n1, n2 and n3
 //	<!-- the primary -->       where PostgreSQL is the primary now, and so on: <!-- a standby -->
@@ -189,7 +189,7 @@ func (r *reader) shell(n *Node) *shell {
 		"PATH="+strings.Join([]string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", pgBin}, ":"),
 		"HOME="+filepath.Join(r.Dir, name), "PGHOST="+n.host(), fmt.Sprintf("PGPORT=%d", n.port()), "PGUSER=postgres", "ETCDCTL_API=3",
 		fmt.Sprintf("ETCDCTL_ENDPOINTS=http://%s:%d", r.host(atDCS), r.port(portDCS)))...)
-	sh.do("ln -s /mnt/source/bin /mnt/source/examples .\n") // the page is read in a copy of the checkout
+	sh.do("ln -s /mnt/source/* .\n") // the page is read in a copy of the checkout
 	r.shells[n.Name] = sh
 	return sh
 }
