@@ -24,6 +24,10 @@ func TestDrillExpire(t *testing.T) {
 	s.do("four segments are finished", s.finish(4))
 	then := s.writer.Acked()
 	cut := time.Now()
+	lsn, err := query[string](s.ctx, s.primary().DSN(), "select pg_current_wal_lsn()::text")
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.do("two segments are finished", s.finish(2))
 	old := s.primary()
 	s.do("kill -9 of the primary: PostgreSQL, Patroni, sidecar", old.Kill)
@@ -37,10 +41,6 @@ func TestDrillExpire(t *testing.T) {
 	folder := s.base.Folder() + "/"
 	before := s.objects(folder)
 	cutoff := cut.UTC().Format(time.RFC3339Nano)
-	lsn, err := query[string](s.ctx, p.DSN(), "select pg_current_wal_lsn()::text")
-	if err != nil {
-		t.Fatal(err)
-	}
 	label := ""
 	for key := range before { // the newest, of two
 		if strings.HasSuffix(key, ".backup") {

@@ -63,6 +63,7 @@ func (r *reader) values() map[string]string {
 		return nil
 	}
 	p := r.primary()
+	r.segments(2)
 	at, err := query[string](r.ctx, p.DSN(), "select clock_timestamp()::text")
 	if err != nil {
 		r.t.Fatal(err)
@@ -71,23 +72,35 @@ func (r *reader) values() map[string]string {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	first := r.lose(1)
-	return map[string]string{"TARGET": at, "LSN": lsn, "FIRST": first, "LAST": first}
+	lost := r.segments(4)[2]
+	r.do("the archive loses a segment", func(context.Context) error {
+		found, err := filepath.Glob(strings.TrimPrefix(r.Store.URL(), "file://") + "/*/*/wal/*/" + lost)
+		if err == nil && len(found) != 1 {
+			err = fmt.Errorf("it has %d of %s", len(found), lost)
+		}
+		if err != nil {
+			return err
+		}
+		return os.Remove(found[0])
+	})
+	return map[string]string{"TARGET": at, "LSN": lsn, "FIRST": lost, "LAST": lost}
 }
 
-// lose takes the segment behind so many further ones out of the archive, for ever, and gives its name.
-func (r *reader) lose(skip int) string {
+// segments finishes a few, each with a commit, waits until every node knows that they are archived, and gives their names.
+func (r *reader) segments(n int) (names []string) {
 	r.t.Helper()
-	var names []string
-	r.do("a few segments are finished, and one of them is lost", func(ctx context.Context) error {
-		for range skip + 3 {
-			name, err := query[string](ctx, r.primary().DSN(), "select pg_walfile_name(pg_switch_wal()) from txid_current()")
+	r.do(fmt.Sprintf("%d segments are finished", n), func(ctx context.Context) error {
+		for range n {
+			if _, err := query[string](ctx, r.primary().DSN(), "select txid_current()::text"); err != nil {
+				return err
+			}
+			name, err := query[string](ctx, r.primary().DSN(), "select pg_walfile_name(pg_switch_wal())")
 			if err != nil {
 				return err
 			}
 			names = append(names, name)
 		}
-		err := until(ctx, clusterLimit, "every node knows that they are archived", func(context.Context) error {
+		return until(ctx, clusterLimit, "every node knows that they are archived", func(context.Context) error {
 			for _, n := range r.Nodes {
 				done, err := n.WAL("done")
 				for _, name := range names {
@@ -101,19 +114,8 @@ func (r *reader) lose(skip int) string {
 			}
 			return nil
 		})
-		if err != nil {
-			return err
-		}
-		found, err := filepath.Glob(strings.TrimPrefix(r.Store.URL(), "file://") + "/*/*/wal/*/" + names[skip])
-		if err == nil && len(found) != 1 {
-			err = fmt.Errorf("the archive has %d of it", len(found))
-		}
-		if err != nil {
-			return err
-		}
-		return os.Remove(found[0])
 	})
-	return names[skip]
+	return names
 }
 
 // follow types one block where it belongs.
