@@ -48,7 +48,7 @@ confirmed, or it did not come to its end.`,
 		ValidArgs: []string{"switchover"},
 		Args:      takes(cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs)),
 	}
-	addSettings(c, readingSettings("listen", "stall_timeout", "log")...)
+	addSettings(c, readingSettings("listen", "web.username", "web.ca", "stall_timeout", "log")...)
 	f.add(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg, err := configOf(c, w)
@@ -123,6 +123,8 @@ func (f *drillFlags) check(cfg Config) error {
 		return usage("give a number from 1 to 1000", "--rate %d", f.rate)
 	case f.write < time.Second || f.wait < time.Second:
 		return usage("give at least 1s", "--write %v and --wait %v", f.write, f.wait)
+	case f.restore && len(cfg.encryptTo()) > 0 && len(cfg.Identities) == 0:
+		return usage("give --identities with the file that opens them, or leave --restore out", "the segments are encrypted, and no private key is configured here")
 	case f.candidate != "" && f.repeat > 1:
 		return usage("leave --candidate out, and Patroni chooses each time", "one --candidate cannot take over %d times", f.repeat)
 	case f.command != "" && f.candidate != "":
@@ -149,6 +151,7 @@ func (f *drillFlags) run(c *cobra.Command, w world, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	defer ask.http.CloseIdleConnections()
 	told := w.stdout
 	if f.json {
 		told = w.stderr

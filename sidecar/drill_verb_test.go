@@ -124,6 +124,7 @@ func TestDrillUsage(t *testing.T) {
 		"after a --kill-command nobody can choose":         append(base, "--kill-command", "true", "--candidate", "n2"),
 		"one --candidate cannot take over 3 times":         append(base, "--repeat", "3", "--candidate", "n2"),
 		"there is no Patroni here (dcs.kind static)":       append(base, "--config", writeFile(t, t.TempDir(), "walbaton.yml", "dcs: {kind: static}\n")),
+		"the segments are encrypted, and no private key":   append(base, "--restore", "--config", writeFile(t, t.TempDir(), "walbaton.yml", "encrypt_to: [age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p]\n")),
 		"no archive is configured":                         base,
 	} {
 		code, _, errs := run(t, args...)
