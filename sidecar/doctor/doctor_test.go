@@ -178,7 +178,13 @@ func TestChecks(t *testing.T) {
 		"version unknown":            {"version", func(f *Facts) { f.Nodes[1].SQL = SQL{Err: "no"} }, Warning, "not known on n2", "that node"},
 		"version by Patroni":         {"version", func(f *Facts) { f.Nodes[1].SQL, f.Nodes[1].REST.Server = SQL{Err: "no"}, 170002 }, OK, "17.2 on n2", ""},
 
-		"DCS away":         {"DCS", func(f *Facts) { f.DCS.Err = "no answer"; f.quiet() }, Broken, "does not answer: no answer", "patronictl"},
+		"DCS away": {"DCS", func(f *Facts) { f.DCS.Err = "no answer"; f.quiet() }, Broken, "does not answer: no answer", "patronictl"},
+		"DCS away, all say": {"DCS", func(f *Facts) {
+			f.DCS.Err = "no answer"
+			for i := range f.Nodes {
+				f.Nodes[i].Sidecar.DCSErr = "no answer"
+			}
+		}, Broken, "does not answer: no answer", "patronictl"},
 		"DCS away here":    {"DCS", func(f *Facts) { f.DCS.Err = "no answer" }, Warning, "this machine, but sidecars do", "on a member"},
 		"DCS refuses":      {"DCS", func(f *Facts) { f.DCS.Err, f.DCS.Refused = "permission denied", true }, Broken, "refuses: permission denied", "docs/dcs.md"},
 		"DCS warns":        {"DCS", func(f *Facts) { f.DCS.Warnings = []string{"record of n2: version 9"} }, Warning, "record of n2: version 9", "versions"},

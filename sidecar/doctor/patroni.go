@@ -15,7 +15,7 @@ func dcsAnswers(f Facts) []Finding {
 		return one(unexamined("there is none: a single PostgreSQL without Patroni"))
 	case f.DCS.Err != "" && f.DCS.Refused:
 		return one(broken("docs/dcs.md has all that the sidecar must be allowed, and what to type", "%s refuses: %s", f.DCS.Name, f.DCS.Err))
-	case f.DCS.Err != "" && f.live() > 0:
+	case f.DCS.Err != "" && f.answered():
 		return one(warning("ask on a member, or let this machine reach the DCS", "%s does not answer this machine, but sidecars do: %s", f.DCS.Name, f.DCS.Err))
 	case f.DCS.Err != "":
 		return one(broken("see that the DCS runs and that Patroni reaches it: patronictl list", "%s does not answer: %s", f.DCS.Name, f.DCS.Err))
@@ -23,6 +23,11 @@ func dcsAnswers(f Facts) []Finding {
 		return one(warning("compare scope and namespace here with those of Patroni, and the versions of the sidecars", "%s answers, and not all of it can be understood: %s", f.DCS.Name, f.DCS.Warnings[0]))
 	}
 	return one(ok("%s answers", f.DCS.Name))
+}
+
+// answered says whether the DCS answers a sidecar.
+func (f Facts) answered() bool {
+	return slices.ContainsFunc(f.Nodes, func(n Node) bool { return n.answers() && n.Sidecar.DCSErr == "" })
 }
 
 // live counts the sidecars that are there.

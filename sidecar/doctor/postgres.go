@@ -96,7 +96,7 @@ func (f Facts) setMode(n Node) string {
 	if meant, _ := f.Patroni.Parameter("archive_mode"); meant == "always" && n.SQL.Settings["archive_mode"].Pending {
 		return "the cluster has always, and waits for a restart:" + restartsHere
 	}
-	return fmt.Sprintf("set it for the cluster:\n  %s edit-config %s --force -p archive_mode=always\nand, as soon as %s list shows a pending restart:%s",
+	return fmt.Sprintf("set it for the cluster (or let walbaton setup do all of it):\n  %s edit-config %s --force -p archive_mode=always\nand, as soon as %s list shows a pending restart:%s",
 		f.patronictl(), f.Cluster, f.patronictl(), restartsHere)
 }
 
@@ -255,7 +255,7 @@ func (f Facts) change(n Node, name, want string) string {
 	case want == "":
 		return fmt.Sprintf("take it out of the cluster's configuration:\n  %s edit-config %s --force -p %s=null", f.patronictl(), f.Cluster, name)
 	}
-	return fmt.Sprintf("set it for the cluster:\n  %s edit-config %s --force -p '%s=%s'", f.patronictl(), f.Cluster, name, want)
+	return fmt.Sprintf("set it for the cluster, as walbaton setup does:\n  %s edit-config %s --force -p '%s=%s'", f.patronictl(), f.Cluster, name, want)
 }
 
 // quoted is a command in a sentence. It can be long and hold what is nobody's business.
