@@ -101,7 +101,7 @@ func (c Config) rest() bool { return c.DCS.Kind == "rest" }
 func settings() []setting {
 	return []setting{
 		{key: "archive.url", flag: "archive", help: "`URL` of the archive, such as file:///folder or s3://bucket/prefix", set: text(func(c *Config) *string { return &c.Archive.URL })},
-		{key: "archive.codec", value: "zstd", help: "how segments are compressed: `zstd`, lz4 or none", set: oneOf(func(c *Config) *string { return &c.Archive.Codec }, "zstd", "lz4", "none")},
+		setting{key: "archive.codec", value: "zstd", help: "how segments are compressed: `zstd`, lz4 or none"}.among(func(c *Config) *string { return &c.Archive.Codec }, "zstd", "lz4", "none"),
 		{key: "archive.access_key_id", secret: true, help: "of S3, where neither the environment nor a role gives it", set: text(func(c *Config) *string { return &c.Archive.AccessKeyID })},
 		{key: "archive.secret_access_key", secret: true, help: "of S3, the same", set: text(func(c *Config) *string { return &c.Archive.SecretAccessKey })},
 		{key: "archive.account_key", secret: true, help: "of Azure, where neither a SAS token nor an identity of the machine is used", set: text(func(c *Config) *string { return &c.Archive.AccountKey })},
@@ -123,7 +123,7 @@ func settings() []setting {
 		{key: "web.cert", path: true, help: "`file` with the certificate that makes it HTTPS", set: text(func(c *Config) *string { return &c.Web.Cert })},
 		{key: "web.key", path: true, help: "`file` with its key", set: text(func(c *Config) *string { return &c.Web.Key })},
 		{key: "web.ca", path: true, help: "`file` with the certificates of who signed those of the other sidecars", set: text(func(c *Config) *string { return &c.Web.CA })},
-		{key: "policy", value: "primary", help: "who ships while nobody lacks anything: `primary` or replica", set: oneOf(func(c *Config) *string { return &c.Policy }, "primary", "replica")},
+		setting{key: "policy", value: "primary", help: "who ships while nobody lacks anything: `primary` or replica"}.among(func(c *Config) *string { return &c.Policy }, "primary", "replica"),
 		{key: "max_lag", value: "128MB", help: "how far a shipping replica may lag behind, a `size`", set: size(func(c *Config) *int64 { return &c.MaxLag })},
 		{key: "push_wait", value: "60s", help: "how much `time` push waits for a file to be stored", set: duration(func(c *Config) *time.Duration { return &c.PushWait })},
 		{key: "shutdown_wait", value: "5s", help: "how much `time` push holds up a shutdown while the archive takes nothing", set: duration(func(c *Config) *time.Duration { return &c.ShutdownWait })},
@@ -136,14 +136,14 @@ func settings() []setting {
 		{key: "ttl", value: "15s", help: "how much `time` the baton lasts without renewal", set: duration(func(c *Config) *time.Duration { return &c.TTL })},
 		{key: "renewal", value: "5s", help: "the `time` between renewals of the baton", set: duration(func(c *Config) *time.Duration { return &c.Renewal })},
 		{key: "margin", value: "3s", help: "how much `time` before the end of the baton shipping stops", set: duration(func(c *Config) *time.Duration { return &c.Margin })},
-		{key: "dcs.kind", help: "`static`: a single PostgreSQL without Patroni; rest: Patroni's REST API instead of the DCS, and no baton; otherwise Patroni's configuration says it", set: oneOf(func(c *Config) *string { return &c.DCS.Kind }, "", "static", "rest")},
-		{key: "retention.mode", flag: "retention", value: retentionOff, help: "what the holder of the baton expires by itself: `off`, or standby-only: all that no member's restart needs", set: oneOf(func(c *Config) *string { return &c.Retention.Mode }, retentionOff, retentionStandby)},
+		setting{key: "dcs.kind", help: "`static`: a single PostgreSQL without Patroni; rest: Patroni's REST API instead of the DCS, and no baton; otherwise Patroni's configuration says it"}.among(func(c *Config) *string { return &c.DCS.Kind }, "", "static", "rest"),
+		setting{key: "retention.mode", flag: "retention", value: retentionOff, help: "what the holder of the baton expires by itself: `off`, or standby-only: all that no member's restart needs"}.among(func(c *Config) *string { return &c.Retention.Mode }, retentionOff, retentionStandby),
 		{key: "retention.keep", help: "how much `time` stays restorable, such as 14d; what no restore to it needs is expired once a day", set: span(func(c *Config) *time.Duration { return &c.Retention.Keep })},
 		{key: "retention.without_backups", value: "false", help: "`true`: keep from that time itself, as expire --without-backups does", set: yesNo(func(c *Config) *bool { return &c.Retention.WithoutBackups })},
 		{key: "retention.every", help: "the `time` between two of its runs (default 24h; with standby-only 1h)", set: span(func(c *Config) *time.Duration { return &c.Retention.Every })},
 		{key: "postgres.dsn", secret: true, help: "connection string of the local PostgreSQL, where the one made from Patroni's configuration does not work", set: text(func(c *Config) *string { return &c.Postgres.DSN })},
 		{key: "postgres.data_dir", help: "PostgreSQL's data `directory`, where it differs from Patroni's configuration", set: text(func(c *Config) *string { return &c.Postgres.DataDir })},
-		{key: "log", value: "info", help: "least `level` that is logged: debug, info, warn or error", set: oneOf(func(c *Config) *string { return &c.Log }, "debug", "info", "warn", "error")},
+		setting{key: "log", value: "info", help: "least `level` that is logged: debug, info, warn or error"}.among(func(c *Config) *string { return &c.Log }, "debug", "info", "warn", "error"),
 	}
 }
 

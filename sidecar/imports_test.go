@@ -46,6 +46,7 @@ func importRules() map[string][]string {
 		"docs":                   {},
 		"examples/*":             {"sidecar/drill"},
 		"examples/benchmark":     {"sidecar/drill", "archiver", "archiver/seal", "archiver/store/s3", "archiver/wal", "archiver/wal/waltest"}, // it makes 10,000 segments
+		"packaging":              {},
 		".ci/*":                  {},
 		"helm":                   {}, // it has tests only
 	}

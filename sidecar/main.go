@@ -64,6 +64,7 @@ func verbs(w world) []*cobra.Command {
 		newDrillCommand(w),
 		newSetupCommand(w),
 		newDoctorCommand(w),
+		newCompletionCommand(w),
 		newVersionCommand(w),
 	}
 }
@@ -86,17 +87,23 @@ func execute(ctx context.Context, args []string, w world) int {
 		Version:           version(),
 		SilenceErrors:     true,
 		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true}, // completion.go
 		Args:              cobra.NoArgs,
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.AddCommand(verbs(w)...)
+	root.AddCommand(newManCommand(w))
 	root.SetVersionTemplate("walbaton {{.Version}}\n") // --version says what the verb says
 	root.SetArgs(args)
 	root.SetOut(w.stdout)
 	root.SetErr(w.stderr)
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(helpCommand(root))
+	if len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
+		if err := completes(root, w); err != nil {
+			return exitFailed
+		}
+	}
 	c, err := root.ExecuteContextC(ctx)
 	if err != nil && c == root {
 		err = usageError(c, err) // cobra's own: an unknown command
@@ -122,6 +129,14 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [verb]",
 		Short: "Help about a verb",
+		ValidArgsFunction: func(*cobra.Command, []string, string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+			for _, c := range root.Commands() {
+				if c.IsAvailableCommand() {
+					names = append(names, cobra.CompletionWithDesc(c.Name(), c.Short))
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, rest, err := root.Find(args)
 			if err != nil || len(rest) > 0 {

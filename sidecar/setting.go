@@ -24,6 +24,7 @@ type setting struct {
 	secret bool   // no flag, since ps shows flags; instead the key with _file names a file that holds it
 	list   bool
 	path   bool                                   // of files: relative ones in walbaton.yml start there
+	words  []string                               // all that it may be, where these are a few
 	set    func(c *Config, values []string) error // exactly one value unless it is a list
 }
 
@@ -56,10 +57,12 @@ func text(field func(*Config) *string) func(*Config, []string) error {
 	return func(c *Config, v []string) error { *field(c) = v[0]; return nil }
 }
 
-func oneOf(field func(*Config) *string, words ...string) func(*Config, []string) error {
-	return func(c *Config, v []string) error {
+// among makes s one of a few words; "" among them is leaving it out.
+func (s setting) among(field func(*Config) *string, words ...string) setting {
+	s.words = slices.DeleteFunc(slices.Clone(words), func(w string) bool { return w == "" })
+	known := s.words
+	s.set = func(c *Config, v []string) error {
 		if !slices.Contains(words, v[0]) {
-			known := slices.DeleteFunc(slices.Clone(words), func(w string) bool { return w == "" })
 			if len(known) == 1 {
 				return fmt.Errorf("%q is not known: there is %s, and leaving it out", v[0], known[0])
 			}
@@ -68,6 +71,7 @@ func oneOf(field func(*Config) *string, words ...string) func(*Config, []string)
 		*field(c) = v[0]
 		return nil
 	}
+	return s
 }
 
 func duration(field func(*Config) *time.Duration) func(*Config, []string) error {

@@ -20,8 +20,14 @@ func newVersionCommand(w world) *cobra.Command {
 	}
 }
 
+// release is the version where the build has no git to ask, in an image for example: the linker writes it (-X main.release=v1.2.3).
+var release string
+
 // version comes from the build: a tag, or a pseudo-version made of the commit.
 func version() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
 		return "(unknown)"

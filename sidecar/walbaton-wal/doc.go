@@ -23,6 +23,8 @@
 // cleanup is asked for in the same way, with the segment that %r names. It exits 0 whatever comes of it, with a line when the
 // sidecar was not told, and 1 when it is called wrongly.
 //
+// install copies the program, and walbaton where it lies beside it, into a folder that containers share; their images have no cp.
+//
 // Exit codes. push exits 0 (stored) or 1 (not stored, try again): more than 125 would kill
 // PostgreSQL's archiver. fetch exits with the sidecar's code; without a sidecar it becomes
 // `walbaton fetch`, which reads the archive itself. Where that cannot be run, nobody knows

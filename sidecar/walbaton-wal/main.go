@@ -16,6 +16,8 @@ Usage:
   walbaton-wal push [--socket PATH] %p         for archive_command
   walbaton-wal fetch [--socket PATH] %f %p     for restore_command
   walbaton-wal cleanup [--socket PATH] %r      for archive_cleanup_command
+  walbaton-wal install DIR                     copy this program, and walbaton if it
+                                               lies beside it, into a folder
   walbaton-wal version
 
 postgresql.conf:
@@ -31,6 +33,7 @@ Exit codes:
   fetch  0 restored, 1 not in the archive, 200 cannot say (recovery stops, and
          can be resumed)
   cleanup  0, unless it is called wrongly: 1
+  install  0 copied, 1 not
 `
 
 func main() {
@@ -64,6 +67,8 @@ func run(args []string) int {
 		return fetch(args)
 	case "cleanup":
 		return cleanup(args)
+	case "install":
+		return install(args)
 	case "version", "--version":
 		print(os.Stdout, "walbaton-wal "+version()+"\n")
 		return 0
@@ -224,7 +229,13 @@ func print(f *os.File, s string) {
 	_, _ = f.WriteString(s) // nobody is left to tell
 }
 
+// release is the version where the build has no git to ask: the linker writes it (-X main.release=v1.2.3).
+var release string
+
 func version() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
 		return "(unknown)"
