@@ -81,7 +81,7 @@ func askNames(w world, names func(Status) []string) cobra.CompletionFunc {
 		}
 		ctx, cancel := context.WithTimeout(c.Context(), time.Second)
 		defer cancel()
-		st, _, err := askStatus(ctx, localAddress(cfg.Listen))
+		st, _, err := cfg.askStatus(ctx, localAddress(cfg.Listen))
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
