@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/walbaton/walbaton/docs"
 )
 
 // run runs a program and gives what it wrote to stdout; stderr is part of the failure.
@@ -63,8 +65,16 @@ func scratchDir(t *testing.T) string {
 }
 
 func TestImage(t *testing.T) {
-	run(t, "../.ci/image")
 	version := strings.TrimSpace(run(t, "../.ci/version"))
+	page, err := docs.Read("..", "docs/image.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range page.Of(t.Name()) {
+		if out := run(t, "bash", "-euc", "cd ..\n"+b.Text); !strings.HasSuffix(out, "walbaton "+version+"\n") {
+			t.Errorf("%v prints\n%s", b, out)
+		}
+	}
 
 	t.Run("any user", func(t *testing.T) {
 		for _, user := range []string{"", "26:26", "1234567:0"} {

@@ -3,13 +3,14 @@
 package packaging
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/walbaton/walbaton/docs"
 )
 
 // machine is a container whose first process is systemd: PostgreSQL, Patroni and etcd as Debian has them.
@@ -69,13 +70,9 @@ func (m *machine) until(limit time.Duration, script, want string) string {
 
 // TestInstallVM types docs/install-vm.md on a machine with a real systemd, and then lets systemd do what its unit says.
 func TestInstallVM(t *testing.T) {
-	page, err := os.ReadFile("../docs/install-vm.md")
+	page, err := docs.Read("..", "docs/install-vm.md")
 	if err != nil {
 		t.Fatal(err)
-	}
-	blocks := regexp.MustCompile("(?s)(<!-- where one builds -->\n\n)?```(sh|console) run=TestInstallVM\n(.*?)```").FindAllSubmatch(page, -1)
-	if len(blocks) < 5 {
-		t.Fatalf("%d blocks are to be typed here", len(blocks))
 	}
 	m := newMachine(t)
 	m.until(30*time.Second, "systemctl is-system-running || true", "running")
@@ -83,19 +80,18 @@ func TestInstallVM(t *testing.T) {
 	m.user = "postgres" // who may use sudo
 	m.until(60*time.Second, "patronictl -c /etc/patroni/config.yml list", "running")
 
-	for _, b := range blocks {
-		text := string(b[3])
+	for _, b := range page.Of(t.Name()) {
 		switch {
-		case len(b[1]) > 0:
-			cmd := exec.Command("bash", "-euc", text)
-			cmd.Dir = ".."
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Fatalf("%s: %v\n%s", text, err, out)
+		case b.Where == "where one builds":
+			build := exec.Command("bash", "-euc", b.Text)
+			build.Dir = ".."
+			if out, err := build.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %v\n%s", b, err, out)
 			}
-		case string(b[2]) == "console":
-			m.console(text)
+		case b.Kind == "console":
+			m.console(b.Text)
 		default:
-			m.do(text)
+			m.do(b.Text)
 		}
 	}
 	m.until(60*time.Second, "walbaton status", "nothing waits here")

@@ -47,6 +47,7 @@ func importRules() map[string][]string {
 		"examples/*":             {"sidecar/drill"},
 		"examples/benchmark":     {"sidecar/drill", "archiver", "archiver/seal", "archiver/store/s3", "archiver/wal", "archiver/wal/waltest"}, // it makes 10,000 segments
 		"packaging":              {},
+		"helm/pods":              {},
 		".ci/*":                  {},
 		"helm":                   {}, // it has tests only
 	}

@@ -187,7 +187,7 @@ func (r *roff) item(term, text string) {
 
 // text takes paragraphs as the help has them: what is indented stays as it is.
 func (r *roff) text(s string) {
-	literal, apart := false, false // apart: an empty line came before
+	literal, apart, first := false, false, true // apart: an empty line came before
 	for line := range strings.Lines(s) {
 		line = strings.TrimRight(line, " \n")
 		indented := strings.HasPrefix(line, " ")
@@ -196,7 +196,10 @@ func (r *roff) text(s string) {
 			apart = true
 			continue
 		case indented && !literal:
-			r.line(".PP\n.EX")
+			if !first {
+				r.line(".PP")
+			}
+			r.line(".EX")
 		case !indented && literal:
 			r.line(".EE\n.PP")
 		case apart && literal:
@@ -205,7 +208,7 @@ func (r *roff) text(s string) {
 			r.line(".PP")
 		}
 		r.line(unreadLine(line))
-		literal, apart = indented, false
+		literal, apart, first = indented, false, false
 	}
 	if literal {
 		r.line(".EE")

@@ -35,14 +35,18 @@ type APIServer struct {
 // AdminToken is the token of an administrator of every APIServer.
 const AdminToken = "top-secret"
 
-// NewAPIServer runs Debian's etcd-server and the kube-apiserver that .ci/build-tools built; a machine without them fails the test.
-func NewAPIServer(t testing.TB) *APIServer {
+// NewAPIServer runs Debian's etcd-server and the kube-apiserver that .ci/build-tools built; a machine without them fails the test. It answers
+// at more addresses of this machine, too, such as that of a bridge that pods are on.
+func NewAPIServer(t testing.TB, more ...net.IP) *APIServer {
 	t.Helper()
 	dir := t.TempDir()
 	addresses := FreeAddresses(t, 3)
 	_, port, _ := net.SplitHostPort(addresses[0])
 	in := func(name string) string { return filepath.Join(dir, name) }
-	authority := NewAuthority(t)
+	authority, bind := NewAuthority(t, more...), "127.0.0.1"
+	if len(more) > 0 {
+		bind = "0.0.0.0"
+	}
 	s := &APIServer{URL: "https://" + addresses[0], Etcd: "http://" + addresses[1], Authority: authority.File, owner: t, Process: Process{Log: in("apiserver.log")}}
 	pool := x509.NewCertPool()
 	pool.AddCert(authority.cert)
@@ -55,7 +59,7 @@ func NewAPIServer(t testing.TB) *APIServer {
 		"--listen-client-urls", s.Etcd, "--advertise-client-urls", s.Etcd,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer))
 	s.args = []string{
-		"--etcd-servers", s.Etcd, "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1", "--secure-port", port,
+		"--etcd-servers", s.Etcd, "--bind-address", bind, "--advertise-address", "127.0.0.1", "--secure-port", port,
 		"--endpoint-reconciler-type", "none", "--service-cluster-ip-range", "10.0.0.0/24", "--cert-dir", dir,
 		"--client-ca-file", authority.File, "--tls-cert-file", authority.Server + ".crt", "--tls-private-key-file", authority.Server + ".key",
 		"--service-account-issuer", "https://kubernetes.default.svc",

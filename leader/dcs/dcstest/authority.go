@@ -24,13 +24,15 @@ type Authority struct {
 	cert   *x509.Certificate
 	key    *ecdsa.PrivateKey
 	serial int64
+	hosts  []net.IP // that its certificates are for
 }
 
-// NewAuthority makes one in a folder of the test.
-func NewAuthority(t testing.TB) *Authority {
+// NewAuthority makes one in a folder of the test. Its certificates are for 127.0.0.1, and for more addresses.
+func NewAuthority(t testing.TB, more ...net.IP) *Authority {
 	t.Helper()
 	dir := t.TempDir()
-	a := &Authority{File: filepath.Join(dir, "ca.crt"), Server: filepath.Join(dir, "server"), Member: filepath.Join(dir, "member"), serial: 1}
+	a := &Authority{File: filepath.Join(dir, "ca.crt"), Server: filepath.Join(dir, "server"), Member: filepath.Join(dir, "member"), serial: 1,
+		hosts: append([]net.IP{net.IPv4(127, 0, 0, 1)}, more...)}
 	a.key = newKey(t)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(a.serial), Subject: pkix.Name{CommonName: "test authority"},
@@ -82,7 +84,7 @@ func (a *Authority) Sign(t testing.TB, name string, public any) []byte {
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IPAddresses: a.hosts,
 	}, a.cert, public, a.key)
 	if err != nil {
 		t.Fatal(err)
