@@ -39,6 +39,7 @@ func TestDrillAlerts(t *testing.T) {
 	s.do("three nodes start", s.Start)
 	s.inventory = NewInventory(s.Store) // objects will disappear, and nobody is to complain
 	s.populate(drillRate / 2)
+	s.do("all are in order", s.inOrder)
 	p := s.record()
 
 	p.step(monitoring.StepOrder)
@@ -58,7 +59,7 @@ func TestDrillAlerts(t *testing.T) {
 	p.until("Prometheus sees that", func() bool { return p.last["n1"] == "" })
 	s.do("it starts again", s.Nodes[0].StartSidecar)
 	p.until("all is in order again", func() bool {
-		return p.most("walbaton_verify_last_timestamp_seconds", "") > 0 && p.last["n1"] != "" && p.least("walbaton_store_up") == 1
+		return p.most("walbaton_verify_last_timestamp_seconds", "") > 0 && p.least("walbaton_store_up") == 1 && p.least("walbaton_members_with_sidecar") == nodes
 	})
 
 	p.step(monitoring.StepHole)
@@ -86,7 +87,9 @@ func TestDrillAlerts(t *testing.T) {
 	p.until("it is known", func() bool { v, _ := value(p.last["n3"], "walbaton_archive_mode", `mode="on"`); return v == 1 })
 	p.step(monitoring.StepStore)
 	s.do("the archive goes away", s.StopStore)
-	p.until("all know", func() bool { return p.most("walbaton_store_up", "") == 0 })
+	p.until("all know, and WAL waits", func() bool {
+		return p.most("walbaton_store_up", "") == 0 && p.least("walbaton_oldest_missing_age_seconds") > 8
+	})
 	p.step(monitoring.StepSidecar)
 	s.do("the sidecar of n3 is killed", n3.KillSidecar)
 	p.until("the others know", func() bool { return p.of(s.Nodes[0], "walbaton_members_with_sidecar") == 2 })
@@ -97,6 +100,23 @@ func TestDrillAlerts(t *testing.T) {
 	p.until("nobody answers", func() bool { return p.last["n1"]+p.last["n2"]+p.last["n3"] == "" })
 	p.end()
 	p.replay()
+}
+
+// inOrder waits until every sidecar reaches the archive, and knows the others.
+func (s *scenario) inOrder(ctx context.Context) error {
+	return until(ctx, clusterLimit, "all are in order", func(ctx context.Context) error {
+		for _, n := range s.Nodes {
+			text, err := n.Scrape(ctx)
+			if err != nil {
+				return err
+			}
+			up, _ := value(text, "walbaton_store_up", "")
+			if with, _ := value(text, "walbaton_members_with_sidecar", ""); up != 1 || with != nodes {
+				return fmt.Errorf("%s: the store answers: %v, members with a sidecar: %v", n.Name, up, with)
+			}
+		}
+		return nil
+	})
 }
 
 // detour gives a node a path of its own to the archive: a link that can be taken away.

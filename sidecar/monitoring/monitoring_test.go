@@ -283,7 +283,19 @@ func TestHeld(t *testing.T) {
 	if r.shift(values, time.Minute); fmt.Sprint(values) != "[0 50 65 NaN]" {
 		t.Errorf("shifted to %v", values)
 	}
-	if got := []float64{slope(`x_age_seconds{a="b"}`, []float64{3}, 2*time.Second), slope(`x_age_seconds{}`, []float64{0}, time.Second), slope(`x{}`, []float64{3}, time.Second)}; fmt.Sprint(got) != "[2 0 0]" {
-		t.Errorf("slopes %v", got)
+	for _, tc := range []struct {
+		name   string
+		values []float64
+		want   float64
+	}{
+		{`x_age_seconds{a="b"}`, []float64{0, 1, 3, 5}, 2},
+		{`x_age_seconds{a="b"}`, []float64{1, 0, 1, 3}, 0},
+		{`x_age_seconds{a="b"}`, []float64{math.NaN(), 1, 3, 5}, 0},
+		{`x_age_seconds{a="b"}`, []float64{3, 5}, 0},
+		{`x{a="b"}`, []float64{0, 1, 3, 5}, 0},
+	} {
+		if got := slope(tc.name, tc.values, 2*time.Second); got != tc.want {
+			t.Errorf("%+v: got %v", tc, got)
+		}
 	}
 }

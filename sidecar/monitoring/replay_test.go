@@ -84,7 +84,9 @@ func TestReplay(t *testing.T) {
 	scrape(fmt.Sprintf(age, 0))
 	scrape(fmt.Sprintf(age, 0))
 	r.Step("waits")
-	scrape(fmt.Sprintf(age, 5))
+	for _, seconds := range []int{1, 3, 5, 7} {
+		scrape(fmt.Sprintf(age, seconds))
+	}
 	r.Step("gone")
 	scrape("")
 	for _, tc := range []struct {
