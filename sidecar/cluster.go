@@ -203,7 +203,9 @@ func (v *Verdict) add(name string, other, self Status) {
 			v.Problems = append(v.Problems, fmt.Sprintf("%s needs a person, says %s: %s (row %s; there: walbaton explain %s)", al.Name, name, al.Why, al.Row, al.Name))
 		}
 	}
-	if !other.Ready && other.Why != self.Why {
+	// Each words the same outage in its own way.
+	kind, _, _ := strings.Cut(other.Why, ":")
+	if !other.Ready && !slices.ContainsFunc(v.Problems, func(p string) bool { return strings.Contains(p, kind) }) {
 		v.Problems = append(v.Problems, fmt.Sprintf("%s: %s", name, other.Why))
 	}
 }
@@ -220,6 +222,11 @@ func (st Status) changing() string {
 		return ""
 	case st.Archive.Timeline != 0 && st.Members[leader].Timeline > st.Archive.Timeline:
 		return st.Members[leader].Name + " opens a new timeline"
+	}
+	for _, m := range st.Members {
+		if !slices.Contains([]string{"", "running", "streaming", "in archive recovery", "no Patroni"}, m.State) {
+			return fmt.Sprintf("PostgreSQL of %s does not run (%s)", m.Name, m.State) // Patroni's word
+		}
 	}
 	return ""
 }
@@ -259,7 +266,7 @@ func (st Status) headline(problems int) (short, long string) {
 	case !st.Archive.Answers:
 		return "The archive does not answer", kept
 	case st.changing() != "":
-		return st.changing(), "A role change is under way. All WAL is kept until the archive has it, and the baton follows the leader."
+		return st.changing(), "A role change or a restart is under way. All WAL is kept until the archive has it, and the baton follows the leader."
 	case problems > 0 && st.Baton.Holder == "" && !st.DCS.REST && !st.DCS.Static:
 		return "Nobody holds the baton", "Nothing is shipped just now, and all WAL is kept until it is."
 	case len(absent) > 0:

@@ -76,8 +76,13 @@ func TestVerdict(t *testing.T) {
 			st.DCS.Answers, st.Ready, st.Why = false, false, "the DCS does not answer: timeout"
 			st.Baton.AsOf = st.Time.Add(-time.Minute)
 		}, levelWrong, "The DCS does not answer", "ships on"},
-		{"no leader", func(st, _ *Status) { st.Members[0].Leader = false }, levelChanging, "No member is the leader just now", "A role change is under way"},
-		{"promotion", func(st, _ *Status) { st.Members[0].Timeline = 3 }, levelChanging, "n1 opens a new timeline", "A role change is under way"},
+		{"dcs for all", func(st, h *Status) {
+			st.DCS.Answers, st.Ready, st.Why = false, false, "the DCS does not answer: timeout"
+			h.Ready, h.Why = false, "the DCS does not answer: refused"
+		}, levelWrong, "The DCS does not answer", "ships on"},
+		{"no leader", func(st, _ *Status) { st.Members[0].Leader = false }, levelChanging, "No member is the leader just now", "A role change or a restart is under way"},
+		{"promotion", func(st, _ *Status) { st.Members[0].Timeline = 3 }, levelChanging, "n1 opens a new timeline", "A role change or a restart is under way"},
+		{"restart", func(st, _ *Status) { st.Members[1].State = "starting" }, levelChanging, "PostgreSQL of n2 does not run (starting)", "is under way"},
 		{"nobody", func(st, _ *Status) { st.Baton = BatonStatus{Why: "no store answers"} }, levelWrong, "Nobody holds the baton", "kept until"},
 		{"no sidecar", func(st, _ *Status) {
 			st.Members = append(st.Members, MemberStatus{Name: "n3", Role: "replica"})
@@ -90,7 +95,7 @@ func TestVerdict(t *testing.T) {
 		st, answers := asked()
 		tc.change(&st, answers["n1"].st)
 		v := gatherCluster(st, answers).Verdict
-		if v.Level != tc.level || v.Headline != tc.headline || !strings.Contains(v.Sentence, tc.sentence) || (tc.level == levelWrong) != (len(v.Problems) > 0) {
+		if v.Level != tc.level || v.Headline != tc.headline || !strings.Contains(v.Sentence, tc.sentence) || len(v.Problems) > 1 || (tc.level == levelWrong) != (len(v.Problems) > 0) {
 			t.Errorf("%s: got %+v", tc.name, v)
 		}
 	}

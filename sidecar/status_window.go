@@ -16,6 +16,8 @@ func (st Status) window() string {
 	case len(w) > 0:
 	case !st.Archive.Open:
 		return ""
+	case !st.Baton.AsOf.IsZero():
+		return "what can be restored is not known while the DCS does not answer: it is for the holder of the baton to look"
 	case st.Archive.Verify != nil && st.Archive.Verify.Failed != "":
 		return "what can be restored is not known: " + st.Archive.Verify.Failed
 	case st.Archive.Verify != nil && st.Archive.Verify.At.IsZero():

@@ -49,7 +49,7 @@ func TestDrillPage(t *testing.T) {
 	s.losesItsSidecar(b, asked)
 	b.Until(60*time.Second, "what can be restored is known", has("#facts", "to any moment"))
 	if os.Getenv("WALBATON_RECORD") != "" {
-		time.Sleep(90 * time.Second) // so that there is something to see in the last hour
+		time.Sleep(2 * time.Minute) // so that there is something to see in the last hour
 	}
 	s.keepState(b, asked, "healthy", has("h1", "All is well"))
 	s.showsAHole(b, asked, has("h1", "The archive has a hole"))

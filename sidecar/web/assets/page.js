@@ -198,7 +198,7 @@
 
   const restorable = st => {
     const all = st.archive.windows || [], w = all.at(-1);
-    if (!w) return fact('Restorable', 'not known', false, doc.window.replace(/^what can be restored is not known( yet)?: /, '') || 'the holder of the baton knows');
+    if (!w) return fact('Restorable', 'not known', false, doc.window.replace(/^what can be restored is not known( yet)?:? /, '') || 'the holder of the baton knows');
     const small = all.length > 1 ? [`and ${count(all.length - 1, 'older window')} before the hole`] : ['to any moment, from a base backup that was taken in between'];
     if (!known(w.from) || !known(w.to)) return fact('Restorable', [h('span', { class: 'mono' }, w.from_lsn), ' to ', h('span', { class: 'mono' }, w.to_lsn)], false, small);
     return fact('Restorable', [time(w.from), ' to ', time(w.to)], false, small);
