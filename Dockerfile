@@ -8,6 +8,7 @@
 ARG GOLANG=docker.io/library/golang:1.26
 
 FROM ${GOLANG} AS build
+LABEL org.opencontainers.image.source="https://github.com/walbaton/walbaton"
 WORKDIR /src
 COPY go.mod go.sum ./
 COPY archiver archiver

@@ -109,8 +109,8 @@ func (p *pod) run(c core.Container) { p.start(c.Name, p.arguments(c)...) }
 func (p *pod) start(name string, args ...string) {
 	p.k.t.Helper()
 	p.containers[name], p.order = p.container(name), append(p.order, name)
-	podman(p.k.t, append([]string{"run", "--detach", "--name", p.container(name)}, args...)...)
 	p.k.t.Cleanup(func() { podman(p.k.t, "rm", "--force", "--time", "0", "--ignore", p.container(name)) })
+	podman(p.k.t, append([]string{"run", "--detach", "--name", p.container(name)}, args...)...)
 }
 
 // arguments are those of podman run for a container of the pod.

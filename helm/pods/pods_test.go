@@ -97,8 +97,8 @@ func TestPods(t *testing.T) {
 func bridge(t *testing.T, dir string) string {
 	t.Helper()
 	name := filepath.Base(dir) + "-bridge"
+	t.Cleanup(func() { podman(t, "rm", "--force", "--time", "0", "--ignore", name) })
 	podman(t, "run", "--detach", "--name", name, "--network", "podman", "localhost/debian:bookworm", "sleep", "infinity")
-	t.Cleanup(func() { podman(t, "rm", "--force", "--time", "0", name) })
 	return strings.TrimSpace(podman(t, "inspect", "--format", "{{.NetworkSettings.Gateway}}", name))
 }
 
