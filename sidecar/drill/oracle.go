@@ -58,7 +58,13 @@ func (c *Cluster) TakeBase(ctx context.Context) (*Base, error) {
 	if err != nil {
 		return nil, err
 	}
-	label, err := os.ReadFile(filepath.Join(b.dir, "backup_label"))
+	return c.baseIn(ctx, b.dir, p)
+}
+
+// baseIn is a base backup that is in a folder, of a node's server.
+func (c *Cluster) baseIn(ctx context.Context, dir string, of *Node) (*Base, error) {
+	b := &Base{c: c, dir: dir}
+	label, err := os.ReadFile(filepath.Join(dir, "backup_label"))
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +72,7 @@ func (c *Cluster) TakeBase(ctx context.Context) (*Base, error) {
 	if _, b.first, err = parseSegment(file[:min(24, len(file))], c.segmentSize()); err != nil {
 		return nil, fmt.Errorf("backup_label: %w", err)
 	}
-	b.systemID, err = query[string](ctx, p.DSN(), "select system_identifier::text from pg_control_system()")
+	b.systemID, err = query[string](ctx, of.DSN(), "select system_identifier::text from pg_control_system()")
 	return b, err
 }
 
