@@ -39,6 +39,7 @@ it takes the same seconds without writes, and no role and no timeline changes. I
 while Patroni is paused or the cluster is not healthy.
 
 walbaton-wal is expected at the same path on every node: beside this program, or in PATH.
+In a pod give --client with the path that it has in PostgreSQL's container.
 An archive_command of your own, one that feeds two archives for instance, is given with
 --archive-command (docs/coming-from.md).
 
@@ -68,7 +69,7 @@ Exit code 0: nothing is left to do. 3: something is. 1: it did not work, or nobo
 		if err := f.check(cfg); err != nil {
 			return usageError(c, err)
 		}
-		want, err := f.want(cfg, configFile(c, w))
+		want, err := f.want(cfg, configFile(c, w), w.getenv("KUBERNETES_SERVICE_HOST") != "")
 		if err != nil {
 			return err
 		}
@@ -100,10 +101,16 @@ func (f setupFlags) check(cfg Config) error {
 	return nil
 }
 
-// want is what the settings should be. config is walbaton's own file, where it was named.
-func (f setupFlags) want(cfg Config, config string) (setup.Want, error) {
+// want is what the settings should be. config is walbaton's own file, where it was named. In a pod PostgreSQL's container has other files than the
+// sidecar's.
+func (f setupFlags) want(cfg Config, config string, pod bool) (setup.Want, error) {
 	client := setup.Client{Path: f.client, Config: config}
-	if client.Path == "" && (f.archive == "" || f.restore == "") {
+	search := client.Path == "" && (f.archive == "" || f.restore == "")
+	if search && pod {
+		return setup.Want{}, withHint(withCode(exitUsage, errors.New("setup: in a pod only you know where PostgreSQL's container has walbaton-wal")),
+			"give --client with that path; with the chart it is /opt/walbaton/walbaton-wal")
+	}
+	if search {
 		var err error
 		if client.Path, err = findClient(os.Args[0]); err != nil {
 			return setup.Want{}, withHint(withCode(exitUsage, err), "name it with --client, by the path that it has on every node")

@@ -425,11 +425,11 @@ func TestSetupWant(t *testing.T) {
 	if _, err := findClient("/nowhere/walbaton"); err == nil || !strings.Contains(err.Error(), "neither beside") {
 		t.Errorf("got %v", err)
 	}
-	w, err := setupFlags{mode: "on", client: "/opt/w"}.want(Config{Socket: "/run/shop.sock"}, "/etc/shop.yml")
+	w, err := setupFlags{mode: "on", client: "/opt/w"}.want(Config{Socket: "/run/shop.sock"}, "/etc/shop.yml", true)
 	if want := (setup.Want{Mode: "on", Archive: "/opt/w push --socket /run/shop.sock %p", Restore: "/opt/w fetch --socket /run/shop.sock --config /etc/shop.yml %f %p"}); err != nil || w != want {
 		t.Errorf("got %+v, %v, want %+v", w, err, want)
 	}
-	w, err = setupFlags{mode: "always", client: "/opt/w", archive: "both %p"}.want(Config{Socket: setup.DefaultSocket}, "")
+	w, err = setupFlags{mode: "always", client: "/opt/w", archive: "both %p"}.want(Config{Socket: setup.DefaultSocket}, "", false)
 	if want := (setup.Want{Mode: "always", Archive: "both %p", Restore: "/opt/w fetch %f %p"}); err != nil || w != want {
 		t.Errorf("got %+v, %v, want %+v", w, err, want)
 	}
