@@ -138,7 +138,7 @@ func (c *cluster) rights(t *testing.T) {
 	answer := c.Do(t, "POST", "/api/v1/namespaces/release/serviceaccounts/shop/token", map[string]any{"spec": map[string]any{"expirationSeconds": 3600}})
 	token := answer["status"].(map[string]any)["token"].(string)
 	want := []string{"list pods", "watch pods", "list configmaps", "watch configmaps", "list leases", "watch leases", "create leases", "update leases", // walbaton's
-		"get pods", "patch pods", "update pods", "create configmaps", "get configmaps", "patch configmaps", "update configmaps"} // Patroni's
+		"patch pods", "create configmaps", "get configmaps", "patch configmaps"} // Patroni's
 	var got []string
 	for resource, group := range map[string]string{"pods": "", "configmaps": "", "endpoints": "", "secrets": "", "services": "", "serviceaccounts": "",
 		"leases": "coordination.k8s.io", "statefulsets": "apps", "roles": "rbac.authorization.k8s.io"} {

@@ -129,6 +129,22 @@ func killedPrimary(t *testing.T, o Options) {
 	s := begin(t, o)
 	s.killPrimaryWhileStoreIsDown()
 	s.wholeTruth()
+	if o.DCS == Kubernetes || o.DCS == KubernetesConfigMaps {
+		s.everyRightIsNeeded()
+	}
+}
+
+// everyRightIsNeeded looks for what the chart's Roles allow and neither Patroni nor walbaton has done. That they suffice shows the drill.
+func (s *scenario) everyRightIsNeeded() {
+	unused, err := s.UnusedRights()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, right := range unused {
+		if right != "get endpoints" && right != "get configmaps" { // Patroni does when another node was faster to write the leader's object
+			s.t.Errorf("the chart's Roles allow %s, and nobody does it", right)
+		}
+	}
 }
 
 // killPrimaryWhileStoreIsDown ends with the store back, a new primary, and the old one dead: its disk helps nobody.

@@ -22,8 +22,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // kubernetesServer is a kube-apiserver on an etcd of its own, without kubelets and controllers: Pods are only objects, and the
@@ -34,6 +32,7 @@ type kubernetesServer struct {
 	url       string
 	endpoints bool // Patroni keeps its keys in Endpoints, otherwise in ConfigMaps
 	admin     *http.Client
+	allowed   []string // what the chart's Roles let the nodes do, as "verb resource"
 	etcd, api *process
 }
 
@@ -62,7 +61,7 @@ func newKubernetes(c *Cluster, endpoints bool) (*kubernetesServer, error) {
 		return nil, err
 	}
 	k.admin = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}
-	return k, k.write("tokens.csv", adminToken+`,admin,admin,"system:masters"`)
+	return k, errors.Join(k.write("tokens.csv", adminToken+`,admin,admin,"system:masters"`), k.write("audit.yaml", auditPolicy))
 }
 
 func (k *kubernetesServer) in(name string) string { return filepath.Join(k.dir, name) }
@@ -86,6 +85,7 @@ func (k *kubernetesServer) start(ctx context.Context) (err error) {
 		"--client-ca-file", k.in("ca.crt"), "--tls-cert-file", k.in("server.crt"), "--tls-private-key-file", k.in("server.key"),
 		"--service-account-issuer", "https://kubernetes.default.svc",
 		"--service-account-key-file", k.in("account.pub"), "--service-account-signing-key-file", k.in("account.key"),
+		"--audit-policy-file", k.in("audit.yaml"), "--audit-log-path", k.in(auditLog),
 		"--token-auth-file", k.in("tokens.csv"), "--authorization-mode", "RBAC", "--disable-admission-plugins", "ServiceAccount")
 	if err != nil {
 		return err
@@ -150,56 +150,6 @@ contexts: [{name: drill, context: {cluster: drill, user: postgres}}]
 clusters: [{name: drill, cluster: {server: %q, certificate-authority: %s}}]
 users: [{name: postgres, user: {token: %s}}]
 `, k.url, k.in("ca.crt"), token.Status.Token))
-}
-
-// rights renders the service account of the chart's own Patroni cluster, and the Roles that are bound to it: Patroni's and walbaton's.
-func (k *kubernetesServer) rights(ctx context.Context) (objects []struct{ path, text string }, err error) {
-	helm, err := toolPath("helm@v3.22.0")
-	if err != nil {
-		return nil, err
-	}
-	top, err := checkoutFolder()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, helm, "template", "drill", filepath.Join(top, "helm", "walbaton"), "--namespace", kubeNamespace, "--show-only", "templates/rbac.yaml",
-		"--set", "patroni.enabled=true,serviceAccount.name=postgres,archive.url=file:///unused,patroni.kubernetes.useEndpoints="+fmt.Sprint(k.endpoints))
-	var complaints bytes.Buffer
-	cmd.Stderr = &complaints
-	manifest, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("helm template: %w: %s", err, complaints.String())
-	}
-	core, rbac := "/api/v1/namespaces/"+kubeNamespace+"/", "/apis/rbac.authorization.k8s.io/v1/namespaces/"+kubeNamespace+"/"
-	paths := map[string]string{"ServiceAccount": core + "serviceaccounts", "Role": rbac + "roles", "RoleBinding": rbac + "rolebindings"}
-	for d := yaml.NewDecoder(bytes.NewReader(manifest)); ; {
-		var object map[string]any
-		if err := d.Decode(&object); errors.Is(err, io.EOF) {
-			return objects, nil
-		} else if err != nil {
-			return nil, fmt.Errorf("read what the chart renders: %w", err)
-		}
-		kind := fmt.Sprint(object["kind"])
-		text, err := json.Marshal(object)
-		if err != nil || paths[kind] == "" {
-			return nil, errors.Join(err, fmt.Errorf("the chart's rights have a %s", kind))
-		}
-		objects = append(objects, struct{ path, text string }{paths[kind], string(text)})
-	}
-}
-
-// checkoutFolder is the checkout that the drill runs in.
-func checkoutFolder() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for ; !exists(filepath.Join(dir, "go.mod")); dir = filepath.Dir(dir) {
-		if dir == filepath.Dir(dir) {
-			return "", errors.New("this is no checkout: no folder above has a go.mod")
-		}
-	}
-	return dir, nil
 }
 
 // ask sends a request as administrator.

@@ -181,12 +181,12 @@ restartPolicy: Always
   verbs: [list, watch, create, update]
 {{- end }}
 
-{{/* What Patroni itself needs, but for "patronictl remove". */}}
+{{/* What Patroni itself does, from 3.0 to 4.1 (patroni/dcs/kubernetes.py), but for "patronictl remove". */}}
 {{- define "walbaton.patroniRules" -}}
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, patch, update, watch]
+  verbs: [list, patch, watch]
 - apiGroups: [""]
   resources: [{{ ternary "endpoints" "configmaps" .Values.patroni.kubernetes.useEndpoints }}]
-  verbs: [create, get, list, patch, update, watch]
+  verbs: [create, get, list, patch, watch]
 {{- end }}
