@@ -283,7 +283,7 @@ func TestDrillFullVersionChange(t *testing.T) {
 		}
 	}
 	s.do("one node goes back to the old release", func(ctx context.Context) error {
-		return errors.Join(second.Install(old), second.RestartSidecar(ctx))
+		return errors.Join(second.Install(s.Bin("")), second.RestartSidecar(ctx)) // what New copied there
 	})
 	s.shipped()
 	s.do("a switchover away from it", s.switchover(first))
