@@ -175,6 +175,8 @@ func (s Restore) wrong() string {
 	switch {
 	case s.Failed != "":
 		return "the restore did not come to its end: " + s.Failed
+	case s.Rows == 0:
+		return "no row was compared with the restored server"
 	case s.Missing+s.Extra+s.Changed > 0:
 		return fmt.Sprintf("the archive does not give back what the primary has: of %s, %d are missing, %d have another content, and %d are too many", counted(s.Rows, "row"), s.Missing, s.Changed, s.Extra)
 	}

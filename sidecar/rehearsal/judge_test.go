@@ -169,6 +169,7 @@ func TestVerdict(t *testing.T) {
 		{[]Round{good, good, good}, &Restore{Rows: 9}, Passed, ""},
 		{[]Round{good, good, good}, &Restore{Rows: 9, Missing: 1}, Failed, "the archive does not give back what the primary has: of 9 rows, 1 are missing, 0 have another content, and 0 are too many"},
 		{[]Round{good, good, good}, &Restore{Failed: "no WAL"}, Failed, "the restore did not come to its end: no WAL"},
+		{[]Round{good, good, good}, &Restore{}, Failed, "no row was compared with the restored server"},
 		{[]Round{good, bad}, nil, Failed, "round 2: b"},
 		{[]Round{good, bad, none}, nil, Failed, "round 2: b"},
 		{[]Round{good, none}, nil, NotRun, "round 3: n"},

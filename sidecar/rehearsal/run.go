@@ -35,6 +35,9 @@ func (r *Rehearsal) Run(ctx context.Context, p *Plan) *Result {
 	}}
 	s.writer = &writer{schema: p.schema, pause: time.Second / time.Duration(r.o.Rate), every: r.o.Every}
 	err := s.run(ctx)
+	if r := s.res.Restore; err != nil && r != nil && r.Failed == "" {
+		s.res.Restore = nil // it did not come to an end that says something
+	}
 	if ctx.Err() != nil {
 		err = errors.New("it was interrupted")
 		s.say("interrupted: cleaning up")
@@ -83,7 +86,6 @@ func (s *session) run(ctx context.Context) (err error) {
 		s.made = true
 		return makeTable(ctx, conn, s.p.schema)
 	}); err != nil {
-		s.res.Restore = nil
 		return err
 	}
 	for no := 1; no <= s.r.o.Rounds; no++ {
@@ -142,7 +144,6 @@ func (s *session) restore(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		s.res.Restore = nil
 		return err
 	}
 	s.say("restoring up to the restore point %s, on timeline %d", res.Target, s.last)
