@@ -9,6 +9,7 @@ import (
 
 	"github.com/walbaton/walbaton/archiver"
 	"github.com/walbaton/walbaton/archiver/wal"
+	"github.com/walbaton/walbaton/leader/patroni/restapi"
 )
 
 const mb = wal.SegmentSize(1 << 20)
@@ -230,5 +231,38 @@ func TestExtend(t *testing.T) {
 	}
 	if want := []string{"n1 0.0-3.0", "n1 30.0-30.2", "n1 31.0-32.0", "n1 32.4-32.4"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestNoteNodes: who is the primary, of two the one on the newer timeline, and since when all are together again. No answer says nothing.
+func TestNoteNodes(t *testing.T) {
+	w := newWatcher(nil, []member{{name: "n1"}, {name: "n2"}}, segment(1, 5))
+	node := func(role, state string, timeline uint32) *restapi.Node {
+		return &restapi.Node{Role: role, State: state, Timeline: timeline}
+	}
+	for i, tc := range []struct {
+		n1, n2   *restapi.Node
+		primary  string
+		together float64
+	}{
+		{node("primary", "running", 1), node("replica", "running", 1), "n1", 0},
+		{nil, node("replica", "running", 1), "", 0},
+		{node("primary", "stopping", 1), node("replica", "running", 1), "", -1},
+		{node("primary", "running", 1), node("primary", "running", 2), "n2", -1},
+		{nil, node("primary", "running", 2), "n2", -1},
+		{node("replica", "running", 2), node("primary", "running", 2), "n2", 5},
+		{node("replica", "running", 2), nil, "", 5},
+	} {
+		w.noteNodes([]*restapi.Node{tc.n1, tc.n2}, second(float64(i)))
+		who, _ := w.now()
+		if since := w.since(); who != tc.primary || since.IsZero() != (tc.together < 0) || tc.together >= 0 && !since.Equal(second(tc.together)) {
+			t.Errorf("second %d: %q since %v, want %q since second %v", i, who, since, tc.primary, tc.together)
+		}
+	}
+	if len(w.lagging(2)) != 1 || len(w.lagging(1)) != 2 {
+		t.Errorf("lagging: %v", w.lagging(2))
+	}
+	if at := w.promoted("n2", 2, second(0)); !at.Equal(second(3)) {
+		t.Errorf("n2 was promoted at %v", at)
 	}
 }

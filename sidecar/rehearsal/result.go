@@ -58,7 +58,7 @@ type Round struct {
 	Holder       string  `json:"holder"`        // who held the baton when the first segment after the change came
 	FirstFile    string  `json:"first_segment"` // that segment
 	Shipped      Seconds `json:"shipped"`       // when it reached the archive
-	Back         Seconds `json:"back"`          // when all members followed again; 0: they did not
+	Back         Seconds `json:"back"`          // when all members ran on the new timeline; 0: they did not
 
 	Rows      Rows     `json:"rows"`
 	Timelines []Line   `json:"timelines"`

@@ -367,8 +367,10 @@ func (c *change) settle(ctx context.Context) {
 		limit = 2 * time.Second // what it did to the old primary is the user's to mend
 	}
 	err := until(ctx, limit, func() bool { return c.back(ctx) })
-	if err == nil {
-		c.rd.Back = seconds(time.Since(asked))
+	if at := c.watch.since(); err == nil && at.After(asked) {
+		c.rd.Back = seconds(at.Sub(asked))
+	} else if err == nil {
+		c.rd.Back = seconds(time.Since(asked)) // they were never seen apart
 	}
 }
 

@@ -37,6 +37,7 @@ type watcher struct {
 	silent    map[string]int // who did not answer, how often
 	newest    wal.Timeline   // that any member is on
 	listed    bool           // the archive was listed once
+	together  time.Time      // since when all members run on the same timeline; zero: they do not
 }
 
 // during is Span with times.
@@ -108,7 +109,11 @@ func (w *watcher) lookAtPatroni(ctx context.Context) {
 		})
 	}
 	wg.Wait()
-	now := time.Now()
+	w.noteNodes(answers, time.Now())
+}
+
+// noteNodes remembers what the members answered, in their order; nil is no answer, which says nothing.
+func (w *watcher) noteNodes(answers []*restapi.Node, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.primary = ""
@@ -130,6 +135,18 @@ func (w *watcher) lookAtPatroni(ctx context.Context) {
 			w.primary, w.timeline = m.name, wal.Timeline(n.Timeline)
 		}
 		w.primaries = extend(w.primaries, during{who: m.name, from: now, to: now, timeline: wal.Timeline(n.Timeline)})
+	}
+	astray := 0
+	for _, n := range w.nodes {
+		if !n.Running() || wal.Timeline(n.Timeline) != w.newest {
+			astray++
+		}
+	}
+	switch {
+	case astray > 0:
+		w.together = time.Time{}
+	case w.together.IsZero() && len(w.nodes) == len(w.members):
+		w.together = now
 	}
 }
 
@@ -276,6 +293,13 @@ func (w *watcher) firstAfter(at time.Time, t wal.Timeline) (wal.Segment, time.Ti
 		}
 	}
 	return best.Name.Segment, best.at, !best.at.IsZero()
+}
+
+// since is when all members began to run on the newest timeline, zero while they do not.
+func (w *watcher) since() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.together
 }
 
 // lagging says who of the members does not run, or not on that timeline.
