@@ -155,7 +155,7 @@ const (
 // gatherFacts asks everybody: first who belongs to the cluster, then all of those and the archives.
 func gatherFacts(ctx context.Context, cfg Config, configFile string) doctor.Facts {
 	f := doctor.Facts{Now: time.Now(), Version: version(), ConfigFile: configFile, PatroniConfig: cfg.PatroniConfig, Scope: cfg.Scope, Member: cfg.Name,
-		Cluster: clusterOf(cfg), Static: cfg.static(), REST: cfg.rest(), UID: os.Geteuid(), User: userNameOf(os.Geteuid())}
+		Cluster: clusterOf(cfg), Static: cfg.static(), Pods: cfg.Patroni.DCS.Kind == "kubernetes", REST: cfg.rest(), UID: os.Geteuid(), User: userNameOf(os.Geteuid())}
 	f.Local, f.NotLocal = lookHere(cfg)
 	g := &gatherer{cfg: cfg, facts: &f, here: f.Local != nil}
 	defer g.close()

@@ -109,9 +109,15 @@ func TestChecks(t *testing.T) {
 		"client elsewhere": {"walbaton-wal", func(f *Facts) { f.Local.Apart = true }, Unexamined, "another container", ""},
 		"keep_dir":         {"keep_dir", func(f *Facts) { f.Local.KeepErr = "it is not there" }, Broken, "/data-walbaton: it is not there", "install -d -o postgres -m 700 /data-walbaton"},
 
-		"refused":       {"connections", func(f *Facts) { f.Nodes[1].SQL = SQL{Err: "no pg_hba.conf entry"} }, Warning, "n2: no pg_hba.conf entry", "pg_hba"},
-		"stopped":       {"connections", func(f *Facts) { f.Nodes[1].SQL, f.Nodes[1].State = SQL{Err: "connection refused"}, "stopped" }, Warning, "n2 is stopped", "patronictl"},
-		"two refused":   {"connections", func(f *Facts) { f.Nodes[1].SQL.Err, f.Nodes[2].SQL.Err = "no", "no" }, Warning, "n2: no", "on n2 itself"},
+		"refused, known": {"connections", func(f *Facts) { f.Nodes[1].SQL = SQL{Err: "no pg_hba.conf entry"} }, OK, "n2 did not (no pg_hba.conf entry); sidecar and Patroni say", ""},
+		"refused":        {"connections", func(f *Facts) { f.Nodes[1].SQL, f.Nodes[1].REST.Err = SQL{Err: "no pg_hba.conf entry"}, "no" }, Warning, "n2: no pg_hba.conf entry", "pg_hba"},
+		"stopped": {"connections", func(f *Facts) {
+			f.Nodes[1].SQL, f.Nodes[1].State = SQL{Err: "connection refused"}, "stopped"
+			f.Nodes[1].Sidecar.ArchiveCommand = ""
+		}, Warning, "n2 is stopped", "patronictl"},
+		"two refused": {"connections", func(f *Facts) {
+			f.Nodes[1].SQL.Err, f.Nodes[2].SQL.Err, f.Nodes[1].Sidecar.ArchiveCommand = "no", "no", ""
+		}, Warning, "n2: no", "on n2 itself"},
 		"by sidecar":    {"archive_mode", func(f *Facts) { f.Nodes[1].SQL = SQL{Err: "no"} }, OK, "always on n1, n2 and n3", ""},
 		"mode on":       {"archive_mode", func(f *Facts) { set(f, "archive_mode", Setting{Value: "on"}) }, Warning, "on on n1, n2 and n3: best effort", "edit-config shop --force -p archive_mode=always*shows a pending restart*restart shop n2 --force\n*restart shop n3 --force\n*restart shop n1 --force"},
 		"mode on one":   {"archive_mode", func(f *Facts) { set(f, "archive_mode", Setting{Value: "on"}, "n2") }, Warning, "on on n2: best effort", "restart shop n2 --force"},
@@ -215,11 +221,12 @@ func TestChecks(t *testing.T) {
 		"one clock agrees": {"clocks", func(f *Facts) { f.Nodes = f.Nodes[:1] }, OK, "n1 and this machine agree", ""},
 		"no clock":         {"clocks", func(f *Facts) { f.Nodes = nil }, Unexamined, "no node told the time", ""},
 
-		"sidecar down":  {"sidecars", func(f *Facts) { f.Nodes[1].Sidecar = Sidecar{Err: "connection refused"} }, Broken, "none is alive beside n2", "systemctl start walbaton"},
-		"sidecars down": {"sidecars", func(f *Facts) { f.quiet() }, Broken, "none is alive beside n1, n2 and n3", "start walbaton"},
-		"page silent":   {"sidecars", func(f *Facts) { f.Nodes[1].Sidecar.Err = "connection refused" }, Warning, "alive beside n2, but its page does not answer here: connection refused", "on the node itself"},
-		"no record":     {"sidecars", func(f *Facts) { f.Nodes[1].Sidecar.Live = false }, Broken, "that of n2 answers, and has no record in the DCS", "journalctl"},
-		"rest, silent":  {"sidecars", func(f *Facts) { f.REST = true; f.Nodes[1].Sidecar = Sidecar{Err: "refused"} }, Warning, "that of n2 does not answer here: refused", "on the node itself"},
+		"sidecar down":     {"sidecars", func(f *Facts) { f.Nodes[1].Sidecar = Sidecar{Err: "connection refused"} }, Broken, "none is alive beside n2", "systemctl start walbaton"},
+		"sidecar of a Pod": {"sidecars", func(f *Facts) { f.Pods = true; f.Nodes[1].Sidecar = Sidecar{Err: "refused"} }, Broken, "none is alive beside n2", "kubectl logs n2 -c walbaton"},
+		"sidecars down":    {"sidecars", func(f *Facts) { f.quiet() }, Broken, "none is alive beside n1, n2 and n3", "start walbaton"},
+		"page silent":      {"sidecars", func(f *Facts) { f.Nodes[1].Sidecar.Err = "connection refused" }, Warning, "alive beside n2, but its page does not answer here: connection refused", "on the node itself"},
+		"no record":        {"sidecars", func(f *Facts) { f.Nodes[1].Sidecar.Live = false }, Broken, "that of n2 answers, and has no record in the DCS", "journalctl"},
+		"rest, silent":     {"sidecars", func(f *Facts) { f.REST = true; f.Nodes[1].Sidecar = Sidecar{Err: "refused"} }, Warning, "that of n2 does not answer here: refused", "on the node itself"},
 		"rest": {"sidecars", func(f *Facts) {
 			f.REST = true
 			for i := range f.Nodes {

@@ -21,6 +21,7 @@ type Facts struct {
 	Static            bool   // a single PostgreSQL without Patroni
 	REST              bool   // dcs.kind rest: there is no baton
 	StandbyCluster    bool
+	Pods              bool // members are Pods, and of the same name
 
 	User string // who examines, by name
 	UID  int

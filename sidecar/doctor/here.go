@@ -77,7 +77,7 @@ func sameUser(f Facts) []Finding {
 func socket(f Facts) []Finding {
 	return f.local(func(l Local) Finding {
 		if l.SocketErr != "" {
-			return broken("start the sidecar, or let both use the same path (--socket, here and in archive_command):\n  systemctl start walbaton",
+			return broken("start the sidecar, or let both use the same path (--socket, here and in archive_command):"+f.start(f.Member),
 				"%s: %s; PostgreSQL keeps its WAL until a sidecar answers", l.Socket, l.SocketErr)
 		}
 		return ok("%s answers", l.Socket)

@@ -18,7 +18,7 @@ func dcsAnswers(f Facts) []Finding {
 	case f.DCS.Err != "" && f.answered():
 		return one(warning("ask on a member, or let this machine reach the DCS", "%s does not answer this machine, but sidecars do: %s", f.DCS.Name, f.DCS.Err))
 	case f.DCS.Err != "":
-		return one(broken("see that the DCS runs and that Patroni reaches it: patronictl list", "%s does not answer: %s", f.DCS.Name, f.DCS.Err))
+		return one(broken("see that the DCS runs and that Patroni reaches it:\n  "+f.patronictl()+" list", "%s does not answer: %s", f.DCS.Name, f.DCS.Err))
 	case len(f.DCS.Warnings) > 0:
 		return one(warning("compare scope and namespace here with those of Patroni, and the versions of the sidecars", "%s answers, and not all of it can be understood: %s", f.DCS.Name, f.DCS.Warnings[0]))
 	}

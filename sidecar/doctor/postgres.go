@@ -21,9 +21,11 @@ func connections(f Facts) []Finding {
 	for _, n := range f.Nodes {
 		switch {
 		case n.SQL.Err == "":
-			all = append(all, ok("%s", nodesHere+" answered").on(n.Name))
+			all = append(all, ok("%s answered", nodesHere).on(n.Name))
 		case !n.runs():
-			all = append(all, warning("see why it does not run: patronictl list", "PostgreSQL of %s is %s: %s", nodesHere, n.State, n.SQL.Err).on(n.Name))
+			all = append(all, warning("see why it does not run:\n  "+f.patronictl()+" list", "PostgreSQL of %s is %s: %s", nodesHere, n.State, n.SQL.Err).on(n.Name))
+		case n.Sidecar.ArchiveCommand != "" && n.REST.Err == "": // nothing is missed
+			all = append(all, ok("%s did not (%s); sidecar and Patroni say what is in effect there", nodesHere, n.SQL.Err).on(n.Name))
 		default:
 			fix := fmt.Sprintf("let Patroni's superuser connect to it from here (pg_hba), or ask on %s itself. Its sidecar says below what it knows", n.Name)
 			all = append(all, warning(fix, "%s: %s", nodesHere, n.SQL.Err).on(n.Name))

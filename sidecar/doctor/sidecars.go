@@ -16,7 +16,7 @@ func (n Node) answers() bool { return n.Sidecar.Err == "" && n.Sidecar.Version !
 func sidecarsLive(f Facts) []Finding {
 	var all []Finding
 	for _, n := range f.Nodes {
-		start := "start it there, as the user that runs PostgreSQL:\n  systemctl start walbaton"
+		start := "start it there, as the user that runs PostgreSQL:" + f.start(n.Name)
 		switch {
 		case f.Static && !n.alive():
 			all = append(all, broken(start, "none answers").on(n.Name))
@@ -27,12 +27,28 @@ func sidecarsLive(f Facts) []Finding {
 		case n.Sidecar.Live && n.Sidecar.Err != "":
 			all = append(all, warning("let this machine reach it, or ask on the node itself", "alive beside %s, but its page does not answer here: %s", nodesHere, n.Sidecar.Err).on(n.Name))
 		case !n.Sidecar.Live && !f.REST && !f.Static && f.DCS.Err == "":
-			all = append(all, broken("see what its DCS line says, and its log:\n  journalctl -u walbaton", "that of %s answers, and has no record in the DCS: the others do not know it", nodesHere).on(n.Name))
+			all = append(all, broken("see what its DCS line says, and its log:"+f.log(n.Name), "that of %s answers, and has no record in the DCS: the others do not know it", nodesHere).on(n.Name))
 		default:
 			all = append(all, ok("alive beside %s", nodesHere).on(n.Name))
 		}
 	}
 	return orNobody(alike(all))
+}
+
+// start is what to type to start the sidecar of a node, or, where its Pod does that, to see why it does not.
+func (f Facts) start(node string) string {
+	if f.Pods {
+		return f.log(node)
+	}
+	return "\n  systemctl start walbaton"
+}
+
+// log is what to type to read what the sidecar of a node logs.
+func (f Facts) log(node string) string {
+	if f.Pods {
+		return fmt.Sprintf("\n  kubectl logs %s -c walbaton", cmp.Or(node, "POD"))
+	}
+	return "\n  journalctl -u walbaton"
 }
 
 func sidecarVersions(f Facts) []Finding {
