@@ -274,11 +274,18 @@ func (st Status) headline(problems int) (short, long string) {
 	case problems > 0:
 		return counted(problems, "thing") + mark(problems == 1, " is", " are") + " not in order", ""
 	}
-	return "All is well", st.shipsSentence(waits)
+	return "All is well", st.shipsSentence()
 }
 
-// shipsSentence says who ships, up to where, and what waits.
-func (st Status) shipsSentence(waits int) string {
+// shipsSentence says who ships, up to where, and what waits. The holder knows what the archive has: another node may not have compared its own WAL
+// with it yet.
+func (st Status) shipsSentence() string {
+	waits := st.Archive.Lacks
+	for _, m := range st.Members {
+		if m.Baton || m.Leader && (st.DCS.Static || st.DCS.REST) {
+			waits += int(m.Misses)
+		}
+	}
 	who := st.Baton.Holder + " holds the baton and ships."
 	if st.DCS.Static || st.DCS.REST {
 		who = "The primary ships."

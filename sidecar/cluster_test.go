@@ -7,11 +7,13 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"log/slog"
 	"math/big"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -360,6 +362,34 @@ func TestListenWeb(t *testing.T) {
 	_, err = listenWeb(t.Context(), Config{Listen: "127.0.0.1:0", Web: WebConfig{Cert: "/nowhere/crt", Key: "/nowhere/key"}}, discard())
 	if err == nil || !strings.Contains(explainError(err), "web.cert takes") {
 		t.Errorf("no certificate: got %v", err)
+	}
+}
+
+// The states of live clusters that the page's pictures are made of are judged as the code judges now; -update writes that.
+func TestVerdictOfRecordedStates(t *testing.T) {
+	files, err := filepath.Glob("web/testdata/cluster-*.json")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("there are %d states: %v", len(files), err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var c ClusterStatus
+		if err := json.Unmarshal(b, &c); err != nil {
+			t.Fatal(err)
+		}
+		c.Verdict, c.Window = verdictOf(c.Status, c.Status, nil), c.Status.window()
+		now, err := json.MarshalIndent(c, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if *update {
+			writeFile(t, filepath.Dir(f), filepath.Base(f), string(now)+"\n")
+		} else if string(now)+"\n" != string(b) {
+			t.Errorf("%s is judged otherwise now: look at it, and write it with -update", f)
+		}
 	}
 }
 

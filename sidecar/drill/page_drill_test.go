@@ -36,8 +36,8 @@ func TestDrillPage(t *testing.T) {
 	holds := func(n *Node) string {
 		return fmt.Sprintf(`[...document.querySelectorAll("#members tr")].some(r => r.innerText.startsWith(%q) && r.querySelector(".badge"))`, n.Name)
 	}
-	b.Until(30*time.Second, "all is well", has("h1", "All is well"))
-	b.Until(10*time.Second, old.Name+" holds the baton", holds(old))
+	b.Until(60*time.Second, "all is well", has("h1", "All is well"))
+	b.Until(30*time.Second, old.Name+" holds the baton", holds(old))
 	if got := b.Text("#about"); !strings.Contains(got, "Shown by "+asked.Name) {
 		t.Errorf("the page says %q, and %s was asked", got, asked.Name)
 	}
@@ -106,13 +106,13 @@ func (s *scenario) keepChange(ctx context.Context, n *Node) error {
 func (s *scenario) losesItsSidecar(b *webtest.Browser, n *Node) {
 	s.t.Helper()
 	s.do("the sidecar of "+n.Name+" is killed", n.KillSidecar)
-	b.Until(10*time.Second, "the page says so, and turns grey", fmt.Sprintf(
+	b.Until(30*time.Second, "the page says so, and turns grey", fmt.Sprintf(
 		`document.body.className === "stale" && !document.getElementById("lost").hidden && document.getElementById("lost").innerText.startsWith("No connection to %s. What you see was true at ")`, n.Name))
 	if got := b.Text("#said"); !strings.Contains(got, "is lost") {
 		s.t.Errorf("those who listen are told %q", got)
 	}
 	s.do("it is started again", n.StartSidecar)
-	b.Until(20*time.Second, "the page is live again", `document.body.className === "live" && document.getElementById("lost").hidden`)
+	b.Until(60*time.Second, "the page is live again", `document.body.className === "live" && document.getElementById("lost").hidden`)
 }
 
 // showsAHole takes a segment out of the archive for a while.

@@ -152,7 +152,9 @@
   // list shows sentences; what to do about one stands in its further lines.
   const list = (e, texts) => {
     fill(e, texts.map(text => {
-      const [what, ...how] = text.split('\n');
+      let [what, ...how] = text.split('\n');
+      const said = `${doc.verdict.headline.toLowerCase()}: `;
+      if (what.toLowerCase().startsWith(said)) [what, how] = ['', [what.slice(said.length), ...how]]; // the headline says it
       return h('li', {}, what, how.length ? h('span', { class: 'how' }, how.join(' ')) : null);
     }));
     e.hidden = texts.length === 0;
@@ -174,15 +176,16 @@
       b.term ? `, term ${b.term}` : '', b.why ? h('br') : null, b.why || '');
   };
 
+  // The holder knows what the archive has. Another node may not have compared its own WAL with it yet, which is nothing to worry about.
   const missing = st => {
-    const with_ = st.members.filter(m => m.misses > 0);
-    const lacks = st.archive.lacks || 0;
-    const gone = st.archive.verify ? st.archive.verify.missing_segments : 0;
-    const small = [];
-    if (gone) small.push(`${count(gone, 'segment')} lost: no node is known to have ${gone === 1 ? 'it' : 'them'}`);
-    for (const m of with_) small.push(`${m.name}: ${count(m.misses, 'segment')}, ${bytes(m.misses_bytes)}`);
-    if (lacks && !with_.length) small.push(`${count(lacks, 'segment')} that another node has`);
-    const most = Math.max(0, ...with_.map(m => m.misses)) + gone;
+    const v = st.archive.verify, gone = v ? v.missing_segments : 0, lacks = st.archive.lacks || 0, small = [];
+    const holder = !known(st.baton.as_of) && st.members.find(m => m.baton && m.sidecar);
+    const others = st.members.filter(m => m.misses > 0 && m !== holder);
+    if (gone) small.push(`${count(gone, 'segment')} in ${v.holes === 1 ? 'a hole' : count(v.holes, 'hole')}`);
+    if (holder && holder.misses) small.push(`${holder.name} ships ${count(holder.misses, 'segment')}, ${bytes(holder.misses_bytes)}`);
+    if (lacks) small.push(`${count(lacks, 'segment')} that other nodes have to ship`);
+    for (const m of others) small.push(`${m.name}: ${count(m.misses, 'segment')} ${holder ? 'not compared yet' : `, ${bytes(m.misses_bytes)}`}`.replace(' ,', ','));
+    const most = gone + (holder ? holder.misses + lacks : Math.max(0, ...others.map(m => m.misses)));
     return fact('Missing in the archive', most ? count(most, 'segment') : 'nothing', gone > 0,
       small.length ? small.flatMap((t, i) => i ? [h('br'), t] : [t]) : 'of what is complete on any node');
   };
@@ -218,7 +221,7 @@
       cell('Sidecar', m.sidecar ? (quiet ? 'alive, not reached from here' : 'alive') : st.dcs.rest ? 'not known' : bad('absent'), sub(m.version)),
       cell('Archive', !m.sidecar ? '–' : m.store_answers ? 'answers' : bad('silent')),
       h('td', { role: 'cell', 'data-label': 'Segments here', class: 'number' }, m.sidecar ? m.has.toLocaleString('en') : '–'),
-      cell('Not in the archive', !m.sidecar ? '–' : !m.misses ? 'none' : `${count(m.misses, 'segment')}, ${bytes(m.misses_bytes)}`,
+      cell('Not known to be archived', !m.sidecar ? '–' : !m.misses ? 'none' : `${count(m.misses, 'segment')}, ${bytes(m.misses_bytes)}`,
         sub(m.misses && own.oldest_missing ? `from ${own.oldest_missing} on` : ''), m.wal_disk_full ? bad(' its disk is full') : null));
   };
 
@@ -278,7 +281,9 @@
     if (hi <= lo) hi = lo + 1;
     const bar = 14, top = 8, right = 14, letter = 7, leading = 17;
     const x = l => (l - lo) / (hi - lo) * (width - right);
-    const labels = rows.map(r => wrap([`timeline ${r.timeline}`, r.parent ? `left ${r.parent} at ${r.fork_lsn}` : '', ...(r.notes || [])].filter(Boolean), width / letter));
+    const words = r => [`timeline ${r.timeline}`, r.parent ? `left ${r.parent} at ${r.fork_lsn}` : '', ...(r.notes || [])].filter(Boolean);
+    const starts = rows.map(r => x(lsn(r.begin_lsn)) + 8 + words(r).join(' · ').length * letter < width ? x(lsn(r.begin_lsn)) + 8 : 8);
+    const labels = rows.map((r, i) => wrap(words(r), (width - starts[i]) / letter));
     const tops = [top];
     for (const lines of labels) tops.push(tops.at(-1) + leading * lines.length + bar + 18);
     const y = i => tops[i + 1] - bar - 12; // of the bar, below its words
@@ -296,7 +301,7 @@
       }
       labels[i].forEach((line, k) => {
         const [first, ...rest] = line;
-        texts.push(s('text', { class: 'halo', x: 0, y: tops[i] + leading * (k + 1) - 5 }, k ? s('tspan', { class: 'soft' }, line.join(' · ')) : [s('tspan', { 'font-weight': 600 }, first),
+        texts.push(s('text', { class: 'halo', x: starts[i], y: tops[i] + leading * (k + 1) - 5 }, k ? s('tspan', { class: 'soft' }, line.join(' · ')) : [s('tspan', { 'font-weight': 600 }, first),
           rest.length ? s('tspan', { class: 'soft' }, ' · ' + rest.join(' · ')) : null]));
       });
     });
@@ -356,7 +361,7 @@
     const sum = minutes.reduce((a, m) => ({ segments: a.segments + m.segments, bytes: a.bytes + m.bytes }), { segments: 0, bytes: 0 });
     const most = minutes.reduce((a, m) => m.segments > a.segments ? m : a);
     const since = end - begun < (n - 1) * MINUTE || n < 60 ? `since ${moment(new Date(begun).toISOString(), doc.status.time)}` : 'in the last hour';
-    fill($('rates-words'), `The numbers are those of the last whole minute. ${count(sum.segments, 'segment')}, ${bytes(sum.bytes)} ${since}`
+    fill($('rates-words'), `The numbers are those of the last whole minute; the grey bar is the one that is not over. ${count(sum.segments, 'segment')}, ${bytes(sum.bytes)} ${since}`
       + (most.segments ? `; at most ${most.segments.toLocaleString('en')} in a minute, at ${clock(new Date(most.at)).slice(0, 5)}.` : '.'));
     drawBars($('chart-segments'), minutes, m => m.segments, v => v.toLocaleString('en'));
     drawBars($('chart-bytes'), minutes, m => m.bytes, bytes);
@@ -368,7 +373,7 @@
   const nice = v => {
     if (v <= 4) return Math.max(v, 1);
     const p = 10 ** Math.floor(Math.log10(v));
-    return [1, 2, 5, 10].map(k => k * p).find(k => k >= v);
+    return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map(k => k * p).find(k => k >= v);
   };
   const niceBytes = v => {
     let unit = 1;

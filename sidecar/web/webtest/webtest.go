@@ -6,6 +6,7 @@ package webtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -27,6 +29,7 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 //go:embed audit.js
@@ -140,7 +143,13 @@ func (b *Browser) Until(limit time.Duration, words, expression string) time.Dura
 	return time.Since(begin)
 }
 
-// Press presses keys, such as "\t" (Tab).
+// Keys that have no letter.
+const (
+	Tab   = kb.Tab
+	Right = kb.ArrowRight
+)
+
+// Press presses keys.
 func (b *Browser) Press(keys string) {
 	b.t.Helper()
 	b.do(chromedp.KeyEvent(keys))
@@ -191,7 +200,7 @@ func (b *Browser) Picture(path string) {
 	}
 }
 
-// fewColours gives each pixel the nearest of the 256 colours that occur most.
+// fewColours gives each pixel one of 256 colours: those of areas, and of others that are nearly the same the one that occurs most.
 func fewColours(img image.Image) *image.Paletted {
 	count := map[color.RGBA]int{}
 	at := func(x, y int) color.RGBA {
@@ -204,19 +213,18 @@ func fewColours(img image.Image) *image.Paletted {
 			count[at(x, y)]++
 		}
 	}
-	colours := make([]color.RGBA, 0, len(count))
-	for c := range count {
-		colours = append(colours, c)
-	}
-	slices.SortFunc(colours, func(a, b color.RGBA) int {
-		if count[a] != count[b] {
-			return count[b] - count[a]
-		}
-		return int(a.R)<<16 + int(a.G)<<8 + int(a.B) - int(b.R)<<16 - int(b.G)<<8 - int(b.B)
+	colours := slices.SortedFunc(maps.Keys(count), func(a, b color.RGBA) int {
+		return cmp.Or(count[b]-count[a], int(a.R)-int(b.R), int(a.G)-int(b.G), int(a.B)-int(b.B))
 	})
 	var palette color.Palette
-	for _, c := range colours[:min(256, len(colours))] {
-		palette = append(palette, c)
+	taken := map[[3]uint8]bool{}
+	for _, c := range colours {
+		near := [3]uint8{c.R >> 4, c.G >> 4, c.B >> 4}
+		area := count[c] > box.Dx()*box.Dy()/1000 // of which there is much, and not the edge of a letter
+		if (area || !taken[near]) && len(palette) < 256 {
+			taken[near] = true
+			palette = append(palette, c)
+		}
 	}
 	nearest := map[color.RGBA]uint8{}
 	out := image.NewPaletted(box, palette)
