@@ -179,12 +179,13 @@ func TestDoctorLooksAtClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	for command, want := range map[string]doctor.Local{
-		good + " push %p":                        {Client: good, ClientIs: "v7"},
-		bad + " push %p":                         {Client: bad, ClientErr: "it does not run: exit status 1"},
-		"/nowhere/walbaton-wal push %p":          {Client: "/nowhere/walbaton-wal", ClientErr: "it is not there"},
-		"walbaton-wal push %p":                   {},
-		"/bin/sh -c 'echo " + good + " push %p'": {},
-		"":                                       {},
+		good + " push %p":                      {Client: good, ClientIs: "v7"},
+		bad + " push %p":                       {Client: bad, ClientErr: "it does not run: exit status 1"},
+		"/nowhere/walbaton-wal push %p":        {Client: "/nowhere/walbaton-wal", ClientErr: "it is not there"},
+		"walbaton-wal push %p":                 {},
+		"/bin/sh -c '" + good + " push $0' %p": {Client: good, ClientIs: "v7"},
+		"/bin/dash -c '" + good + " push %p'":  {},
+		"":                                     {},
 	} {
 		l := doctor.Local{DataErr: "not looked at"}
 		want.DataErr = l.DataErr

@@ -3,6 +3,7 @@ package doctor
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -24,7 +25,7 @@ const DefaultSocket = "/run/walbaton/walbaton.sock"
 // ParseCommand takes a command apart. It knows quotes, backslashes and the operators of the shell, and nothing else.
 func ParseCommand(text string) Command {
 	c := Command{Text: strings.TrimSpace(text)}
-	words, odd := shellWords(c.Text)
+	words, odd := commandWords(c.Text)
 	c.Odd = odd
 	for i := 0; i < len(words); i++ {
 		w := words[i]
@@ -119,7 +120,7 @@ func (c Command) socketOr() string {
 // Shown is a command as others may see it: what belongs to walbaton as it is, of other programs the name alone, for a command can have
 // passwords in it. It is judged as the command itself is.
 func Shown(command string) string {
-	words, odd := shellWords(command)
+	words, odd := commandWords(command)
 	if odd != "" {
 		return "..."
 	}
@@ -174,6 +175,20 @@ func quoteWord(s string) string {
 type word struct {
 	text     string
 	operator bool
+}
+
+// commandWords are those of a command, and of `sh -c 'a "$0" && b "$0"' %p` those of a and b: Patroni before 3.1 runs a command without a shell,
+// so one that needs a shell is written like that (docs/coming-from.md).
+func commandWords(s string) ([]word, string) {
+	words, odd := shellWords(s)
+	if odd != "" || len(words) < 3 || path.Base(words[0].text) != "sh" || words[1].text != "-c" || slices.ContainsFunc(words, func(w word) bool { return w.operator }) {
+		return words, odd
+	}
+	script := words[2].text
+	for i, w := range words[3:] {
+		script = strings.ReplaceAll(script, fmt.Sprint("$", i), w.text)
+	}
+	return shellWords(script)
 }
 
 // shellWords splits a command line.
