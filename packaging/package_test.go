@@ -87,6 +87,7 @@ walbaton.yml
 	t.Run("manual", func(t *testing.T) {
 		manualPages(t, filepath.Join(root, "usr/share/man"), filepath.Join(root, "usr/bin/walbaton"))
 	})
+	t.Run("manual of the client", func(t *testing.T) { clientPage(t, root) })
 	t.Run("completion", func(t *testing.T) { completions(t, root) })
 }
 
@@ -123,6 +124,21 @@ func manualPages(t *testing.T, dir, walbaton string) {
 			if strings.HasPrefix(word, "--") && strings.Trim(word, "-") != "help" && !strings.Contains(page, strings.TrimRight(word, ".,:;)'\"`")) {
 				t.Errorf("the page of %s lacks %s", verb, word)
 			}
+		}
+	}
+}
+
+// clientPage compares the page of the small client, which is written by hand, with what the program says of itself.
+func clientPage(t *testing.T, root string) {
+	page := rendered(t, filepath.Join(root, "usr/share/man/man1/walbaton-wal.1.gz"))
+	help := run(t, filepath.Join(root, "usr/bin/walbaton-wal"), "help")
+	words := regexp.MustCompile(`(?m)^  walbaton-wal (\w+)|(--[a-z-]+)|(WALBATON_\w+)`).FindAllStringSubmatch(help, -1)
+	if len(words) < 8 {
+		t.Fatalf("the help has %d verbs and flags:\n%s", len(words), help)
+	}
+	for _, m := range words {
+		if word := m[1] + m[2] + m[3]; !strings.Contains(page, word) {
+			t.Errorf("the page of walbaton-wal lacks %s", word)
 		}
 	}
 }

@@ -93,6 +93,11 @@ func TestInstallVM(t *testing.T) {
 		default:
 			m.do(b.Text)
 		}
+		if strings.Contains(b.Text, "dpkg -i") {
+			if out := m.do("sudo systemctl is-enabled walbaton || sudo systemctl is-active walbaton || true"); out != "disabled\ninactive\n" {
+				t.Errorf("after the installation the unit is %q", out)
+			}
+		}
 	}
 	m.until(60*time.Second, "walbaton status", "nothing waits here")
 
@@ -127,6 +132,28 @@ sudo systemctl daemon-reload && sudo systemctl restart walbaton`)
 			t.Errorf("walbaton verify says\n%s", out)
 		}
 	})
+	t.Run("upgrade and removal", func(t *testing.T) {
+		m := &machine{t, m.name, m.user}
+		m.replaced()
+	})
+}
+
+// replaced installs the package over itself, and removes it.
+func (m *machine) replaced() {
+	m.t.Helper()
+	const again = "sudo dpkg -i dist/walbaton_*.deb >/dev/null; sudo systemctl show -P MainPID walbaton"
+	if pid := m.do(again); pid != "0\n" {
+		m.t.Errorf("an upgrade starts a sidecar that was stopped, as process %s", pid)
+	}
+	m.do("sudo systemctl start walbaton")
+	before := m.do("sudo systemctl show -P MainPID walbaton")
+	if after := m.do(again); after == before || after == "0\n" {
+		m.t.Errorf("the running sidecar was process %s and after the upgrade it is %s", before, after)
+	}
+	m.do("sudo dpkg -r walbaton >/dev/null")
+	if out := m.do("sudo systemctl is-active walbaton || true; ls /usr/bin/walbaton* || true"); out != "inactive\n" {
+		m.t.Errorf("after the removal there is %s", out)
+	}
 }
 
 // console types the commands of a block, and waits until each prints the lines below it, but for numbers and gaps. A line may end with more.
