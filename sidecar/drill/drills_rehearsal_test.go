@@ -60,6 +60,7 @@ func TestDrillRehearsal(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := s.primary()
+	s.do("all is in order", s.fit)
 	s.do("the cluster is paused", s.Pause)
 	s.do("a drill is refused", func(ctx context.Context) error {
 		out, code := s.rehearse(ctx, dir, "refused")
@@ -84,6 +85,7 @@ func TestDrillRehearsal(t *testing.T) {
 		t.Errorf("restore: %+v", r)
 	}
 
+	s.do("all is in order", s.fit)
 	old = s.primary()
 	s.do("a kill is rehearsed: Patroni and the postmaster of the primary", func(ctx context.Context) error {
 		kill := fmt.Sprintf(`pkill -9 -f %[1]s/$WALBATON_DRILL_PRIMARY/patroni.yml; kill -9 $(head -1 %[1]s/$WALBATON_DRILL_PRIMARY/pgdata/postmaster.pid)`, s.Dir)
@@ -105,6 +107,7 @@ func TestDrillRehearsal(t *testing.T) {
 	s.do("the old primary comes back", old.Restart)
 	s.rejoins(old)
 
+	s.do("all is in order", s.fit)
 	s.do("two in a row", func(ctx context.Context) error {
 		out, code := s.rehearse(ctx, dir, "two", "--repeat", "2", "--write", "1s")
 		rep, err := s.report(dir, "two", 2)
@@ -114,7 +117,7 @@ func TestDrillRehearsal(t *testing.T) {
 		return err
 	})
 	for _, at := range []string{"copying the cluster", "writing 50 rows a second", "asking Patroni for a switchover"} {
-		s.do("Patroni shows all on one timeline", s.oneTimeline)
+		s.do("all is in order", s.fit)
 		s.do("a drill is interrupted when it is "+at, func(ctx context.Context) error { return s.interrupted(ctx, dir, at) })
 		s.do("all stream", s.AllStreaming)
 		s.nothingLeft(dir)
@@ -127,26 +130,43 @@ func TestDrillRehearsal(t *testing.T) {
 	s.do("every row is there", func(ctx context.Context) error { return s.Compare(ctx, server) })
 }
 
-// oneTimeline waits until Patroni's members are all on the same timeline by their keys, which are a little late: a drill would be refused before.
-func (s *scenario) oneTimeline(ctx context.Context) error {
-	return until(ctx, clusterLimit, "all are on one timeline", func(ctx context.Context) error {
+// fit waits until Patroni and the sidecar of the first node know that all is in order: what they tell is a little late, and a drill would be refused before.
+func (s *scenario) fit(ctx context.Context) error {
+	return until(ctx, clusterLimit, "all is known to be in order", func(ctx context.Context) error {
 		_, body, err := get(ctx, s.primary().rest()+"/cluster")
 		if err != nil {
 			return err
 		}
-		var view struct {
+		status, err := s.Nodes[0].Status(ctx)
+		if err != nil {
+			return err
+		}
+		var patroni struct {
 			Members []struct {
 				State    string
 				Timeline int
 			}
 		}
-		if err := json.Unmarshal(body, &view); err != nil {
+		var sidecar struct {
+			Ready   bool
+			Baton   struct{ Holder string }
+			Members []struct {
+				Sidecar bool
+				Store   bool `json:"store_answers"`
+			}
+		}
+		if err := errors.Join(json.Unmarshal(body, &patroni), json.Unmarshal(status, &sidecar)); err != nil {
 			return err
 		}
-		for _, m := range view.Members {
-			if m.Timeline != view.Members[0].Timeline || m.State != "running" && m.State != "streaming" {
-				return fmt.Errorf("%s", body)
-			}
+		fine := sidecar.Ready && sidecar.Baton.Holder != "" && len(sidecar.Members) == nodes
+		for _, m := range sidecar.Members {
+			fine = fine && m.Sidecar && m.Store
+		}
+		for _, m := range patroni.Members {
+			fine = fine && m.Timeline == patroni.Members[0].Timeline && (m.State == "running" || m.State == "streaming")
+		}
+		if !fine {
+			return fmt.Errorf("%s %s", body, status)
 		}
 		return nil
 	})
