@@ -190,13 +190,16 @@
       small.length ? small.flatMap((t, i) => i ? [h('br'), t] : [t]) : 'of what is complete on any node');
   };
 
+  // What was shipped once may be gone: only verify sees that.
+  const holed = a => a.verify && a.verify.missing_segments > 0;
   const frontier = st => {
     const a = st.archive;
     if (!a.frontier_segment) return fact('Frontier', a.open ? 'not known yet' : '–', false, a.open ? 'no segment was seen in the archive' : a.why || '');
     const w = (a.windows || []).at(-1);
     return fact('Frontier', h('span', { class: 'mono' }, a.frontier_lsn), false,
       known(a.frontier_moved) ? ['reached ', ago(a.frontier_moved), ' ago'] : '',
-      w && known(w.to) && w.to_lsn === a.frontier_lsn ? [h('br'), 'last commit in it: ', time(w.to)] : '');
+      w && known(w.to) && w.to_lsn === a.frontier_lsn ? [h('br'), 'last commit in it: ', time(w.to)] : '',
+      holed(a) ? [h('br'), 'as far as was shipped: below it is a hole'] : '');
   };
 
   const restorable = st => {
@@ -231,7 +234,7 @@
       h('p', { class: answers ? 'soft' : 'bad' }, answers ? '✓ answers' : `✗ ${why}`), more.filter(Boolean).map(t => h('p', { class: 'soft' }, t)));
     if (!each.length) {
       return one('', a.url, a.open && a.answers, a.open ? `does not answer: ${a.why}` : `not open: ${a.why}`,
-        [a.frontier_segment ? `whole from ${a.frontier_from_lsn} to ${a.frontier_lsn}` : '', looked(a.verify)]);
+        [a.frontier_segment ? `${holed(a) ? 'shipped' : 'whole'} from ${a.frontier_from_lsn} to ${a.frontier_lsn}${holed(a) ? ', with a hole' : ''}` : '', looked(a.verify)]);
     }
     return each.map(e => one(e.name, e.archive || '', e.answers, `does not answer${e.why ? ': ' + e.why : ''}`,
       [e.required ? 'push waits for it' : 'not required: it is filled when it can be', e.frontier_lsn ? `whole up to ${e.frontier_lsn}` : '',
