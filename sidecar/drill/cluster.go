@@ -83,8 +83,8 @@ type Cluster struct {
 	dcs      dcsServer
 }
 
-// New prepares the folder of a cluster, and builds walbaton, without starting anything. Stop removes the folder.
-func New(ctx context.Context, o Options) (c *Cluster, err error) {
+// complete fills in what was left out.
+func (o *Options) complete() error {
 	if o.Archiver == "" {
 		o.Archiver = Walbaton
 	}
@@ -106,7 +106,7 @@ func New(ctx context.Context, o Options) (c *Cluster, err error) {
 	if o.Beside != nil {
 		o.DCS, o.Place, o.Binaries = o.Beside.o.DCS, o.Beside.o.Place, cmp.Or(o.Binaries, o.Beside.Bin(""))
 		if o.Scope == o.Beside.o.Scope || o.Apart || o.Beside.o.Apart {
-			return nil, errors.New("a cluster beside another one: it needs another scope, and neither can be apart")
+			return errors.New("a cluster beside another one: it needs another scope, and neither can be apart")
 		}
 	}
 	if o.DCS == Kubernetes || o.Machines { // Endpoints refuse addresses of loopback
@@ -120,6 +120,14 @@ func New(ctx context.Context, o Options) (c *Cluster, err error) {
 	}
 	if o.Log == nil {
 		o.Log = func(string, ...any) {}
+	}
+	return nil
+}
+
+// New prepares the folder of a cluster, and builds walbaton, without starting anything. Stop removes the folder.
+func New(ctx context.Context, o Options) (c *Cluster, err error) {
+	if err := o.complete(); err != nil {
+		return nil, err
 	}
 	if err := prerequisites(); err != nil {
 		return nil, err
