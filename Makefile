@@ -26,7 +26,7 @@ soak: ## 200 random role changes on real clusters and 50,000 simulated ones, som
 	@mkdir -p bin && go build -o bin/suite ./.ci/suite && exec bin/suite -soak 200 -seeds 50000 -lanes 2 -limit 10h
 
 demo: ## watch a cluster lose its primary and the archive lose nothing; KEEP=1 leaves it running
-	@.ci/install
+	@.ci/install demo
 	@echo "building walbaton and the demo: about a minute the first time"
 	@mkdir -p bin && export CGO_ENABLED=0 GOTMPDIR=$$(mktemp -d) && trap 'rm -rf "$$GOTMPDIR"' EXIT && trap 'exit 130' INT TERM HUP && \
 		go build -o bin/walbaton ./sidecar && go build -o bin/ ./sidecar/walbaton-wal ./examples/quickstart
