@@ -86,7 +86,7 @@ func TestPods(t *testing.T) {
 	c.insert(primary, "fourth")
 	primary.stop()
 	stopped := primary
-	primary = c.leads(ctx, "the failover after it", stopped)
+	c.leads(ctx, "the failover after it", stopped)
 	c.again(ctx, stopped)
 	primary = c.settled(ctx, "the deleted pod comes back")
 	c.insert(primary, "fifth")

@@ -73,7 +73,8 @@ func (p *pod) own(dir string) {
 func (p *pod) project(dir string, s core.VolumeProjection) {
 	t := p.k.t
 	t.Helper()
-	files, items := map[string][]byte{}, []core.KeyToPath{}
+	files := map[string][]byte{}
+	var items []core.KeyToPath
 	switch {
 	case s.ConfigMap != nil:
 		for name, text := range p.k.configMap(s.ConfigMap.Name) {
