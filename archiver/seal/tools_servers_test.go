@@ -67,8 +67,8 @@ func TestToolsOpenEncryptedObjects(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, lines, ok := strings.Cut(string(page), "```sh\nobject=")
-	lines, _, closed := strings.Cut("object="+lines, "```")
+	_, lines, ok := strings.Cut(string(page), "\nn=$(od ") // behind the names of the object and of the file, which are ours here
+	lines, _, closed := strings.Cut("n=$(od "+lines, "```")
 	if !ok || !closed || !strings.Contains(lines, "age -d") {
 		t.Fatal("docs/encryption.md has no lines that open an object")
 	}
@@ -92,6 +92,7 @@ func TestToolsOpenEncryptedObjects(t *testing.T) {
 		}
 		cmd := exec.CommandContext(t.Context(), "sh", "-e", "-c", lines)
 		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "KEY=key.txt", "OBJECT="+name, "PLAIN="+name+".plain")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("the lines of docs/encryption.md: %v\n%s", err, out)
 		}
