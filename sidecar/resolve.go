@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/walbaton/walbaton/archiver"
 	"github.com/walbaton/walbaton/archiver/seal"
@@ -174,6 +175,10 @@ func confirm(c *cobra.Command, w world, asJSON bool, verb, question, otherwise s
 	if _, err := io.WriteString(w.stdout, "\n"+question+" [y/N] "); err != nil {
 		return err
 	}
+	if err := readable(c.Context(), in); err != nil {
+		_, _ = io.WriteString(w.stdout, "\n") // below the question
+		return fmt.Errorf("%s: %s: %w", verb, otherwise, err)
+	}
 	line, err := bufio.NewReader(in).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%s: %w", verb, err)
@@ -182,6 +187,22 @@ func confirm(c *cobra.Command, w world, asJSON bool, verb, question, otherwise s
 		return fmt.Errorf("%s: %s", verb, otherwise)
 	}
 	return nil
+}
+
+// readable returns when there is something to read, a line where somebody types, or when ctx ends: a read from a terminal does not end with it.
+func readable(ctx context.Context, f *os.File) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}, 100)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		if n > 0 {
+			return nil
+		}
+	}
 }
 
 // planText says what a decision does, before it is taken.
