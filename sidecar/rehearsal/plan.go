@@ -46,7 +46,7 @@ func (r *Rehearsal) Plan(ctx context.Context) (*Plan, error) {
 	}
 	conn, err := r.connect(ctx, p.lead.host, p.lead.port)
 	if err != nil {
-		return nil, fmt.Errorf("connect to the primary %s: %w", p.lead.name, err)
+		return nil, fmt.Errorf("connect to the primary %s: %w", p.lead.name, inOneLine(err))
 	}
 	defer closeConn(conn)
 	if p.server, err = ask(ctx, conn); err != nil {
@@ -158,7 +158,7 @@ func (p *Plan) String() string {
 	}
 	step("make the schema %s in the database %s, with one small table", p.schema, p.server.database)
 	step("write %d rows a second into it, and end a segment (%s) every %v with pg_switch_wal", o.Rate, size(p.server.segment), o.Every)
-	to := "a replica that Patroni chooses"
+	to := "a replica of its choice"
 	if o.Candidate != "" {
 		to = o.Candidate
 	}

@@ -117,7 +117,7 @@ func (s *session) onPrimary(ctx context.Context, do func(*pgx.Conn) error) error
 	}
 	conn, err := s.r.connect(ctx, m.host, m.port)
 	if err != nil {
-		return fmt.Errorf("connect to the primary %s: %w", m.name, err)
+		return fmt.Errorf("connect to the primary %s: %w", m.name, inOneLine(err))
 	}
 	defer closeConn(conn)
 	return do(conn)

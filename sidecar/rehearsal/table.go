@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net"
+	"os"
 	"strings"
 	"time"
 
@@ -45,6 +47,36 @@ func (r *Rehearsal) connect(ctx context.Context, host string, port int) (*pgx.Co
 	ctx, cancel := context.WithTimeout(ctx, 2*sqlTime)
 	defer cancel()
 	return pgx.ConnectConfig(ctx, c)
+}
+
+// connectError is why nobody could connect, in one line: pgx has one for each way that it tried, as for each address with and without TLS.
+type connectError struct {
+	said string
+	err  error
+}
+
+func (e *connectError) Error() string { return e.said }
+func (e *connectError) Unwrap() error { return e.err }
+
+// inOneLine takes the last word of the server, or of the way to it.
+func inOneLine(err error) error {
+	said := strings.Join(strings.Fields(err.Error()), " ")
+	var pg *pgconn.PgError
+	var op *net.OpError
+	var call *os.SyscallError
+	switch {
+	case errors.As(err, &pg):
+		said = pg.Message
+	case strings.Contains(said, "read only connection"):
+		said = "it is read-only, as a standby is"
+	case errors.Is(err, context.DeadlineExceeded):
+		said = "no answer"
+	case errors.As(err, &op) && op.Addr != nil && errors.As(op.Err, &call):
+		said = op.Addr.String() + ": " + call.Err.Error()
+	case errors.As(err, &op):
+		said = op.Err.Error()
+	}
+	return &connectError{said, err}
 }
 
 // server is what the primary says of itself and of us.

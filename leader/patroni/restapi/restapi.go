@@ -19,8 +19,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -94,6 +96,44 @@ func (e *StatusError) Error() string {
 
 // Unsure says whether what was asked for may still happen: Patroni gave up waiting, it did not refuse.
 func (e *StatusError) Unsure() bool { return e.Code == http.StatusServiceUnavailable }
+
+// unreached is an error of the way to a Patroni, in the words of somebody who typed its address: without the method, and without which call
+// of the system it was.
+type unreached struct{ err *url.Error }
+
+func (e *unreached) Error() string {
+	host := e.err.URL
+	if u, err := url.Parse(host); err == nil {
+		host = u.Host
+	}
+	cause := e.err.Err
+	var op *net.OpError
+	if errors.As(cause, &op) {
+		cause = op.Err
+	}
+	var call *os.SyscallError
+	if errors.As(cause, &call) {
+		cause = call.Err
+	}
+	switch {
+	case e.err.Timeout():
+		return host + ": no answer in time"
+	case errors.Is(cause, io.EOF):
+		return host + ": it hung up without an answer"
+	}
+	return host + ": " + cause.Error()
+}
+
+func (e *unreached) Unwrap() error { return e.err }
+
+// shorter is err, and what it says in short.
+func shorter(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return &unreached{u}
+	}
+	return err
+}
 
 // maxAnswer bounds an answer in bytes.
 const maxAnswer = 16 << 20
@@ -200,7 +240,7 @@ func (c *Client) send(ctx context.Context, method, base, path string, what, into
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return "", err // names the method and the address
+		return "", shorter(err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/walbaton/walbaton/leader/patroni"
 )
@@ -160,5 +161,27 @@ func TestConfigOf(t *testing.T) {
 	p.Ctl = patroni.Ctl{CACert: "ctl-ca.crt", CertFile: "ctl.crt", KeyFile: "ctl.key", Insecure: true}
 	if got, want := ConfigOf(p), (Config{CACert: "ctl-ca.crt", Cert: "ctl.crt", Key: "ctl.key", Insecure: true, Username: "u", Password: "p"}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestUnreached: who typed the wrong address reads which one, and why it does not answer, and no names of calls.
+func TestUnreached(t *testing.T) {
+	client, base := open(t, &fakePatroni{}, Config{})
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	_, err := client.Cluster(t.Context(), gone.URL)
+	if want := "ask for the members: " + strings.TrimPrefix(gone.URL, "http://") + ": connection refused"; err == nil || err.Error() != want {
+		t.Errorf("nobody listens: got %v, want %s", err, want)
+	}
+	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer slow.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err = client.Node(ctx, slow.URL)
+	if want := "ask member: " + strings.TrimPrefix(slow.URL, "http://") + ": no answer in time"; err == nil || err.Error() != want || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("no answer: got %v, want %s", err, want)
+	}
+	if _, err = client.Node(t.Context(), base); err == nil || !strings.Contains(err.Error(), "this is no Patroni") {
+		t.Errorf("an empty answer: got %v", err)
 	}
 }
