@@ -111,7 +111,7 @@ func (rd *Round) judge() {
 		remark("%s came to orphans/: WAL that the line left, kept aside: %s", counted(n, "file"), some(rd.Orphans))
 	}
 	if n := rd.Rows.Doubtful; n > 0 {
-		remark("%s sent and never acknowledged; PostgreSQL has %d of them, and may have them or not", were(n, "row"), rd.Rows.DoubtfulKept)
+		remark("%s sent and never acknowledged: PostgreSQL may have kept such a row or not, and kept %d", were(n, "row"), rd.Rows.DoubtfulKept)
 	}
 	if rd.ByCommand && rd.NewTimeline == rd.OldTimeline {
 		remark("no member was promoted: Patroni started PostgreSQL of %s again, on the same timeline", rd.To)

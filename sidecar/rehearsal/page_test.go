@@ -47,7 +47,7 @@ func sampleRound(asked time.Time) Round {
 		NoWritesFrom: .06, NoWritesTo: 2.14, Holder: "n2", FirstFile: "00000002000000000000000C", Shipped: 3.1, Back: 6.4,
 		Rows:      Rows{Acknowledged: 1496, Doubtful: 1},
 		Timelines: []Line{{1, "000000010000000000000007", "00000001000000000000000B", 5, []string{}}, {2, "00000002000000000000000C", "000000020000000000000010", 5, []string{}}},
-		Notes:     []string{"1 row was sent and never acknowledged; PostgreSQL has 0 of them, and may have them or not"}, Twice: []string{}, Orphans: []string{},
+		Notes:     []string{"1 row was sent and never acknowledged: PostgreSQL may have kept such a row or not, and kept 0"}, Twice: []string{}, Orphans: []string{},
 	}
 	rd.Trace = Trace{From: -10.2, To: 17.5, Members: []string{"n1", "n2", "n3"},
 		Primaries: []Span{{"n1", -10.2, .3, 1, 0}, {"n2", 1.9, 17.5, 2, 0}}, Batons: []Span{{"n1", -10.2, .7, 0, 41}, {"n2", 1.4, 17.5, 0, 42}},

@@ -165,8 +165,11 @@ func (c *change) run(ctx context.Context, lead member) error {
 
 	s.say("writing %d rows a second through %s", s.r.o.Rate, lead.name)
 	sleep(ctx, s.r.o.Write)
+	if err := ctx.Err(); err != nil {
+		return err // and say of no switchover that one was asked for
+	}
 	if d := s.writer.since(c.mark); !d.ackedSince(c.begin) {
-		return errors.Join(ctx.Err(), errors.New("no row was acknowledged before the change: "+lastFailure(d)))
+		return errors.New("no row was acknowledged before the change: " + lastFailure(d))
 	}
 	if err := c.swap(ctx, lead); err != nil {
 		return err
