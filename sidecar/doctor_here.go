@@ -35,6 +35,7 @@ func lookHere(cfg Config) (l *doctor.Local, why string) {
 	l.DataErr, l.SystemID = lookAtData(dir)
 	l.WALErr = lookAtWAL(dir)
 	l.SidecarUID, l.SocketErr = whoListens(cfg.Socket)
+	l.SocketShut = errors.Is(unix.Access(cfg.Socket, unix.W_OK), fs.ErrPermission)
 	if l.SidecarUID >= 0 {
 		l.SidecarIs = userNameOf(l.SidecarUID)
 	}

@@ -102,6 +102,7 @@ func TestChecks(t *testing.T) {
 		"no sidecar, ours": {"user", func(f *Facts) { f.Local.SidecarUID = -1 }, OK, "postgres, to whom the data directory belongs", ""},
 		"no sidecar":       {"user", func(f *Facts) { f.Local.SidecarUID, f.UID, f.User = -1, 33, "www" }, Warning, "this is www*belongs to postgres", "as postgres"},
 		"nobody's":         {"user", func(f *Facts) { f.Local.Owner = -1 }, Warning, "nobody knows", "above"},
+		"shut socket":      {"socket", func(f *Facts) { f.Local.SocketShut, f.Local.SidecarUID = true, -1 }, Warning, "walbaton.sock is closed to postgres", "ask again as the user that runs PostgreSQL"},
 		"silent socket":    {"socket", func(f *Facts) { f.Local.SocketErr = "nobody listens" }, Broken, "walbaton.sock: nobody listens", "systemctl start walbaton"},
 		"no client":        {"walbaton-wal", func(f *Facts) { f.Local.ClientErr = "it is not there" }, Broken, "/usr/local/bin/walbaton-wal: it is not there", "one folder"},
 		"other client":     {"walbaton-wal", func(f *Facts) { f.Local.ClientIs = "v1.0.0" }, Warning, "version v1.0.0*v1.2.3", "one version"},

@@ -46,6 +46,7 @@ type Local struct {
 
 	Socket     string
 	SocketErr  string // nobody answers there
+	SocketShut bool   // to this user: somebody else may be answered
 	SidecarUID int    // of who listens; -1 unknown
 	SidecarIs  string
 

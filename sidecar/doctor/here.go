@@ -67,6 +67,8 @@ func sameUser(f Facts) []Finding {
 			return broken(fix, "the sidecar runs as %s, and the data directory belongs to %s", l.SidecarIs, l.OwnerIs)
 		case l.SidecarUID >= 0:
 			return ok("the sidecar and the data directory are both %s's", l.OwnerIs)
+		case l.SocketShut:
+			return warning(fmt.Sprintf("ask again as %s, or as root", l.OwnerIs), "as whom a sidecar runs here %s cannot see; the data directory belongs to %s", f.User, l.OwnerIs)
 		case f.UID != l.Owner:
 			return warning(fmt.Sprintf("ask again as %s, as whom the sidecar is to run", l.OwnerIs), "this is %s, the data directory belongs to %s, and no sidecar runs here", f.User, l.OwnerIs)
 		}
@@ -76,7 +78,10 @@ func sameUser(f Facts) []Finding {
 
 func socket(f Facts) []Finding {
 	return f.local(func(l Local) Finding {
-		if l.SocketErr != "" {
+		switch {
+		case l.SocketShut:
+			return warning("ask again as the user that runs PostgreSQL, or as root", "%s is closed to %s, so whether a sidecar answers there is not known", l.Socket, f.User)
+		case l.SocketErr != "":
 			return broken("start the sidecar, or let both use the same path (--socket, here and in archive_command):"+f.start(f.Member),
 				"%s: %s; PostgreSQL keeps its WAL until a sidecar answers", l.Socket, l.SocketErr)
 		}
