@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -94,6 +95,22 @@ func askHint(err error) string {
 
 // withoutScheme is host:port of what may be https://host:port.
 func withoutScheme(address string) string { return strings.TrimPrefix(address, "https://") }
+
+// isAddress says whether a sidecar may be at what --address says: host:port, or https://host:port.
+func isAddress(s string) bool {
+	_, port, err := net.SplitHostPort(withoutScheme(s))
+	return err == nil && isPort(port)
+}
+
+func notAddress(s string) error {
+	return fmt.Errorf("--address: %q is not host:port, as in --address 10.0.0.7:9847", s)
+}
+
+// isBaseURL says whether a REST API of Patroni may be at what --patroni-url says.
+func isBaseURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
+}
 
 // ask asks the sidecar of a member of a cluster for its status, and refuses that of another one at its address.
 func (m MemberStatus) ask(ctx context.Context, a asker, scope string) (Status, error) {

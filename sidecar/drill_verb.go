@@ -111,8 +111,10 @@ func (f *drillFlags) check(cfg Config) error {
 		return usage("switch over by hand, and look with walbaton verify", "there is no Patroni here (dcs.kind static), and so no switchover")
 	case f.patroni == "":
 		return usage("give --patroni-config with Patroni's file, or --patroni-url http://HOST:8008", "it is not known where Patroni's REST API answers")
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+	case err != nil || !isBaseURL(f.patroni):
 		return usage("give one such as --patroni-url http://10.0.0.7:8008", "--patroni-url %q is no address of a REST API", f.patroni)
+	case !isAddress(f.address):
+		return withHint(withCode(exitUsage, notAddress(f.address)), `try "walbaton drill --help"`)
 	case f.dsn == "" && cfg.Patroni.PostgreSQL.Superuser.Username == "":
 		return usage("give --patroni-config with Patroni's file, or --dsn 'user=postgres password=...'", "it is not known how PostgreSQL is reached")
 	case f.dsn != "" && dsnErr != nil:

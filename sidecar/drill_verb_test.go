@@ -77,8 +77,8 @@ func TestDrillRefuses(t *testing.T) {
 		"another cluster": {func(d *drillable) { d.node = strings.Replace(d.node, fmt.Sprint(uint64(testSystemID)), "99", 1) }, nil, "! the cluster's system identifier is 99"},
 		"no sidecar":      {func(d *drillable) { d.status.Members[1].Sidecar = false }, nil, "! no sidecar answers beside n2"},
 		"not that one":    {func(*drillable) {}, []string{"--candidate", "n9"}, "! there is no member n9: --candidate takes one of n2"},
-		"no PostgreSQL":   {func(*drillable) {}, nil, "drill: connect to the primary n1: "},
-		"no API":          {func(*drillable) {}, []string{"--patroni-url", "http://127.0.0.1:1"}, "drill: ask for the members: "},
+		"no PostgreSQL":   {func(*drillable) {}, nil, "drill: connect to the primary n1: 127.0.0.1:1: connection refused\n  nothing was done"},
+		"no API":          {func(*drillable) {}, []string{"--patroni-url", "http://127.0.0.1:1"}, "drill: ask for the members: 127.0.0.1:1: connection refused\n  nothing was done"},
 		"no such sidecar": {func(*drillable) {}, []string{"--address", "127.0.0.1:1"}, "drill: ask the sidecar at 127.0.0.1:1: "},
 	} {
 		d := newDrillable()
@@ -117,6 +117,7 @@ func TestDrillUsage(t *testing.T) {
 		"it is not known where Patroni's REST API answers": {"drill", "switchover"},
 		"it is not known how PostgreSQL is reached":        {"drill", "switchover", "--patroni-url", "http://n1:8008"},
 		`--patroni-url "n1:8008" is no address`:            {"drill", "switchover", "--patroni-url", "n1:8008"},
+		`--address: "n1" is not host:port`:                 append(base, "--address", "n1"),
 		"--dsn is no connection string":                    append(base, "--dsn", "password=secret nonsense"),
 		"--repeat 0":                                       append(base, "--repeat", "0"),
 		"--rate 5000":                                      append(base, "--rate", "5000"),

@@ -106,7 +106,7 @@ func execute(ctx context.Context, args []string, w world) int {
 	}
 	c, err := root.ExecuteContextC(ctx)
 	if err != nil && c == root {
-		err = usageError(c, err) // cobra's own: an unknown command
+		err = unknownVerb(root, args, err) // cobra's own, or of a flag
 	}
 	if exitCode(err) == exitSignal { // whatever it was at
 		err = withCode(exitSignal, fmt.Errorf("%s: ended by a signal before it was done", c.Name()))
@@ -140,7 +140,7 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, rest, err := root.Find(args)
 			if err != nil || len(rest) > 0 {
-				return usageError(root, fmt.Errorf("unknown command %q", strings.Join(args, " ")))
+				return unknownVerb(root, args, fmt.Errorf("unknown command %q", strings.Join(args, " ")))
 			}
 			return c.Help()
 		},
@@ -162,7 +162,20 @@ func flagError(c *cobra.Command, err error) error {
 		_, name, _ := strings.Cut(s, " for ")
 		return usageError(c, fmt.Errorf("%s: %q %s", strings.Trim(name, `"`), n.Num, why))
 	}
+	if found && strings.Contains(err.Error(), "invalid duration") {
+		word, name, _ := strings.Cut(strings.TrimPrefix(s, "invalid argument "), " for ")
+		return usageError(c, fmt.Errorf("%s: %s is no time: give one such as 30s, 5m or 2h", strings.Trim(name, `"`), word))
+	}
 	return usageError(c, err)
+}
+
+// unknownVerb is usageError for a command line without a verb that exists; a typing error is one that is near to one.
+func unknownVerb(root *cobra.Command, args []string, err error) error {
+	root.SuggestionsMinimumDistance = 2
+	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+		return withHint(withCode(exitUsage, err), `did you mean "walbaton `+strings.Join(near, `", or "walbaton `)+`"?`)
+	}
+	return usageError(root, err)
 }
 
 func usageError(c *cobra.Command, err error) error {

@@ -58,7 +58,7 @@ Exit code 0: nothing is left to do. 3: something is. 1: it did not work, or nobo
 	c.Flags().StringVar(&f.client, "client", "", "`path` of walbaton-wal on every node (default: beside this program, or in PATH)")
 	c.Flags().StringVar(&f.archive, "archive-command", "", "this archive_command instead, a `command`")
 	c.Flags().StringVar(&f.restore, "restore-command", "", "this restore_command instead, a `command`")
-	c.Flags().StringVar(&f.restAPI, "rest-api", "", "`URL` of the REST API of any member's Patroni, http://host:8008 (default: this node's)")
+	c.Flags().StringVar(&f.restAPI, "patroni-url", "", "`URL` of any member's REST API, such as http://10.0.0.7:8008 (default: this node's, by Patroni's configuration)")
 	c.Flags().StringVar(&f.sidecar, "address", "", "`host:port` of the sidecar to ask about the others (default: the local one, by --listen)")
 	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -95,8 +95,12 @@ func (f setupFlags) check(cfg Config) error {
 		return fmt.Errorf("setup: --client: %q is not an absolute path", f.client)
 	case cfg.static():
 		return errors.New("setup: with dcs.kind static there is no Patroni; type it: psql -c \"alter system set archive_mode = 'always'\", archive_command and restore_command likewise, and restart PostgreSQL")
+	case f.restAPI != "" && !isBaseURL(f.restAPI):
+		return fmt.Errorf("setup: --patroni-url %q is no address of a REST API, such as http://10.0.0.7:8008", f.restAPI)
+	case f.sidecar != "" && !isAddress(f.sidecar):
+		return notAddress(f.sidecar)
 	case f.restAPI == "" && cfg.Patroni.RestAPI.URL() == "":
-		return errors.New("setup: where Patroni's REST API answers is not known: give --patroni-config /etc/patroni/config.yml, or --rest-api http://HOST:8008")
+		return errors.New("setup: where Patroni's REST API answers is not known: give --patroni-config /etc/patroni/config.yml, or --patroni-url http://HOST:8008")
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ const restartPatience = 10 * time.Minute
 func (s *settingUp) run(ctx context.Context) error {
 	s.report.Restarted = []string{}
 	if err := s.lookAgain(ctx); err != nil {
-		return withHint(fmt.Errorf("setup: %w", err), "is Patroni running here? --rest-api http://HOST:8008 asks another member's")
+		return withHint(fmt.Errorf("setup: %w", err), "is Patroni running here? --patroni-url http://HOST:8008 asks another member's")
 	}
 	s.say("%s", differenceText(s.facts, s.plan, s.base, s.apply))
 	if s.apply {

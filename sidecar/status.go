@@ -44,8 +44,8 @@ Exit code 0: all is in order. 3: something is not. 1: no sidecar answers.`,
 		if address == "" {
 			address = localAddress(cfg.Listen)
 		}
-		if _, port, err := net.SplitHostPort(withoutScheme(address)); err != nil || !isPort(port) {
-			return usageError(c, fmt.Errorf("--address: %q is not host:port, as in --address 10.0.0.7:9847", address))
+		if !isAddress(address) {
+			return usageError(c, notAddress(address))
 		}
 		ask, err := cfg.Web.asker()
 		if err != nil {
