@@ -79,6 +79,7 @@ func TestDrillRefuses(t *testing.T) {
 		"not that one":    {func(*drillable) {}, []string{"--candidate", "n9"}, "! there is no member n9: --candidate takes one of n2"},
 		"no PostgreSQL":   {func(*drillable) {}, nil, "drill: connect to the primary n1: 127.0.0.1:1: connection refused\n  nothing was done"},
 		"no API":          {func(*drillable) {}, []string{"--patroni-url", "http://127.0.0.1:1"}, "drill: ask for the members: 127.0.0.1:1: connection refused\n  nothing was done"},
+		"no such host":    {func(*drillable) {}, []string{"--dsn", "host=db.invalid user=postgres"}, "drill: connect to the primary n1: lookup db.invalid"},
 		"no such sidecar": {func(*drillable) {}, []string{"--address", "127.0.0.1:1"}, "drill: ask the sidecar at 127.0.0.1:1: "},
 	} {
 		d := newDrillable()
@@ -87,6 +88,16 @@ func TestDrillRefuses(t *testing.T) {
 		if code != exitFailed || out != "" || !strings.Contains(errs, tc.want) || !strings.Contains(errs, "nothing was done") || len(d.posted) > 0 {
 			t.Errorf("%s: exit %d, %q, %q, posted %q; want 1 and %q", name, code, out, errs, d.posted, tc.want)
 		}
+	}
+}
+
+// TestDrillHangs: a Patroni that takes connections and answers none is not waited for without end.
+func TestDrillHangs(t *testing.T) {
+	hangs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer hangs.Close()
+	code, _, errs := newDrillable().drill(t, "--patroni-url", hangs.URL, "--wait", "1s", "--yes")
+	if want := strings.TrimPrefix(hangs.URL, "http://") + ": no answer in time\n  nothing was done"; code != exitFailed || !strings.Contains(errs, want) {
+		t.Errorf("exit %d, %q, want 1 and %q", code, errs, want)
 	}
 }
 

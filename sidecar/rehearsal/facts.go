@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/walbaton/walbaton/leader/patroni/restapi"
 )
@@ -20,8 +21,13 @@ type member struct {
 	sidecar string // host:port, "" when it is not known
 }
 
+// gatherTime bounds how long Patroni and the sidecar are waited for: one that hangs takes connections and answers none.
+const gatherTime = 10 * time.Second
+
 // gather asks Patroni and the sidecar. The error is about the asking; then nothing is known.
 func (r *Rehearsal) gather(ctx context.Context) (facts, []member, error) {
+	ctx, cancel := context.WithTimeout(ctx, min(gatherTime, r.o.Wait))
+	defer cancel()
 	f := facts{systemID: r.o.Archive.Identity().SystemID, scope: r.o.Archive.Identity().Scope, candidate: r.o.Candidate, command: r.o.Command != ""}
 	var err error
 	if f.cluster, err = r.o.API.Cluster(ctx, r.o.Patroni); err != nil {

@@ -64,6 +64,7 @@ func inOneLine(err error) error {
 	var pg *pgconn.PgError
 	var op *net.OpError
 	var call *os.SyscallError
+	var dns *net.DNSError
 	switch {
 	case errors.As(err, &pg):
 		said = pg.Message
@@ -71,6 +72,8 @@ func inOneLine(err error) error {
 		said = "it is read-only, as a standby is"
 	case errors.Is(err, context.DeadlineExceeded):
 		said = "no answer"
+	case errors.As(err, &dns):
+		said = dns.Error()
 	case errors.As(err, &op) && op.Addr != nil && errors.As(op.Err, &call):
 		said = op.Addr.String() + ": " + call.Err.Error()
 	case errors.As(err, &op):
