@@ -84,12 +84,15 @@ func (p *pace) perSecond() float64 {
 	return float64(last.lsn-first.lsn) / last.at.Sub(first.at).Seconds()
 }
 
-// lasts is how long so many bytes last; 0 when nobody can say.
+// forYears is as long as anybody looks ahead. A large disk beside an idle server would last longer than a time.Duration can say.
+const forYears = 100 * 365 * 24 * time.Hour
+
+// lasts is how long so many bytes last, forYears at most; 0 when nobody can say.
 func lasts(free uint64, perSecond float64) time.Duration {
 	if perSecond < 1 {
 		return 0
 	}
-	return time.Duration(float64(free) / perSecond * float64(time.Second))
+	return time.Duration(min(float64(free)/perSecond, forYears.Seconds()) * float64(time.Second))
 }
 
 // lastsText is how people say it.
@@ -101,6 +104,8 @@ func lastsText(d time.Duration) string {
 		return counted(int(d.Minutes()), "minute")
 	case d < 48*time.Hour:
 		return counted(int(d.Hours()), "hour")
+	case d >= 2*365*24*time.Hour:
+		return "years"
 	}
 	return counted(int(d.Hours())/24, "day")
 }

@@ -49,6 +49,34 @@ func TestPace(t *testing.T) {
 	}
 }
 
+// TestLasts: an idle server's disk lasts long, and never less than nothing.
+func TestLasts(t *testing.T) {
+	for _, tc := range []struct {
+		free      uint64
+		perSecond float64
+		want      string
+	}{
+		{6000, 100, "1 minute"}, {90 << 30, 1 << 20, "25 hours"}, {90 << 30, 4, "years"}, {1 << 62, 1, "years"},
+	} {
+		if got := lastsText(lasts(tc.free, tc.perSecond)); got != tc.want {
+			t.Errorf("%d bytes at %v a second: got %s, want %s", tc.free, tc.perSecond, got, tc.want)
+		}
+	}
+	if got := lasts(1<<40, 0); got != 0 {
+		t.Errorf("no WAL at all: got %v, want 0", got)
+	}
+}
+
+// TestProgressAtFirst: before the first object is done nobody can say how long it takes.
+func TestProgressAtFirst(t *testing.T) {
+	var out strings.Builder
+	p := &progress{w: &out, what: "verify", begin: time.Now().Add(-5 * time.Second)}
+	p.show(0, 80)
+	if got, want := strings.TrimSpace(out.String()), "verify  [..............................] 0 of 80 objects"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // TestDiskWarner: a line for each step on the way to a full disk, none while the archive answers, and all of them again in the
 // next outage.
 func TestDiskWarner(t *testing.T) {

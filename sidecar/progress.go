@@ -44,8 +44,11 @@ func (p *progress) show(done, all int) {
 	line := fmt.Sprintf("%s  %d objects, %.0f a second", p.what, done, rate)
 	if all > 0 {
 		full := min(30*done/all, 30)
-		left := time.Duration(float64(all-done) / max(rate, 1e-9) * float64(time.Second))
-		line = fmt.Sprintf("%s  [%s%s] %d of %d objects, %.0f a second, %v left", p.what, strings.Repeat("#", full), strings.Repeat(".", 30-full), done, all, rate, left.Round(time.Second))
+		line = fmt.Sprintf("%s  [%s%s] %d of %d objects", p.what, strings.Repeat("#", full), strings.Repeat(".", 30-full), done, all)
+		if done > 0 {
+			left := time.Duration(float64(all-done) / rate * float64(time.Second))
+			line += fmt.Sprintf(", %.0f a second, %v left", rate, left.Round(time.Second))
+		}
 	}
 	_, _ = fmt.Fprintf(p.w, "\r%-*s", p.width, line)
 	p.width = len(line)

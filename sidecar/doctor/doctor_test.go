@@ -321,6 +321,7 @@ func TestChecks(t *testing.T) {
 		"disk fills soon":   {"disk of pg_wal", func(f *Facts) { f.Nodes[1].Sidecar.Free, f.Nodes[1].Sidecar.Store = 1<<30, false }, Broken, "full in 17 minutes", "delete nothing"},
 		"disk full":         {"disk of pg_wal", func(f *Facts) { f.Nodes[1].Sidecar.Free = 1 << 20 }, Broken, "the disk of n2 is full", "larger"},
 		"disk, idle":        {"disk of pg_wal", func(f *Facts) { f.Nodes = f.Nodes[:1]; f.Nodes[0].Sidecar.Pace = 0 }, OK, "100 GB free on n1", ""},
+		"disk, nearly idle": {"disk of pg_wal", func(f *Facts) { f.Nodes = f.Nodes[:1]; f.Nodes[0].Sidecar.Pace = 4 }, OK, "100 GB free on n1, which last years at 4 B of WAL a second", ""},
 		"disk, nobody told": {"disk of pg_wal", func(f *Facts) { f.quiet() }, Unexamined, "no sidecar told", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

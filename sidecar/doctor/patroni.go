@@ -189,6 +189,8 @@ func spanText(d time.Duration) string {
 		return fmt.Sprintf("%d minutes", int(d.Minutes()))
 	case d < 48*time.Hour:
 		return fmt.Sprintf("%d hours", int(d.Hours()))
+	case d >= 2*365*24*time.Hour:
+		return "years"
 	}
 	return fmt.Sprintf("%d days", int(d.Hours())/24)
 }

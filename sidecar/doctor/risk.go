@@ -110,6 +110,9 @@ const (
 	fullAlarm = 24 * time.Hour // the same, while it takes nothing
 )
 
+// forYears is as long as anybody looks ahead: a large disk beside an idle server would last longer than a time.Duration can say.
+const forYears = 100 * 365 * 24 * time.Hour
+
 func diskOfWAL(f Facts) []Finding {
 	var all []Finding
 	shortest, who := time.Duration(0), ""
@@ -120,7 +123,7 @@ func diskOfWAL(f Facts) []Finding {
 		}
 		left := time.Duration(0)
 		if s.Pace > 0 {
-			left = time.Duration(float64(s.Free) / float64(s.Pace) * float64(time.Second))
+			left = time.Duration(min(float64(s.Free)/float64(s.Pace), forYears.Seconds()) * float64(time.Second))
 		}
 		pace := fmt.Sprintf("%s free on %s, %s of WAL a second", sizeText(s.Free), n.Name, sizeText(s.Pace))
 		const fix = "make the disk larger, or bring the archive back; delete nothing in pg_wal"
