@@ -2,6 +2,9 @@ package rehearsal
 
 import (
 	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
@@ -81,6 +84,36 @@ func TestRefuseNamesAll(t *testing.T) {
 	f.cluster.Paused, f.cluster.Members[1].State, f.sidecar.Baton.Holder = true, "start failed", ""
 	if got := refuse(f); len(got) != 3 {
 		t.Errorf("got %q, want three reasons", got)
+	}
+}
+
+// TestAskLags: by Patroni's keys, which are old, all lag too far behind; the members themselves say that n2 does not.
+func TestAskLags(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		has := map[string]uint64{"n2": 99 << 20, "n3": 1 << 20, "n4": 0}[strings.Split(r.URL.Path, "/")[1]]
+		fmt.Fprintf(w, `{"state": "running", "role": "replica", "xlog": {"received_location": %d, "replayed_location": %d}}`, has, has/2)
+	}))
+	defer server.Close()
+	api, err := restapi.New(restapi.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer api.Close()
+	f := healthy()
+	f.cluster.Members = append(f.cluster.Members, f.cluster.Members[2])
+	f.cluster.Members[3].Name = "n4"
+	f.node.XLog.Location = 100 << 20
+	for i := range f.cluster.Members[1:] {
+		m := &f.cluster.Members[i+1]
+		m.Lag, m.URL = 5e6, server.URL+"/"+m.Name
+	}
+	(&Rehearsal{o: Options{API: api}}).askLags(t.Context(), &f)
+	var got []any
+	for _, m := range f.cluster.Members[1:] {
+		got = append(got, m.Lag)
+	}
+	if want := []any{float64(1 << 20), float64(99 << 20), 5e6}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

@@ -50,10 +50,26 @@ func (r *Rehearsal) gather(ctx context.Context) (facts, []member, error) {
 	if lag, ok := dynamic["maximum_lag_on_failover"].(float64); ok {
 		f.maxLag = lag
 	}
+	r.askLags(ctx, &f)
 	if f.sidecar, err = r.status(ctx, r.o.Sidecar); err != nil {
 		return f, nil, err
 	}
 	return f, f.members(r.o.Sidecar), nil
+}
+
+// askLags asks the replicas that seem to lag too far behind where they are. Patroni's own figure compares what members write into the DCS once in
+// loop_wait, so a cluster that writes a lot seems to lag; and before a switchover Patroni asks the members as well (patroni/ha.py).
+func (r *Rehearsal) askLags(ctx context.Context, f *facts) {
+	for i := range f.cluster.Members {
+		m := &f.cluster.Members[i]
+		if lag, known := m.Lag.(float64); !known || lag <= f.maxLag || m.URL == "" {
+			continue
+		}
+		n, err := r.o.API.Node(ctx, m.URL)
+		if has := max(n.XLog.Received, n.XLog.Replayed); err == nil && has > 0 && f.node.XLog.Location > 0 {
+			m.Lag = float64(f.node.XLog.Location - min(has, f.node.XLog.Location)) // the leader was asked before
+		}
+	}
 }
 
 // synchronous reads Patroni's words for it.
