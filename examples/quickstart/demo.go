@@ -238,7 +238,10 @@ func (d *demo) kept() {
 		d.say("  restored: psql '%s'", d.restored.DSN())
 	}
 	if p, err := d.cluster.Primary(context.Background()); err == nil {
-		d.say("  %s", strings.Join(p.Walbaton(context.Background(), "status").Args, " "))
+		for _, verb := range []string{"status", "doctor"} {
+			d.say("  %s", strings.Join(p.Walbaton(context.Background(), verb).Args, " "))
+		}
+		d.say("  in a browser: %s", p.Page())
 	}
 	d.say("Stop it with:\n  bin/quickstart stop %s", d.cluster.Dir)
 }

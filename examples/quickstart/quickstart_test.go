@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"net/http"
 	"os"
 	"os/exec"
 	"runtime"
@@ -120,6 +121,13 @@ func TestDemo(t *testing.T) {
 	}
 	if len(drill.Below(dir)) == 0 {
 		t.Error("nothing runs, want the cluster kept")
+	}
+	_, page, _ := strings.Cut(string(out), "in a browser: ")
+	page, _, _ = strings.Cut(page, "\n")
+	if resp, err := http.Get(page); err != nil {
+		t.Errorf("the page: %v", err)
+	} else if resp.Body.Close(); resp.StatusCode != http.StatusOK {
+		t.Errorf("the page: %s", resp.Status)
 	}
 	_, stop, ok := strings.Cut(string(out), "bin/quickstart stop ")
 	if !ok {

@@ -164,6 +164,9 @@ func (n *Node) Walbaton(ctx context.Context, verb string, args ...string) *exec.
 	return n.inside(cmd)
 }
 
+// Page is where its sidecar's page is.
+func (n *Node) Page() string { return "http://" + n.listen() + "/" }
+
 // PGData is the data directory.
 func (n *Node) PGData() string { return filepath.Join(n.disk(), "pgdata") }
 
