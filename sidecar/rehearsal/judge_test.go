@@ -266,3 +266,12 @@ func TestNoteNodes(t *testing.T) {
 		t.Errorf("n2 was promoted at %v", at)
 	}
 }
+
+// TestInterrupted: who presses Ctrl-C during the switchover reads that it may take place all the same.
+func TestInterrupted(t *testing.T) {
+	for changing, want := range map[bool]string{false: "it was interrupted", true: "it was interrupted while the primary was to change, and that may go on: see patronictl list"} {
+		if got := interrupted(changing).Error(); got != want {
+			t.Errorf("changing %v: got %q, want %q", changing, got, want)
+		}
+	}
+}

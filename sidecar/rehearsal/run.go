@@ -39,7 +39,7 @@ func (r *Rehearsal) Run(ctx context.Context, p *Plan) *Result {
 		s.res.Restore = nil // it did not come to an end that says something
 	}
 	if ctx.Err() != nil {
-		err = errors.New("it was interrupted")
+		err = interrupted(s.changing)
 		s.say("interrupted: cleaning up")
 	}
 	s.clean(ctx)
@@ -52,6 +52,14 @@ func (r *Rehearsal) Run(ctx context.Context, p *Plan) *Result {
 		}
 	}
 	return s.res
+}
+
+// interrupted says what an interruption leaves to be done by others: nobody takes back what Patroni or a command was asked for.
+func interrupted(changing bool) error {
+	if changing {
+		return errors.New("it was interrupted while the primary was to change, and that may go on: see patronictl list")
+	}
+	return errors.New("it was interrupted")
 }
 
 // Refuse is the result of a rehearsal that was refused.
