@@ -19,6 +19,7 @@ import (
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/walbaton/walbaton/leader/dcs/dcstest"
 )
@@ -75,11 +76,7 @@ func (k *kubelet) play(ctx context.Context, set apps.StatefulSet, ordinal int) *
 	p := &pod{k: k, name: name, containers: map[string]string{}}
 	k.do(http.MethodPost, k.path("pods"), made, &p.object)
 
-	// What a pause container is elsewhere: it holds the pod's network.
-	p.start("pause", "--network", "podman", "--hostname", name, "localhost/debian:bookworm", "sleep", "infinity")
-	p.ip = strings.TrimSpace(podman(k.t, "inspect", "--format", "{{.NetworkSettings.IPAddress}}", p.containers["pause"]))
-	p.report(core.PodPending, false)
-	p.volumes()
+	p.prepare()
 	for _, c := range p.object.Spec.InitContainers {
 		if c.RestartPolicy != nil && *c.RestartPolicy == core.ContainerRestartPolicyAlways {
 			p.run(c)
@@ -94,6 +91,20 @@ func (k *kubelet) play(ctx context.Context, set apps.StatefulSet, ordinal int) *
 	}
 	p.report(core.PodRunning, true)
 	return p
+}
+
+// prepare gives the pod its network and its volumes. hosts are NAME:IP that its containers find in /etc/hosts.
+func (p *pod) prepare(hosts ...string) {
+	p.k.t.Helper()
+	args := []string{"--network", "podman", "--hostname", p.name}
+	for _, h := range hosts {
+		args = append(args, "--add-host", h)
+	}
+	// What a pause container is elsewhere: it holds the pod's network.
+	p.start("pause", append(args, "localhost/debian:bookworm", "sleep", "infinity")...)
+	p.ip = strings.TrimSpace(podman(p.k.t, "inspect", "--format", "{{.NetworkSettings.IPAddress}}", p.containers["pause"]))
+	p.report(core.PodPending, false)
+	p.volumes()
 }
 
 func (k *kubelet) path(kind string) string { return "/api/v1/namespaces/" + k.namespace + "/" + kind }
@@ -256,12 +267,7 @@ func (p *pod) started(ctx context.Context, c core.Container) {
 		return
 	}
 	get := c.StartupProbe.HTTPGet
-	port := get.Port.String()
-	for _, named := range c.Ports {
-		if named.Name == port {
-			port = strconv.Itoa(int(named.ContainerPort))
-		}
-	}
+	port := number(get.Port, c)
 	client := http.Client{Timeout: 2 * time.Second}
 	until(ctx, t, 60*time.Second, "the startup probe of "+p.name+"/"+c.Name, func() error {
 		resp, err := client.Get("http://" + p.ip + ":" + port + get.Path)
@@ -274,6 +280,18 @@ func (p *pod) started(ctx context.Context, c core.Container) {
 		}
 		return nil
 	})
+}
+
+// number is a port as a number; it may be named by a container.
+func number(port intstr.IntOrString, containers ...core.Container) string {
+	for _, c := range containers {
+		for _, named := range c.Ports {
+			if port.Type == intstr.String && named.Name == port.StrVal {
+				return strconv.Itoa(int(named.ContainerPort))
+			}
+		}
+	}
+	return port.String()
 }
 
 // report tells the API server what a kubelet tells it.
@@ -323,15 +341,21 @@ func (p *pod) stop() {
 // gone removes what is left of the pod.
 func (p *pod) gone() {
 	p.k.t.Helper()
+	p.remove()
+	p.k.do(http.MethodDelete, p.k.path("pods/"+p.name), map[string]any{"gracePeriodSeconds": 0}, nil)
+}
+
+// remove removes the containers.
+func (p *pod) remove() {
+	p.k.t.Helper()
 	for _, c := range slices.Backward(p.order) { // that with the network last
 		podman(p.k.t, "rm", "--force", "--time", "0", p.containers[c])
 	}
-	p.k.do(http.MethodDelete, p.k.path("pods/"+p.name), map[string]any{"gracePeriodSeconds": 0}, nil)
 }
 
 // exec runs a program in a container and gives what it prints.
 func (p *pod) exec(container string, args ...string) (string, error) {
-	return try("podman", append([]string{"--runtime", "runc", "exec", p.containers[container]}, args...)...)
+	return tryPodman(append([]string{"exec", p.containers[container]}, args...)...)
 }
 
 // logs are the last lines of a container.
@@ -343,17 +367,22 @@ func (p *pod) logs(container string, lines int) string {
 	return string(out)
 }
 
-// podman runs it, and gives what it prints. Some machines may not raise limits, which podman does unless it is told some.
+// podman runs it, which must succeed, and gives what it prints.
 func podman(t *testing.T, args ...string) string {
 	t.Helper()
-	if args[0] == "run" {
-		args = append([]string{"run", "--ulimit", "nofile=10000:10000", "--ulimit", "nproc=5000:5000"}, args[1:]...)
-	}
-	out, err := try("podman", append([]string{"--runtime", "runc"}, args...)...)
+	out, err := tryPodman(args...)
 	if err != nil {
 		t.Fatalf("podman %s: %v", strings.Join(args, " "), err)
 	}
 	return out
+}
+
+// tryPodman runs it. Some machines may not raise limits, which podman does unless it is told some.
+func tryPodman(args ...string) (string, error) {
+	if args[0] == "run" {
+		args = append([]string{"run", "--ulimit", "nofile=10000:10000", "--ulimit", "nproc=5000:5000"}, args[1:]...)
+	}
+	return try("podman", append([]string{"--runtime", "runc"}, args...)...)
 }
 
 // try runs a program and gives what it prints; an error has what it wrote to stderr.

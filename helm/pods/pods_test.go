@@ -24,12 +24,13 @@ const namespace = "db"
 // cluster is what helm installed, with its pods.
 type cluster struct {
 	*kubelet
-	set  apps.StatefulSet
-	pods []*pod
+	kubeconfig string
+	set        apps.StatefulSet
+	pods       []*pod
 }
 
 // TestPods lets helm install a Patroni cluster from nothing, runs its pods, switches it over, kills the primary's pod and stops a whole one in order. The
-// archive has every segment afterwards.
+// archive has every segment afterwards, and helm's own test says so.
 func TestPods(t *testing.T) {
 	for _, images := range [][]string{nil, {"node"}} {
 		if out, err := try("../../.ci/image", images...); err != nil {
@@ -57,7 +58,7 @@ func TestPods(t *testing.T) {
 
 	gateway := bridge(t, dir)
 	k := &kubelet{t: t, api: dcstest.NewAPIServer(t, net.ParseIP(gateway)), gateway: gateway, namespace: namespace, dir: dir}
-	c := &cluster{kubelet: k}
+	c := &cluster{kubelet: k, kubeconfig: k.api.Kubeconfig(t, dcstest.AdminToken)}
 	c.install(dir, archive)
 	for i := range int(*c.set.Spec.Replicas) {
 		c.pods = append(c.pods, k.play(ctx, c.set, i))
@@ -91,6 +92,7 @@ func TestPods(t *testing.T) {
 	primary = c.settled(ctx, "the deleted pod comes back")
 	c.insert(primary, "fifth")
 	c.whole(ctx, primary)
+	c.tested(ctx, primary)
 }
 
 // bridge is the address of this machine on the network of the pods. The network is there as long as a container is in it.
@@ -122,8 +124,7 @@ patroni:
 	if err := os.WriteFile(values, []byte(text), 0o600); err != nil {
 		c.t.Fatal(err)
 	}
-	helm := dcstest.Tool(c.t, "helm@v3.22.0")
-	if out, err := try(helm, "--kubeconfig", c.api.Kubeconfig(c.t, dcstest.AdminToken), "install", "shop", "../walbaton", "--namespace", namespace, "--create-namespace", "--values", values); err != nil {
+	if out, err := c.helm("install", "shop", "../walbaton", "--create-namespace", "--values", values); err != nil {
 		c.t.Fatalf("helm install: %v\n%s", err, out)
 	}
 	var sets apps.StatefulSetList
@@ -132,6 +133,10 @@ patroni:
 		c.t.Fatalf("%d StatefulSets", len(sets.Items))
 	}
 	c.set = sets.Items[0]
+}
+
+func (c *cluster) helm(args ...string) (string, error) {
+	return try(dcstest.Tool(c.t, "helm@v3.22.0"), append(args, "--kubeconfig", c.kubeconfig, "--namespace", namespace)...)
 }
 
 // member is what Patroni tells of one.
