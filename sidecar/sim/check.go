@@ -1,3 +1,5 @@
+// A little over 500 lines: what holds after each step and at the end is read in one place.
+
 package sim
 
 import (
