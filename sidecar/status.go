@@ -299,8 +299,8 @@ func (s ArchiveStatus) sentence(now time.Time) string {
 	switch {
 	case s.Waiting == 0:
 		parts = append(parts, "nothing waits here")
-	case s.Waiting == 1 && s.Oldest != "":
-		parts = append(parts, "1 segment waits here, "+s.Oldest)
+	case s.Waiting == 1:
+		parts = append(parts, strings.TrimSuffix("1 segment waits here, "+s.Oldest, ", "))
 	case s.Oldest == "":
 		parts = append(parts, fmt.Sprintf("%d segments wait here", s.Waiting))
 	default:

@@ -125,6 +125,17 @@ func TestStatusProblems(t *testing.T) {
 	}
 }
 
+// One segment waits, whether its name is known or not yet.
+func TestStatusOneWaits(t *testing.T) {
+	for oldest, want := range map[string]string{"": "; 1 segment waits here", "000000020000000000000004": "; 1 segment waits here, 000000020000000000000004"} {
+		st := twoNodes()
+		st.Archive.Waiting, st.Archive.Oldest = 1, oldest
+		if _, out, _ := askedStatus(t, st); !strings.Contains(out, want) || strings.Contains(out, "segments wait here") || strings.Contains(out, "here, \n") {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
+
 // While the DCS does not answer, what it said of the baton is told as of then.
 func TestStatusWithoutDCS(t *testing.T) {
 	st := twoNodes()
