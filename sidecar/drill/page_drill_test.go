@@ -124,16 +124,16 @@ func (s *scenario) showsAHole(b *webtest.Browser, asked *Node, shown string) {
 		if err != nil {
 			return err
 		}
-		var segments []string
+		var segments []string // of the first timeline, all below the fork. Without its .partial nothing would be missing
 		for _, o := range objects {
-			if strings.Contains(o.Key, "/wal/") {
+			if strings.Contains(o.Key, "/wal/00000001/") && len(filepath.Base(o.Key)) == 24 {
 				segments = append(segments, o.Key)
 			}
 		}
-		if len(segments) < 4 {
+		if len(segments) < 3 {
 			return errors.New("there are only a few")
 		}
-		path = filepath.Join(strings.TrimPrefix(s.Store.URL(), "file://"), segments[len(segments)-4])
+		path = filepath.Join(strings.TrimPrefix(s.Store.URL(), "file://"), segments[len(segments)-2])
 		return os.Rename(path, filepath.Join(s.Dir, "hidden"))
 	})
 	b.Until(60*time.Second, "the page says so", shown)
