@@ -37,8 +37,8 @@ demo: ## watch a cluster lose its primary and the archive lose nothing; KEEP=1 l
 demo test full soak: export PATH := $(PATH):/usr/lib/postgresql/15/bin
 demo test full soak: export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
-bench: ## measure it on this machine: writes docs/benchmark.md; a quarter of an hour, and it wants the machine for itself
-	.ci/install && .ci/build-tools minio && mkdir -p bin && go build -o bin/benchmark ./examples/benchmark && exec bin/benchmark
+bench: ## measure it on this machine, beside other tools: writes docs/benchmark.md; 40 minutes, FULL=1 some hours; wants the machine for itself
+	.ci/install && .ci/build-tools minio && mkdir -p bin && go build -o bin/benchmark ./examples/benchmark && exec bin/benchmark $(if $(FULL),-full)
 
 lint: $(tools)/staticcheck@v0.7.0 ## go vet, staticcheck, gofmt; reports large files, functions and interfaces
 	go vet -tags servers,drills ./... ./.ci/mutants ./.ci/sizes ./.ci/suite

@@ -1,11 +1,12 @@
-// Benchmark is `make bench`: it measures walbaton on real WAL and a real Patroni cluster, and writes docs/benchmark.md,
-// with the raw numbers beside it in docs/benchmark/*.json.
+// Benchmark is `make bench`: it measures walbaton and other tools on real WAL and real Patroni clusters, and writes docs/benchmark.md,
+// with the raw numbers beside it in docs/benchmark/*.json and plots of them in docs/benchmark/*.svg.
 //
-//	benchmark [flags]              every part
-//	benchmark [flags] drain        this part; the others are handover, requests, restore and verify
+//	benchmark [flags]              every part of `make bench`
+//	benchmark -full [flags]        the others: `make bench FULL=1`
+//	benchmark [flags] drain        this part; parts() in main.go has the others
 //	benchmark page                 the page again, from the raw numbers that are there
 //
-// The parts are files of this folder: drain.go (with push.go), handover.go, requests.go, restore.go and verify.go. Each starts what it needs
+// A part is a file of this folder, and its section of the page a template in page/. Each starts what it needs
 // below /tmp and stops it at its end, also after Ctrl-C. segments.go prepares the WAL that is drained. A part can be run
 // alone: the page then has its new numbers beside the older ones of the others, each with its date. Numbers are saved
 // after each run, so what was measured before an interruption is not lost.
@@ -19,7 +20,10 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
+	"text/template"
 	"time"
 )
 
@@ -32,6 +36,7 @@ func main() {
 	flag.IntVar(&o.switchovers, "switchovers", 10, "how many `switchovers`")
 	flag.IntVar(&o.requests, "requests", 100, "over how many `segments` requests are counted")
 	flag.IntVar(&o.small, "small", 10_000, "how many `segments` of 1 MB the archive has that verify looks at")
+	flag.BoolVar(&o.full, "full", false, "measure what takes parts of an hour, and only that")
 	flag.StringVar(&o.data, "data", "", "a `folder` for the prepared WAL, which is kept and used again (default: a new one that is deleted)")
 	flag.StringVar(&o.docs, "docs", "docs", "the `folder` of benchmark.md and benchmark/")
 	flag.Parse()
@@ -50,32 +55,54 @@ func main() {
 type options struct {
 	segments, rounds, calls, switchovers, requests, small int
 
+	full       bool
 	data, docs string
 }
 
-func run(ctx context.Context, o options, parts []string) (err error) {
-	if len(parts) == 0 {
-		parts = []string{"drain", "handover", "requests", "restore", "verify"}
+// part is one measurement, and its section of the page.
+type part struct {
+	name    string                      // of it, of its raw numbers and of its template
+	full    bool                        // it runs with -full only, or when it is named
+	measure func(context.Context) error // nil: the part before it measures it, too
+	section func(name string, raw []byte) (string, error)
+	plots   func(raw []byte) (map[string]string, error) // nil: it has none. By the file's name without .svg
+}
+
+// parts are all, in the order of the page.
+func (b *bench) parts() []part {
+	return []part{
+		{name: "drain", measure: b.drains, section: section[drain](template.FuncMap{"groups": groups})},
+		{name: "push", section: section[push](nil)},
+		{name: "handover", measure: b.handovers, section: section[handover](template.FuncMap{"column": column})},
+		{name: "requests", measure: b.counts, section: section[count](template.FuncMap{"requests": requests, "idle": idle.Seconds})},
+		{name: "restore", measure: b.restores, section: section[restored](template.FuncMap{"groups": restoreGroups})},
+		{name: "verify", full: true, measure: b.verifies, section: section[verified](template.FuncMap{"groups": verifyGroups})},
 	}
+}
+
+// run measures the named parts, or those that the flags choose, and writes the page.
+func run(ctx context.Context, o options, names []string) (err error) {
 	b := &bench{options: o, begin: time.Now()}
 	defer func() { err = errors.Join(err, b.close()) }()
 	if err := os.MkdirAll(filepath.Join(o.docs, "benchmark"), 0o755); err != nil {
 		return err
 	}
-	all := map[string]func(context.Context) error{
-		"drain": b.drains, "handover": b.handovers, "requests": b.counts, "restore": b.restores, "verify": b.verifies,
+	known := []string{"page"}
+	for _, p := range b.parts() {
+		known = append(known, p.name)
 	}
-	for _, part := range parts {
-		if part == "page" {
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("%q is no part; the parts are %s", name, strings.Join(known, ", "))
+		}
+	}
+	for _, p := range b.parts() {
+		if p.measure == nil || len(names) > 0 && !slices.Contains(names, p.name) || len(names) == 0 && p.full != o.full {
 			continue
 		}
-		measure, ok := all[part]
-		if !ok {
-			return fmt.Errorf("%q is no part; the parts are drain, handover, requests, restore, verify and page", part)
-		}
-		b.say("%s", part)
-		if err := measure(ctx); err != nil {
-			return fmt.Errorf("%s: %w", part, err)
+		b.say("%s", p.name)
+		if err := p.measure(ctx); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
 	return b.page()

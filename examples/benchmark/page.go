@@ -3,7 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
-	_ "embed"
+	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,8 +17,8 @@ import (
 	"text/template"
 )
 
-//go:embed page.md.tmpl
-var pageText string
+//go:embed page/*.md.tmpl
+var pageFiles embed.FS
 
 // measured is a part as it was saved.
 type measured[T any] struct {
@@ -26,41 +26,73 @@ type measured[T any] struct {
 	Result  []T
 }
 
+// section makes a part's section of the page, from page/NAME.md.tmpl and the raw numbers in NAME.json. funcs are what its template
+// needs besides pageFuncs.
+func section[T any](funcs template.FuncMap) func(name string, raw []byte) (string, error) {
+	return func(name string, raw []byte) (string, error) {
+		var m measured[T]
+		if err := json.Unmarshal(raw, &m); err != nil {
+			return "", err
+		}
+		return render(name, funcs, m)
+	}
+}
+
+// pageFuncs are what every template may use.
+func pageFuncs() template.FuncMap {
+	return template.FuncMap{"spread": spread, "p50": p50, "p99": p99, "mb": mb, "next": func(i int) int { return i + 1 }}
+}
+
+func render(name string, funcs template.FuncMap, data any) (string, error) {
+	file := name + ".md.tmpl"
+	t, err := template.New(file).Funcs(pageFuncs()).Funcs(funcs).ParseFS(pageFiles, "page/"+file)
+	if err != nil {
+		return "", err
+	}
+	var text bytes.Buffer
+	err = t.Execute(&text, data)
+	return text.String(), err
+}
+
 // page writes benchmark.md from the raw numbers. A part that was never measured is missing in it.
 func (b *bench) page() error {
-	var drains measured[drain]
-	var pushes measured[push]
-	var handovers measured[handover]
-	var counts measured[count]
-	var restores measured[restored]
-	var verifies measured[verified]
-	var raw []string
-	for name, into := range map[string]any{"drain": &drains, "push": &pushes, "handover": &handovers, "requests": &counts, "restore": &restores, "verify": &verifies} {
-		text, err := os.ReadFile(filepath.Join(b.docs, "benchmark", name+".json"))
+	var sections, raw []string
+	var machines []machine
+	var loads []load
+	for _, p := range b.parts() {
+		text, err := os.ReadFile(filepath.Join(b.docs, "benchmark", p.name+".json"))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
-		}
-		if err == nil {
-			err = json.Unmarshal(text, into)
 		}
 		if err != nil {
 			return err
 		}
-		raw = append(raw, name+".json")
+		section, err := p.section(p.name, text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		if p.plots != nil {
+			plots, err := p.plots(text)
+			if err != nil {
+				return fmt.Errorf("%s: %w", p.name, err)
+			}
+			for name, svg := range plots {
+				if err := os.WriteFile(filepath.Join(b.docs, "benchmark", name+".svg"), []byte(svg), 0o644); err != nil {
+					return err
+				}
+			}
+		}
+		var m measured[any]
+		if err := json.Unmarshal(text, &m); err != nil {
+			return err
+		}
+		sections, raw, machines, loads = append(sections, section), append(raw, p.name+".json"), append(machines, m.Machine), append(loads, loadsIn(m.Result)...)
 	}
-	slices.Sort(raw)
-	t, err := template.New("page").Funcs(template.FuncMap{
-		"spread": spread, "p50": p50, "p99": p99, "machines": machines, "noise": noise, "next": func(i int) int { return i + 1 }, "requests": requests, "mb": mb, "groups": groups, "restoreGroups": restoreGroups, "verifyGroups": verifyGroups, "column": column,
-	}).Parse(pageText)
+	text, err := render("head", nil, map[string]any{"Machines": places(machines), "Noise": noise(loads), "Sections": sections, "Raw": raw})
 	if err != nil {
 		return err
 	}
-	var text bytes.Buffer
-	err = t.Execute(&text, map[string]any{"Drain": drains, "Push": pushes, "Handover": handovers, "Requests": counts, "Restore": restores, "Verify": verifies, "Idle": idle.Seconds(), "Raw": raw})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(b.docs, "benchmark.md"), text.Bytes(), 0o644)
+	return os.WriteFile(filepath.Join(b.docs, "benchmark.md"), []byte(text), 0o644)
 }
 
 // group is the drains with the same place and codec.
@@ -152,13 +184,10 @@ func p99(us []int64) float64 { return float64(quantile(slices.Sorted(slices.Valu
 
 func mb(bytes int64) int64 { return bytes >> 20 }
 
-// machines says where the parts were measured: once, when all were on one machine with the same programs.
-func machines(parts ...machine) string {
+// places says where the parts were measured: once, when all were on one machine with the same programs.
+func places(machines []machine) string {
 	var all []string
-	for _, m := range parts {
-		if m.Cores == 0 {
-			continue // not measured
-		}
+	for _, m := range machines {
 		var programs []string
 		for _, name := range slices.Sorted(maps.Keys(m.Versions)) {
 			if name != "walbaton" {
@@ -173,28 +202,39 @@ func machines(parts ...machine) string {
 	return strings.Join(all, "\n")
 }
 
+// loadsIn are all loads in some raw numbers, wherever they are.
+func loadsIn(raw any) (all []load) {
+	switch raw := raw.(type) {
+	case []any:
+		for _, one := range raw {
+			all = append(all, loadsIn(one)...)
+		}
+	case map[string]any:
+		if l, ok := raw["Load"].(map[string]any); ok {
+			before, _ := l["Before"].(float64)
+			others, _ := l["Others"].(float64)
+			all = append(all, load{Before: before, Others: others})
+		}
+		for _, name := range slices.Sorted(maps.Keys(raw)) {
+			all = append(all, loadsIn(raw[name])...)
+		}
+	}
+	return all
+}
+
 // noise says in plain words whether the machine was quiet.
-func noise(drains []drain, pushes []push, handovers []handover, restores []restored) string {
-	var others, before []float64
-	for _, d := range drains {
-		others, before = append(others, d.Load.Others), append(before, d.Load.Before)
-	}
-	for _, p := range pushes {
-		others, before = append(others, p.Load.Others), append(before, p.Load.Before)
-	}
-	for _, h := range handovers {
-		before = append(before, h.Load.Before)
-	}
-	for _, r := range restores {
-		before = append(before, r.Load.Before)
-	}
-	if len(before) == 0 {
+func noise(loads []load) string {
+	if len(loads) == 0 {
 		return ""
 	}
+	var others, before []float64
+	for _, l := range loads {
+		others, before = append(others, l.Others), append(before, l.Before)
+	}
 	text := fmt.Sprintf("The load average before a run was %s.", spread("%.1f", before))
-	if len(others) > 0 && slices.Max(others) > 0.2 {
+	if slices.Max(others) > 0.2 {
 		text = "**The machine was not quiet: other work ran on it.** " + text +
-			fmt.Sprintf(" During drains and pushes that other work used %s cores.", spread("%.2f", others)) +
+			fmt.Sprintf(" During some runs that other work used %s cores.", spread("%.2f", others)) +
 			" Read the times as upper bounds: they measure the other work, too."
 	}
 	return text
