@@ -63,6 +63,7 @@ type options struct {
 type part struct {
 	name    string                      // of it, of its raw numbers and of its template
 	full    bool                        // it runs with -full only, or when it is named
+	both    bool                        // with -full, too, and then it measures more
 	measure func(context.Context) error // nil: the part before it measures it, too
 	section func(name string, raw []byte) (string, error)
 	plots   func(raw []byte) (map[string]string, error) // nil: it has none. By the file's name without .svg
@@ -76,6 +77,7 @@ func (b *bench) parts() []part {
 		{name: "handover", measure: b.handovers, section: section[handover](template.FuncMap{"column": column})},
 		{name: "requests", measure: b.counts, section: section[count](template.FuncMap{"requests": requests, "idle": idle.Seconds})},
 		{name: "restore", measure: b.restores, section: section[restored](template.FuncMap{"groups": restoreGroups})},
+		{name: "backlog", both: true, measure: b.backlogs, section: section[backlogged](backlogFuncs()), plots: backlogPlots},
 		{name: "verify", full: true, measure: b.verifies, section: section[verified](template.FuncMap{"groups": verifyGroups})},
 	}
 }
@@ -97,7 +99,7 @@ func run(ctx context.Context, o options, names []string) (err error) {
 		}
 	}
 	for _, p := range b.parts() {
-		if p.measure == nil || len(names) > 0 && !slices.Contains(names, p.name) || len(names) == 0 && p.full != o.full {
+		if p.measure == nil || len(names) > 0 && !slices.Contains(names, p.name) || len(names) == 0 && !p.both && p.full != o.full {
 			continue
 		}
 		b.say("%s", p.name)

@@ -22,6 +22,7 @@ import (
 // whatever a sidecar has put into an archive. So each run finds the same.
 type segments struct {
 	c    *drill.Cluster // a folder and the programs; it is never started as a cluster
+	mb   int            // of a segment
 	data string
 	runs bool // the server was started
 }
@@ -43,7 +44,7 @@ func (b *bench) prepared(ctx context.Context) (*segments, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &segments{c: c, data: c.Nodes[0].PGData()}
+	s := &segments{c: c, mb: 16, data: c.Nodes[0].PGData()}
 	b.wal = s
 	if b.data != "" {
 		s.data = filepath.Join(b.data, "pgdata")
@@ -71,7 +72,7 @@ func (s *segments) initialise(ctx context.Context, keep string) error {
 			return err
 		}
 	}
-	err := drill.Run(s.c.Command(ctx, "initdb", "-D", s.data, "--no-sync", "--data-checksums", "--wal-segsize=16", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8"))
+	err := drill.Run(s.c.Command(ctx, "initdb", "-D", s.data, "--no-sync", "--data-checksums", fmt.Sprintf("--wal-segsize=%d", s.mb), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8"))
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"text/template"
+)
+
+// backlogGroup is the runs with one number of files.
+type backlogGroup struct {
+	Files int
+	Runs  []backlogged
+	base  *backlogGroup    // the one with the fewest files
+	reads map[string]reads // of the last run under strace
+}
+
+func backlogGroups(all []backlogged) (gs []*backlogGroup) {
+	for _, r := range all {
+		i := slices.IndexFunc(gs, func(g *backlogGroup) bool { return g.Files == r.Files })
+		if i < 0 {
+			i = len(gs)
+			gs = append(gs, &backlogGroup{Files: r.Files})
+			gs[i].base = gs[0]
+		}
+		if r.Reads != nil {
+			gs[i].reads = r.Reads
+			continue
+		}
+		gs[i].Runs = append(gs[i].Runs, r)
+	}
+	return gs
+}
+
+func (g *backlogGroup) values(of func(backlogged) float64) (all []float64) {
+	for _, r := range g.Runs {
+		all = append(all, of(r))
+	}
+	return all
+}
+
+func (g *backlogGroup) FirstPut() []float64 {
+	return g.values(func(r backlogged) float64 { return r.FirstPut })
+}
+func (g *backlogGroup) Put() []float64 {
+	return g.values(func(r backlogged) float64 { return float64(r.Put) })
+}
+func (g *backlogGroup) Seconds() []float64 {
+	return g.values(func(r backlogged) float64 { return r.Seconds })
+}
+func (g *backlogGroup) CPU() []float64 { // milliseconds a segment
+	return g.values(func(r backlogged) float64 { return 1000 * r.CPU / float64(r.Put) })
+}
+func (g *backlogGroup) Anon() []float64 { // MB
+	return g.values(func(r backlogged) float64 { return float64(r.PeakAnon) / (1 << 20) })
+}
+
+// PerFile is how many bytes the median is above the smallest backlog's, for each file more.
+func (g *backlogGroup) PerFile() string {
+	if g.Files <= g.base.Files || len(g.Runs) == 0 || len(g.base.Runs) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.0f", (median(g.Anon())-median(g.base.Anon()))*(1<<20)/float64(g.Files-g.base.Files))
+}
+
+// Reads are the scans of a directory, of these before the first put, and the calls.
+func (g *backlogGroup) Reads(directory string) string {
+	r, ok := g.reads[directory]
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("%d (%d), %s calls", r.Scans, r.Before, comma(r.Calls))
+}
+
+func comma(n int) string { return tickText(float64(n)) }
+
+func backlogFuncs() template.FuncMap {
+	return template.FuncMap{"backlogGroups": backlogGroups, "comma": comma, "goesOn": goesOn.Seconds,
+		"last":      func(all []backlogged) int { return len(all) - 1 },
+		"megabytes": func(bytes int64) string { return fmt.Sprintf("%.1f", float64(bytes)/(1<<20)) }}
+}
+
+// backlogPlots are two: what the goals are about.
+func backlogPlots(raw []byte) (map[string]string, error) {
+	var m measured[backlogged]
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return nil, err
+	}
+	first, anon, goal := line{Label: "walbaton"}, line{Label: "walbaton"}, line{Label: "48 bytes a file"}
+	for _, g := range backlogGroups(m.Result) {
+		if len(g.Runs) == 0 || len(g.base.Runs) == 0 {
+			continue
+		}
+		x := float64(g.Files)
+		first.Points = append(first.Points, point{x, g.FirstPut()})
+		anon.Points = append(anon.Points, point{x, g.Anon()})
+		goal.Points = append(goal.Points, point{x, []float64{median(g.base.Anon()) + 48*float64(g.Files-g.base.Files)/(1<<20)}})
+	}
+	x := "files that wait"
+	return map[string]string{
+		"backlog-first":  lineChart("Time to the first PUT", axes{X: x, Y: "seconds from the start of the process", LogX: true, LogY: true}, []line{first}),
+		"backlog-memory": lineChart("Anonymous memory at peak", axes{X: x, Y: "MB", LogX: true}, []line{anon, goal}),
+	}, nil
+}
