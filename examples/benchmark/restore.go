@@ -77,7 +77,7 @@ type restore struct {
 	names []string
 	c     *drill.Cluster
 	data  string // the data directory
-	conf  string // pgBackRest's
+	back  *backRest
 }
 
 func (b *bench) newRestore(ctx context.Context, wal *segments) (*restore, error) {
@@ -89,10 +89,9 @@ func (b *bench) newRestore(ctx context.Context, wal *segments) (*restore, error)
 	if err != nil {
 		return nil, err
 	}
-	r := &restore{wal: wal, names: names, c: car.archive, data: filepath.Join(car.archive.Dir, "restored"), conf: filepath.Join(car.archive.Dir, "pgbackrest.conf")}
-	d := drain{Segments: len(names)}
+	r := &restore{wal: wal, names: names, c: car.archive, data: filepath.Join(car.archive.Dir, "restored")}
 	b.say("walbaton archives %d segments", len(names))
-	if err := errors.Join(car.start(), car.watch(ctx, &d), car.end()); err != nil {
+	if err := errors.Join(car.start(), car.all(ctx, len(names)), car.end()); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
 	b.say("pgBackRest archives them, too")
@@ -112,53 +111,28 @@ func (r *restore) place(ctx context.Context) error {
 }
 
 // backRest archives the segments with pgBackRest: the same compression at its fastest level, and as many processes as walbaton has workers.
-func (r *restore) backRest(ctx context.Context) error {
-	text := fmt.Sprintf(`[global]
-repo1-path=%[1]s/repository
-log-path=%[1]s/pgbackrest-log
-lock-path=%[1]s/pgbackrest-lock
-spool-path=%[1]s/pgbackrest-spool
-log-level-file=off
-log-level-console=warn
-compress-type=zst
-compress-level=1
-process-max=4
-archive-async=y
-archive-get-queue-max=1GiB
-
-[bench]
-pg1-path=%[2]s
-`, r.c.Dir, r.data)
-	if err := os.WriteFile(r.conf, []byte(text), 0o644); err != nil {
+func (r *restore) backRest(ctx context.Context) (err error) {
+	r.back, err = newBackRest(ctx, r.c, r.data, filepath.Join(r.c.Dir, "pgbackrest/repository"), "compress-type=zst", "compress-level=1", "process-max=4", "archive-get-queue-max=1GiB")
+	if err != nil {
 		return err
 	}
-	if err := drill.Run(r.backRestCommand(ctx, "--no-online", "stanza-create")); err != nil {
+	if err := r.back.create(ctx); err != nil {
 		return err
 	}
 	for _, name := range r.names { // from the server's pg_wal; the data directory of the restore has the same pg_control
-		if err := drill.Run(r.backRestCommand(ctx, "--pg1-path="+r.wal.data, "archive-push", filepath.Join(r.wal.data, "pg_wal", name))); err != nil {
+		if err := drill.Run(r.back.command(ctx, "--pg1-path="+r.wal.data, "archive-push", filepath.Join(r.wal.data, "pg_wal", name))); err != nil {
 			return err
 		}
 	}
 	return r.quiet(ctx)
 }
 
-func (r *restore) backRestCommand(ctx context.Context, args ...string) *exec.Cmd {
-	return r.c.Command(ctx, "pgbackrest", append([]string{"--config=" + r.conf, "--stanza=bench"}, args...)...)
-}
-
 // quiet waits until no process of pgBackRest works any more, and empties its queue.
 func (r *restore) quiet(ctx context.Context) error {
-	err := until(ctx, time.Minute, 100*time.Millisecond, "pgBackRest has ended", func() (bool, error) {
-		all, err := filepath.Glob("/proc/[0-9]*/cmdline")
-		for _, path := range all {
-			if line, err := os.ReadFile(path); err == nil && bytes.Contains(line, []byte("--config="+r.conf)) {
-				return false, nil
-			}
-		}
-		return true, err
-	})
-	return errors.Join(err, os.RemoveAll(filepath.Join(r.c.Dir, "pgbackrest-spool")))
+	if r.back == nil {
+		return nil
+	}
+	return errors.Join(r.back.quiet(ctx), r.back.empty())
 }
 
 // run restores all segments once.
@@ -167,7 +141,7 @@ func (r *restore) run(ctx context.Context, tool string, replay int) (run restore
 	if err := r.warm(ctx); err != nil {
 		return run, err
 	}
-	command := func(name string) *exec.Cmd { return r.backRestCommand(ctx, "archive-get", name, "pg_wal/RECOVERYXLOG") }
+	command := func(name string) *exec.Cmd { return r.back.command(ctx, "archive-get", name, "pg_wal/RECOVERYXLOG") }
 	var car *sidecar
 	if tool != toolBackRest {
 		if car, err = r.sidecar(ctx, tool == toolPrefetch); err != nil {
@@ -236,7 +210,7 @@ func (r *restore) replay(ctx context.Context, name string, takes time.Duration) 
 
 // warm reads both archives, so that they come from the page cache, and writes out what the last run left.
 func (r *restore) warm(ctx context.Context) error {
-	return drill.Run(r.c.Command(ctx, "sh", "-c", `sync; find "$1/store" "$1/repository" -type f -exec cat {} + >/dev/null`, "sh", r.c.Dir))
+	return drill.Run(r.c.Command(ctx, "sh", "-c", `sync; find "$1/store" "$1/pgbackrest/repository" -type f -exec cat {} + >/dev/null`, "sh", r.c.Dir))
 }
 
 // sidecar starts walbaton beside the data directory, and waits until it answers.

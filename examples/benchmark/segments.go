@@ -54,7 +54,7 @@ func (b *bench) prepared(ctx context.Context) (*segments, error) {
 			return nil, err
 		}
 	}
-	if err := s.start(ctx); err != nil {
+	if err := errors.Join(s.reset(), s.start(ctx)); err != nil {
 		return nil, err
 	}
 	if err := s.fill(ctx, b.segments, b.say); err != nil {
@@ -92,6 +92,11 @@ autovacuum = off
 fsync = off
 `)
 	return errors.Join(err, f.Close())
+}
+
+// reset undoes what a run that was killed in the midst of acknowledge left.
+func (s *segments) reset() error {
+	return errors.Join(os.Truncate(filepath.Join(s.data, "postgresql.auto.conf"), 0), s.unacknowledge())
 }
 
 // start starts the server, which listens on a socket in the cluster's folder only.
