@@ -38,8 +38,7 @@ func (a *Archiver) Tend(ctx context.Context) error {
 	return g.Wait()
 }
 
-// watch reads pg_wal when it changes, at most every 200 ms, and every ten seconds anyway: an
-// event may be lost, and a folder may be replaced.
+// watch reads pg_wal when it changes, and every ten seconds anyway: an event may be lost, and a folder may be replaced.
 func (a *Archiver) watch(ctx context.Context) error {
 	changed := make(chan struct{}, 1)
 	g, ctx := errgroup.WithContext(ctx)
@@ -59,11 +58,12 @@ func (a *Archiver) watch(ctx context.Context) error {
 	})
 	g.Go(func() error {
 		for {
+			began := time.Now()
 			if err := a.Rescan(); err != nil {
 				return err
 			}
 			a.bell.ring()
-			if !sleep(ctx, 200*time.Millisecond) {
+			if !sleep(ctx, restAfter(time.Since(began))) {
 				return nil
 			}
 			select {
@@ -75,6 +75,12 @@ func (a *Archiver) watch(ctx context.Context) error {
 		}
 	})
 	return g.Wait()
+}
+
+// restAfter is how long pg_wal is left alone after it was read, in which changes gather: ten times as long as that took, so that a large folder
+// keeps nobody busy, and at most 200 ms. A promotion makes its files within some milliseconds of each other, and the last of them is the one to ship.
+func restAfter(took time.Duration) time.Duration {
+	return min(max(10*took, 20*time.Millisecond), 200*time.Millisecond)
 }
 
 // confirmUntil runs passes, woken by the bell, until ctx ends.
