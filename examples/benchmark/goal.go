@@ -26,14 +26,17 @@ func (g goal) String() string {
 	if !g.met() {
 		verdict = "**not met**"
 	}
-	text := fmt.Sprintf("%s: %.4g%s. The goal is %s %.4g%s: %s", g.What, g.Got, g.Unit, bound, g.Limit, g.Unit, verdict)
-	switch {
-	case g.Limit == 0:
-		return text + "."
-	case g.met():
-		return text + fmt.Sprintf(" (%.2f times the limit).", g.Got/g.Limit)
-	case g.AtLeast:
-		return text + fmt.Sprintf(", %.2f times too little.", g.Limit/g.Got)
+	distance := ""
+	if g.Limit > 0 {
+		distance = fmt.Sprintf(" (%.2f of it)", g.Got/g.Limit)
 	}
-	return text + fmt.Sprintf(", %.2f times too much.", g.Got/g.Limit)
+	return fmt.Sprintf("%s: %s%s. The goal is %s %s%s: %s%s.", g.What, digits(g.Got), g.Unit, bound, digits(g.Limit), g.Unit, verdict, distance)
+}
+
+// digits is a number with as many of them as say something.
+func digits(v float64) string {
+	if v >= 100 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
 }

@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,10 +20,11 @@ import (
 	"github.com/walbaton/walbaton/sidecar/drill"
 )
 
-// handover is one switchover under light load. All times are in milliseconds after etcd told a watcher that Patroni's
+// handover is one switchover or one failover under light load. All times are in milliseconds after etcd told a watcher that Patroni's
 // key "leader" has the new name. The clock is one, since all run on one machine.
 type handover struct {
 	From, To string
+	Killed   float64 `json:",omitempty"` // how long before the leader key the old holder was killed; 0: it lives
 	Baton    float64 // the key of walbaton's baton has the new name, as the same watcher was told
 	Exists   float64 // the first file that the new holder put is in its pg_wal, finished
 	FirstPut float64 // it has its name in the archive
@@ -49,12 +51,17 @@ func (b *bench) handovers(ctx context.Context) (err error) {
 	}
 	defer w.Stop()
 	var all []handover
-	for range b.switchovers {
-		h, err := keys.switchover(ctx, c)
+	for i := range b.switchovers + b.kills {
+		next := keys.switchover
+		if i >= b.switchovers {
+			next = keys.failover
+		}
+		h, err := next(ctx, c)
 		if err != nil {
 			return err
 		}
-		b.say("%s to %s: baton %.0f ms, %s written %.0f ms and put %.0f ms after the leader key", h.From, h.To, h.Baton, h.First, h.Exists, h.FirstPut)
+		b.say("%s to %s: leader key %.0f ms after a kill (0: none), baton %.0f ms, %s written %.0f ms and put %.0f ms after the leader key",
+			h.From, h.To, h.Killed, h.Baton, h.First, h.Exists, h.FirstPut)
 		all = append(all, h)
 		if err := b.save(ctx, "handover", all); err != nil {
 			return err
@@ -75,7 +82,7 @@ func (b *bench) cluster(ctx context.Context, place drill.Place) (*drill.Cluster,
 	return c, nil
 }
 
-// switchover is one of them, to the next node.
+// switchover is one of them, to the next node: the old holder lives.
 func (k *keys) switchover(ctx context.Context, c *drill.Cluster) (h handover, err error) {
 	if err := c.AllStreaming(ctx); err != nil {
 		return h, err
@@ -88,33 +95,65 @@ func (k *keys) switchover(ctx context.Context, c *drill.Cluster) (h handover, er
 	if from == c.Nodes[1] {
 		to = c.Nodes[2] // round, so that each node is asked
 	}
-	h = handover{From: from.Name, To: to.Name, Load: load{Before: loadAverage()}}
-	begin := time.Now()
+	begin, before := time.Now(), loadAverage()
 	if err := c.Switchover(ctx, to); err != nil {
 		return h, err
 	}
+	h, _, err = k.follow(ctx, c, from, begin)
+	h.Load.Before = before
+	return h, err
+}
+
+// failover kills the node that leads and ships, as when the machine dies. It comes back when the new leader has put something.
+func (k *keys) failover(ctx context.Context, c *drill.Cluster) (h handover, err error) {
+	if err := c.AllStreaming(ctx); err != nil {
+		return h, err
+	}
+	from, err := c.Primary(ctx)
+	if err != nil {
+		return h, err
+	}
+	begin, before := time.Now(), loadAverage()
+	if err := from.Kill(ctx); err != nil {
+		return h, err
+	}
+	h, leader, err := k.follow(ctx, c, from, begin)
+	h.Load.Before, h.Killed = before, milliseconds(begin, leader)
+	return h, errors.Join(err, from.Start(ctx))
+}
+
+// follow waits for what comes after from has lost the leader key, and says when another node got that.
+func (k *keys) follow(ctx context.Context, c *drill.Cluster, from *drill.Node, begin time.Time) (h handover, leader time.Time, err error) {
+	var to *drill.Node
 	var first drill.Object
-	var put, leader, baton time.Time
-	err = until(ctx, time.Minute, 100*time.Millisecond, to.Name+" has put something", func() (bool, error) {
-		leader, baton = k.find("leader", to.Name, begin), k.find("walbaton/baton", to.Name, begin)
-		if leader.IsZero() || baton.IsZero() {
+	var put, baton time.Time
+	err = until(ctx, 2*time.Minute, 100*time.Millisecond, "another node than "+from.Name+" has the baton and has put something", func() (bool, error) {
+		for _, n := range c.Standbys(from) {
+			if at := k.find("leader", n.Name, begin); !at.IsZero() && (leader.IsZero() || at.Before(leader)) {
+				to, leader = n, at
+			}
+		}
+		if to == nil {
+			return false, nil
+		}
+		if baton = k.find("walbaton/baton", to.Name, begin); baton.IsZero() {
 			return false, nil
 		}
 		first, put, err = firstOf(ctx, c.Store, to.Name, leader)
 		return first.Key != "", err
 	})
 	if err != nil {
-		return h, err
+		return h, leader, err
 	}
-	h.Load.After = loadAverage()
-	h.First = path.Base(first.Key)
-	milliseconds := func(t time.Time) float64 { return float64(t.Sub(leader).Microseconds()) / 1000 }
-	h.Baton, h.FirstPut = milliseconds(baton), milliseconds(put)
+	h = handover{From: from.Name, To: to.Name, First: path.Base(first.Key), Load: load{After: loadAverage()}}
+	h.Baton, h.FirstPut = milliseconds(leader, baton), milliseconds(leader, put)
 	if exists, err := changed(filepath.Join(to.PGData(), "pg_wal", h.First)); err == nil {
-		h.Exists = milliseconds(exists)
+		h.Exists = milliseconds(leader, exists)
 	}
-	return h, nil
+	return h, leader, nil
 }
+
+func milliseconds(from, to time.Time) float64 { return float64(to.Sub(from).Microseconds()) / 1000 }
 
 // firstOf finds the first object that a member put after a moment, and when it got its name: a file of a folder is
 // linked to it when it is complete, and that changes the inode for the last time.
@@ -227,4 +266,58 @@ func setting(file, key string) (string, error) {
 		return "", fmt.Errorf("%s: no %s", file, key)
 	}
 	return string(found[1]), nil
+}
+
+// killed are the hand-overs whose old holder was killed, or the others.
+func killed(all []handover, yes bool) (some []handover) {
+	for _, h := range all {
+		if (h.Killed > 0) == yes {
+			some = append(some, h)
+		}
+	}
+	return some
+}
+
+// column is one of the times of all hand-overs.
+func column(all []handover, name string) (values []float64) {
+	for _, h := range all {
+		values = append(values, map[string]float64{
+			"Killed": h.Killed, "Baton": h.Baton, "Exists": h.Exists, "FirstPut": h.FirstPut,
+			"BatonAfterKill": h.Killed + h.Baton, "FirstPutAfterKill": h.Killed + h.FirstPut,
+		}[name])
+	}
+	return values
+}
+
+// handoverGoals are for an old holder that lives.
+func handoverGoals(all []handover) []goal {
+	lives := killed(all, false)
+	return []goal{
+		{What: "new term after the new leader key, median", Got: median(column(lives, "Baton")), Limit: 500, Unit: " ms"},
+		{What: "first PUT after the new leader key, the slowest", Got: slices.Max(column(lives, "FirstPut")), Limit: 1000, Unit: " ms"},
+	}
+}
+
+// handoverPlots are of the two kinds: the one is over before the other has begun.
+func handoverPlots(raw []byte) (map[string]string, error) {
+	var m measured[handover]
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return nil, err
+	}
+	plots := map[string]string{}
+	if some := killed(m.Result, false); len(some) > 0 {
+		plots["handover"] = barChart("Switchover: time after Patroni's new leader key", "ms", []bar{
+			{Label: "new term", Values: column(some, "Baton"), Ours: true},
+			{Label: "file exists", Values: column(some, "Exists")},
+			{Label: "first PUT", Values: column(some, "FirstPut"), Ours: true},
+		})
+	}
+	if some := killed(m.Result, true); len(some) > 0 {
+		plots["handover-kill"] = barChart("Leader killed: time after the kill", "ms", []bar{
+			{Label: "Patroni's new leader key", Values: column(some, "Killed")},
+			{Label: "first PUT", Values: column(some, "FirstPutAfterKill"), Ours: true},
+			{Label: "new term", Values: column(some, "BatonAfterKill"), Ours: true},
+		})
+	}
+	return plots, nil
 }

@@ -30,11 +30,12 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	var o options
-	flag.IntVar(&o.segments, "segments", 300, "how many `segments` of 16 MB wait when a drain begins")
+	flag.IntVar(&o.segments, "segments", 500, "how many `segments` of 16 MB wait when a drain begins")
 	flag.IntVar(&o.rounds, "rounds", 3, "how many `runs` of each measurement")
-	flag.IntVar(&o.calls, "calls", 2000, "how many `calls` of each archive_command in a run of ack")
-	flag.IntVar(&o.switchovers, "switchovers", 10, "how many `switchovers`")
-	flag.IntVar(&o.requests, "requests", 100, "over how many `segments` requests are counted")
+	flag.IntVar(&o.calls, "calls", 2000, "how many `calls` of push in a run")
+	flag.IntVar(&o.switchovers, "switchovers", 15, "how many `switchovers`")
+	flag.IntVar(&o.kills, "kills", 8, "how many `kills` of the node that leads")
+	flag.IntVar(&o.confirmed, "confirmed", 100, "how many `segments` the standbys confirm while their requests are counted")
 	flag.IntVar(&o.small, "small", 10_000, "how many `segments` of 1 MB the archive has that verify looks at")
 	flag.BoolVar(&o.full, "full", false, "measure what takes parts of an hour, and only that")
 	flag.StringVar(&o.data, "data", "", "a `folder` for the prepared WAL, which is kept and used again (default: a new one that is deleted)")
@@ -53,7 +54,7 @@ func main() {
 
 // options are how much is measured, and where the results go.
 type options struct {
-	segments, rounds, calls, switchovers, requests, small int
+	segments, rounds, calls, switchovers, kills, confirmed, small int
 
 	full       bool
 	data, docs string
@@ -72,11 +73,12 @@ type part struct {
 // parts are all, in the order of the page.
 func (b *bench) parts() []part {
 	return []part{
-		{name: "drain", measure: b.drains, section: section[drain](drainFuncs()), plots: drainPlots},
-		{name: "ack", measure: b.acks, section: section[ack](ackFuncs())},
-		{name: "handover", measure: b.handovers, section: section[handover](template.FuncMap{"column": column})},
-		{name: "requests", measure: b.counts, section: section[count](template.FuncMap{"requests": requests, "idle": idle.Seconds})},
-		{name: "restore", measure: b.restores, section: section[restored](template.FuncMap{"groups": restoreGroups})},
+		{name: "drain", measure: b.drains, section: section[drain](template.FuncMap{"groups": groups})},
+		{name: "push", section: section[push](nil)},
+		{name: "handover", measure: b.handovers, section: section[handover](template.FuncMap{"column": column, "killed": killed, "goals": handoverGoals}), plots: handoverPlots},
+		{name: "standby", measure: b.standbys, section: section[standby](template.FuncMap{"goals": standbyGoals, "nothing": nothing.Seconds})},
+		{name: "restore", measure: b.restores, section: section[restored](template.FuncMap{"groups": restoreGroups, "name": restored.name, "goals": restoreGoals}), plots: restorePlots},
+		{name: "recovery", measure: b.recoveries, section: section[recovered](template.FuncMap{"groups": recoveryGroups, "name": recovered.name, "goals": recoveryGoals}), plots: recoveryPlots},
 		{name: "backlog", both: true, measure: b.backlogs, section: section[backlogged](backlogFuncs()), plots: backlogPlots},
 		{name: "verify", full: true, measure: b.verifies, section: section[verified](template.FuncMap{"groups": verifyGroups})},
 	}
@@ -115,14 +117,18 @@ type bench struct {
 	options
 	begin time.Time
 	wal   *segments // prepared when a part first asks for it
+	from  *restore  // the archives that are restored from; so are they
 }
 
-// close stops the server that has the segments.
-func (b *bench) close() error {
-	if b.wal == nil {
-		return nil
+// close removes the archives, and stops the server that has the segments.
+func (b *bench) close() (err error) {
+	if b.from != nil {
+		err = b.from.close()
 	}
-	return b.wal.close()
+	if b.wal != nil {
+		err = errors.Join(err, b.wal.close())
+	}
+	return err
 }
 
 func (b *bench) say(format string, args ...any) {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -20,6 +21,7 @@ import (
 // segment is "replayed": read, compared with the original, and then it is waited until Replay is over.
 type restored struct {
 	Tool     string
+	Parallel int `json:",omitempty"` // workers or processes that fetch ahead; 0: none do, or the run is older than this field
 	Replay   int // milliseconds a segment; 0: it is not even read
 	Segments int
 	Seconds  float64
@@ -32,34 +34,42 @@ type restored struct {
 	Command  string
 }
 
-// The tools that are compared.
+// tool is one of those that are compared, with how many workers or processes it fetches ahead.
+type tool struct {
+	name     string
+	parallel int
+}
+
 const (
 	toolPrefetch = "walbaton"
 	toolAlone    = "walbaton, restore.prefetch: 0"
 	toolBackRest = "pgBackRest, archive-async"
 )
 
-// restores runs them in turn, so that a busy minute does not fall on one tool alone.
-func (b *bench) restores(ctx context.Context) (err error) {
-	wal, err := b.prepared(ctx)
+// compared are the tools that restore with one time of replay, in turn, so that a busy minute does not fall on one of them alone.
+func compared(replay int) []tool {
+	four := []tool{{toolPrefetch, 4}, {toolAlone, 0}, {toolBackRest, 4}}
+	if replay > 0 {
+		return four // who waits for the replay does not show how many fetch
+	}
+	return append([]tool{{toolPrefetch, 2}, {toolBackRest, 2}}, four...)
+}
+
+func (b *bench) restores(ctx context.Context) error {
+	r, err := b.archives(ctx)
 	if err != nil {
 		return err
 	}
-	r, err := b.newRestore(ctx, wal)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.close()) }()
 	var all []restored
 	for range b.rounds {
 		for _, replay := range []int{0, 50} {
-			for _, tool := range []string{toolPrefetch, toolAlone, toolBackRest} {
-				run, err := r.run(ctx, tool, replay)
+			for _, t := range compared(replay) {
+				run, err := r.run(ctx, t, replay)
 				if err != nil {
-					return fmt.Errorf("%s: %w", tool, err)
+					return fmt.Errorf("%s: %w", t.name, err)
 				}
-				b.say("%s, replay %d ms: %d segments in %.1f s, a call p50 %.1f ms, p99 %.1f ms; machine's CPU %.1f s; window %d, waited %d, read %d",
-					tool, replay, run.Segments, run.Seconds, p50(run.Calls), p99(run.Calls), run.CPU, run.Window, run.Waited, run.Archive)
+				b.say("%s, %d in parallel, replay %d ms: %d segments in %.1f s, a call p50 %.1f ms, p99 %.1f ms; machine's CPU %.1f s; window %d, waited %d, read %d",
+					t.name, t.parallel, replay, run.Segments, run.Seconds, p50(run.Calls), p99(run.Calls), run.CPU, run.Window, run.Waited, run.Archive)
 				all = append(all, run)
 				if err := b.save(ctx, "restore", all); err != nil {
 					return err
@@ -77,10 +87,18 @@ type restore struct {
 	names []string
 	c     *drill.Cluster
 	data  string // the data directory
-	back  *backRest
+	conf  string // pgBackRest's
 }
 
-func (b *bench) newRestore(ctx context.Context, wal *segments) (*restore, error) {
+// archives fills both with the segments, once.
+func (b *bench) archives(ctx context.Context) (*restore, error) {
+	if b.from != nil {
+		return b.from, nil
+	}
+	wal, err := b.prepared(ctx)
+	if err != nil {
+		return nil, err
+	}
 	names, err := wal.waiting()
 	if err != nil {
 		return nil, err
@@ -89,15 +107,17 @@ func (b *bench) newRestore(ctx context.Context, wal *segments) (*restore, error)
 	if err != nil {
 		return nil, err
 	}
-	r := &restore{wal: wal, names: names, c: car.archive, data: filepath.Join(car.archive.Dir, "restored")}
+	r := &restore{wal: wal, names: names, c: car.archive, data: filepath.Join(car.archive.Dir, "restored"), conf: filepath.Join(car.archive.Dir, "pgbackrest.conf")}
+	d := drain{Segments: len(names)}
 	b.say("walbaton archives %d segments", len(names))
-	if err := errors.Join(car.start(), car.all(ctx, len(names)), car.end()); err != nil {
+	if err := errors.Join(car.start(), car.watch(ctx, &d), car.end()); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
 	b.say("pgBackRest archives them, too")
 	if err := errors.Join(r.place(ctx), r.backRest(ctx)); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
+	b.from = r
 	return r, nil
 }
 
@@ -110,51 +130,79 @@ func (r *restore) place(ctx context.Context) error {
 	return drill.Run(r.c.Command(ctx, "sh", "-c", script, "sh", r.wal.data, r.data))
 }
 
-// backRest archives the segments with pgBackRest: the same compression at its fastest level, and as many processes as walbaton has workers.
-func (r *restore) backRest(ctx context.Context) (err error) {
-	r.back, err = newBackRest(ctx, r.c, r.data, filepath.Join(r.c.Dir, "pgbackrest/repository"), "compress-type=zst", "compress-level=1", "process-max=4", "archive-get-queue-max=1GiB")
-	if err != nil {
+// backRest archives the segments with pgBackRest: the same compression at its fastest level. How many processes fetch is said in the call.
+func (r *restore) backRest(ctx context.Context) error {
+	text := fmt.Sprintf(`[global]
+repo1-path=%[1]s/repository
+log-path=%[1]s/pgbackrest-log
+lock-path=%[1]s/pgbackrest-lock
+spool-path=%[1]s/pgbackrest-spool
+log-level-file=off
+log-level-console=warn
+compress-type=zst
+compress-level=1
+archive-async=y
+archive-get-queue-max=1GiB
+
+[bench]
+pg1-path=%[2]s
+`, r.c.Dir, r.data)
+	if err := os.WriteFile(r.conf, []byte(text), 0o644); err != nil {
 		return err
 	}
-	if err := r.back.create(ctx); err != nil {
+	if err := drill.Run(r.backRestCommand(ctx, "--no-online", "stanza-create")); err != nil {
 		return err
 	}
 	for _, name := range r.names { // from the server's pg_wal; the data directory of the restore has the same pg_control
-		if err := drill.Run(r.back.command(ctx, "--pg1-path="+r.wal.data, "archive-push", filepath.Join(r.wal.data, "pg_wal", name))); err != nil {
+		if err := drill.Run(r.backRestCommand(ctx, "--pg1-path="+r.wal.data, "archive-push", filepath.Join(r.wal.data, "pg_wal", name))); err != nil {
 			return err
 		}
 	}
 	return r.quiet(ctx)
 }
 
-// quiet waits until no process of pgBackRest works any more, and empties its queue.
-func (r *restore) quiet(ctx context.Context) error {
-	if r.back == nil {
-		return nil
-	}
-	return errors.Join(r.back.quiet(ctx), r.back.empty())
+func (r *restore) backRestCommand(ctx context.Context, args ...string) *exec.Cmd {
+	return r.c.Command(ctx, "pgbackrest", append([]string{"--config=" + r.conf, "--stanza=bench"}, args...)...)
 }
 
-// run restores all segments once.
-func (r *restore) run(ctx context.Context, tool string, replay int) (run restored, err error) {
-	run = restored{Tool: tool, Replay: replay, Segments: len(r.names)}
+// quiet waits until no process of pgBackRest works any more, and empties its queue.
+func (r *restore) quiet(ctx context.Context) error {
+	err := until(ctx, time.Minute, 100*time.Millisecond, "pgBackRest has ended", func() (bool, error) {
+		all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, path := range all {
+			if line, err := os.ReadFile(path); err == nil && bytes.Contains(line, []byte("--config="+r.conf)) {
+				return false, nil
+			}
+		}
+		return true, err
+	})
+	return errors.Join(err, os.RemoveAll(filepath.Join(r.c.Dir, "pgbackrest-spool")))
+}
+
+// half is the first half of the segments: where each is replayed, a run over all would take long and say no more.
+func (r *restore) half() []string { return r.names[:(len(r.names)+1)/2] }
+
+// run restores all segments once, or half of them.
+func (r *restore) run(ctx context.Context, t tool, replay int) (run restored, err error) {
+	names := r.names
+	if replay > 0 {
+		names = r.half()
+	}
+	run = restored{Tool: t.name, Parallel: t.parallel, Replay: replay, Segments: len(names)}
 	if err := r.warm(ctx); err != nil {
 		return run, err
 	}
-	command := func(name string) *exec.Cmd { return r.back.command(ctx, "archive-get", name, "pg_wal/RECOVERYXLOG") }
 	var car *sidecar
-	if tool != toolBackRest {
-		if car, err = r.sidecar(ctx, tool == toolPrefetch); err != nil {
+	if t.name != toolBackRest {
+		if car, err = r.sidecar(ctx, t, r.data); err != nil {
 			return run, err
 		}
 		defer func() { err = errors.Join(err, car.end()) }()
-		command = func(name string) *exec.Cmd {
-			return r.c.Command(ctx, "walbaton-wal", "fetch", "--socket", car.socket(), name, "pg_wal/RECOVERYXLOG")
-		}
 	}
-	run.Command = fmt.Sprint(command(r.names[0]))
+	command := func(name string) *exec.Cmd { return r.command(ctx, t, r.data, name, "pg_wal/RECOVERYXLOG") }
+	run.Command = fmt.Sprint(command(names[0]))
 	busy, m := machineCPU(), startMeter()
-	for _, name := range r.names {
+	for _, name := range names {
 		cmd := command(name)
 		cmd.Dir = r.data
 		took, err := timed(cmd)
@@ -176,6 +224,17 @@ func (r *restore) run(ctx context.Context, tool string, replay int) (run restore
 	from := func(name string) int { return int(values[`walbaton_fetch_segments_total{from="`+name+`"}`]) }
 	run.Window, run.Waited, run.Archive = from("window"), from("waited"), from("archive")
 	return run, err
+}
+
+// command is the restore_command of a tool: for a call of it, or with %f and %p for PostgreSQL.
+func (r *restore) command(ctx context.Context, t tool, data, file, path string) *exec.Cmd {
+	switch t.name {
+	case toolCopy:
+		return r.c.Command(ctx, "cp", filepath.Join(r.wal.data, "pg_wal", file), path)
+	case toolBackRest:
+		return r.backRestCommand(ctx, "--pg1-path="+data, fmt.Sprintf("--process-max=%d", t.parallel), "archive-get", file, path)
+	}
+	return r.c.Command(ctx, "walbaton-wal", "fetch", "--socket", r.c.Nodes[0].Socket(), file, path)
 }
 
 // replay reads the segment, as a recovery would, and compares it.
@@ -210,11 +269,11 @@ func (r *restore) replay(ctx context.Context, name string, takes time.Duration) 
 
 // warm reads both archives, so that they come from the page cache, and writes out what the last run left.
 func (r *restore) warm(ctx context.Context) error {
-	return drill.Run(r.c.Command(ctx, "sh", "-c", `sync; find "$1/store" "$1/pgbackrest/repository" -type f -exec cat {} + >/dev/null`, "sh", r.c.Dir))
+	return drill.Run(r.c.Command(ctx, "sh", "-c", `sync; find "$1/store" "$1/repository" -type f -exec cat {} + >/dev/null`, "sh", r.c.Dir))
 }
 
 // sidecar starts walbaton beside the data directory, and waits until it answers.
-func (r *restore) sidecar(ctx context.Context, prefetch bool) (*sidecar, error) {
+func (r *restore) sidecar(ctx context.Context, t tool, data string) (*sidecar, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -222,9 +281,11 @@ func (r *restore) sidecar(ctx context.Context, prefetch bool) (*sidecar, error) 
 	car := &sidecar{archive: r.c, address: l.Addr().String(), ended: make(chan struct{})}
 	l.Close()
 	args := []string{"sidecar", "--dcs-kind", "static", "--scope", "bench", "--name", "pg1", "--archive", r.c.Store.URL(),
-		"--postgres-data-dir", r.data, "--socket", car.socket(), "--listen", car.address}
-	if !prefetch {
+		"--postgres-data-dir", data, "--socket", car.socket(), "--listen", car.address}
+	if t.name == toolAlone {
 		args = append(args, "--restore-prefetch", "0")
+	} else {
+		args = append(args, "--workers", fmt.Sprint(t.parallel))
 	}
 	car.cmd = r.c.Command(context.WithoutCancel(ctx), "walbaton", args...)
 	if err := car.start(); err != nil {
@@ -249,22 +310,27 @@ func (r *restore) close() error {
 
 // restoreGroup is the runs of one tool with one replay.
 type restoreGroup struct {
-	Tool   string
-	Replay int
-	Runs   []restored
+	Tool     string
+	Parallel int
+	Replay   int
+	Runs     []restored
 }
 
 func restoreGroups(all []restored) (gs []restoreGroup) {
 	for _, run := range all {
-		i := slices.IndexFunc(gs, func(g restoreGroup) bool { return g.Tool == run.Tool && g.Replay == run.Replay })
+		i := slices.IndexFunc(gs, func(g restoreGroup) bool {
+			return g.Tool == run.Tool && g.Parallel == run.Parallel && g.Replay == run.Replay
+		})
 		if i < 0 {
-			gs = append(gs, restoreGroup{Tool: run.Tool, Replay: run.Replay})
+			gs = append(gs, restoreGroup{Tool: run.Tool, Parallel: run.Parallel, Replay: run.Replay})
 			i = len(gs) - 1
 		}
 		gs[i].Runs = append(gs[i].Runs, run)
 	}
 	return gs
 }
+
+func (g restoreGroup) Segments() int { return g.Runs[0].Segments }
 
 func (g restoreGroup) values(of func(restored) float64) (all []float64) {
 	for _, run := range g.Runs {
@@ -295,4 +361,51 @@ func (g restoreGroup) Share() []float64 {
 		return nil
 	}
 	return g.values(func(r restored) float64 { return 100 * float64(r.Window) / float64(r.Segments) })
+}
+
+// restoreGoals compare with pgBackRest at the same number of workers and processes, where nothing is replayed.
+func restoreGoals(all []restored) (goals []goal) {
+	gs := restoreGroups(all)
+	for _, ours := range gs {
+		for _, theirs := range gs {
+			if ours.Tool == toolPrefetch && theirs.Tool == toolBackRest && ours.Replay+theirs.Replay == 0 && ours.Parallel == theirs.Parallel {
+				what := "segments a second, as a multiple of pgBackRest's"
+				if ours.Parallel > 0 {
+					what += fmt.Sprintf(" with %d processes", ours.Parallel)
+				}
+				goals = append(goals, goal{What: what, Got: median(ours.Rate()) / median(theirs.Rate()), Limit: 2, AtLeast: true})
+			}
+		}
+	}
+	return goals
+}
+
+func restorePlots(raw []byte) (map[string]string, error) {
+	var m measured[restored]
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return nil, err
+	}
+	var bars []bar
+	for _, g := range restoreGroups(m.Result) {
+		if g.Replay == 0 {
+			bars = append(bars, bar{Label: g.Name(), Values: g.Rate(), Ours: g.Tool != toolBackRest})
+		}
+	}
+	return map[string]string{"restore": barChart("Restore, without replay", "segments/s", bars)}, nil
+}
+
+// Name is the tool's, with how many workers or processes it has.
+func (g restoreGroup) Name() string { return parallel(g.Tool, g.Parallel) }
+
+func (r restored) name() string { return parallel(r.Tool, r.Parallel) }
+
+// parallel is a tool with how many of its workers or processes fetch.
+func parallel(tool string, n int) string {
+	switch {
+	case n == 0:
+		return tool
+	case tool == toolBackRest:
+		return fmt.Sprintf("%s, %d processes", tool, n)
+	}
+	return fmt.Sprintf("%s, %d workers", tool, n)
 }

@@ -24,7 +24,8 @@ type segments struct {
 	c    *drill.Cluster // a folder and the programs; it is never started as a cluster
 	mb   int            // of a segment
 	data string
-	runs bool // the server was started
+	base string // a copy of data from before the first segment, without WAL: what a recovery begins with; "" is none
+	runs bool   // the server was started
 }
 
 const (
@@ -44,17 +45,17 @@ func (b *bench) prepared(ctx context.Context) (*segments, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &segments{c: c, mb: 16, data: c.Nodes[0].PGData()}
+	s := &segments{c: c, mb: 16, data: c.Nodes[0].PGData(), base: filepath.Join(c.Nodes[0].Dir, "base")}
 	b.wal = s
 	if b.data != "" {
-		s.data = filepath.Join(b.data, "pgdata")
+		s.data, s.base = filepath.Join(b.data, "pgdata"), filepath.Join(b.data, "base")
 	}
 	if _, err := os.Stat(s.data); err != nil {
 		if err := s.initialise(ctx, b.data); err != nil {
 			return nil, err
 		}
 	}
-	if err := errors.Join(s.reset(), s.start(ctx)); err != nil {
+	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.fill(ctx, b.segments, b.say); err != nil {
@@ -65,7 +66,8 @@ func (b *bench) prepared(ctx context.Context) (*segments, error) {
 	return s, err
 }
 
-// initialise makes the database. A folder that is kept belongs to user postgres, as the cluster's own does.
+// initialise makes the database and its base backup, which is a copy: the server has not run yet. A folder that is kept belongs to
+// user postgres, as the cluster's own does.
 func (s *segments) initialise(ctx context.Context, keep string) error {
 	if keep != "" {
 		if err := errors.Join(os.MkdirAll(keep, 0o755), drill.Run(exec.CommandContext(ctx, "chown", "postgres", keep))); err != nil {
@@ -91,12 +93,10 @@ shared_buffers = '512MB'
 autovacuum = off
 fsync = off
 `)
-	return errors.Join(err, f.Close())
-}
-
-// reset undoes what a run that was killed in the midst of acknowledge left.
-func (s *segments) reset() error {
-	return errors.Join(os.Truncate(filepath.Join(s.data, "postgresql.auto.conf"), 0), s.unacknowledge())
+	if err := errors.Join(err, f.Close()); err != nil || s.base == "" {
+		return err
+	}
+	return drill.Run(s.c.Command(ctx, "sh", "-c", `cp -a "$1" "$2.new" && rm -f "$2.new"/pg_wal/0* && mv "$2.new" "$2"`, "sh", s.data, s.base))
 }
 
 // start starts the server, which listens on a socket in the cluster's folder only.

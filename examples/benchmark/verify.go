@@ -255,6 +255,11 @@ func minioRequests(ctx context.Context, place drill.Store) (map[string]float64, 
 	return all, nil
 }
 
+// storeCPU is the CPU time in seconds of MinIO so far.
+func storeCPU(c *drill.Cluster) (seconds float64) {
+	return (&sidecar{archive: c}).storeCPU()
+}
+
 // verifyGroup is the runs of one command.
 type verifyGroup struct {
 	Command string
@@ -298,4 +303,4 @@ func (g verifyGroup) RSS() []float64 {
 }
 
 // Asked is what MinIO was asked in the first run.
-func (g verifyGroup) Asked() string { return requests(count{Requests: g.Runs[0].Requests}) }
+func (g verifyGroup) Asked() string { return asked(g.Runs[0].Requests, 0) }
