@@ -4,246 +4,174 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/walbaton/walbaton/sidecar/drill"
 )
 
-// drain is one run: a sidecar ships all segments that wait into an empty archive.
+// drain is one run: a tool archives all segments that wait into an empty archive.
 type drain struct {
-	Place, Codec string
+	tool
 	Segments     int
-	Seconds      float64 // from the start of the sidecar's process until the archive has the last segment
-	FirstPut     float64 // until it has the first one, in seconds
-	User, System float64 // CPU time in seconds of the sidecar
+	Plain        int64   // bytes of the segments
+	Seconds      float64 // from the start of the first process until the last archive_command has succeeded
+	Failed       int     // calls of archive_command
+	User, System float64 // CPU time in seconds of all processes of the tool, its archive_command included
 	Store        float64 // CPU time in seconds of MinIO
-	PeakRSS      int64   // bytes: VmHWM
-	PeakAnon     int64   // bytes: the largest RssAnon of all samples
-	Stored       int64   // bytes of the objects
+	PeakAnon     int64   // bytes: the largest RssAnon of all of them together, of samples
+	Stored       int64   // bytes in the archive
 	Load         load
-	Command      string
+	Command      string   // archive_command
+	Settings     []string // what else was set
 }
 
-// drains runs them alternating, so that a busy minute does not fall on one place alone. After each drain to files push
-// is measured, while the sidecar still runs.
+// drains runs the tools in turn, round after round, so that a busy minute does not fall on one tool alone.
 func (b *bench) drains(ctx context.Context) error {
 	wal, err := b.prepared(ctx)
 	if err != nil {
 		return err
 	}
-	type setting struct {
-		place drill.Place
-		codec string
-	}
-	var settings []setting
-	for range b.rounds {
-		settings = append(settings, setting{drill.Files, "zstd"}, setting{drill.MinIO, "zstd"})
-	}
-	for _, codec := range []string{"lz4", "none"} {
-		settings = append(settings, setting{drill.Files, codec}, setting{drill.MinIO, codec})
-	}
 	var all []drain
-	var pushes []push
-	for _, s := range settings {
-		var then func(*sidecar, []string) error
-		if s.place == drill.Files && s.codec == "zstd" && b.calls > 0 {
-			then = func(car *sidecar, names []string) error {
-				p, err := car.push(ctx, wal, names, b.calls)
-				pushes = append(pushes, p)
+	for round := range b.rounds {
+		for _, t := range tools() {
+			if t.once && round > 0 {
+				continue
+			}
+			d, err := wal.drain(ctx, t)
+			if err != nil {
+				return fmt.Errorf("drain with %s to %s, %s: %w", t.Tool, t.Place, t.Codec, err)
+			}
+			b.say("%s: %d segments in %.1f s, %.1f a second, CPU %.1f ms each, %d MB anonymous, %.0f %% stored; others used %.2f cores",
+				t, d.Segments, d.Seconds, d.rate(), d.cpu(), d.PeakAnon>>20, 100*float64(d.Stored)/float64(d.Plain), d.Load.Others)
+			all = append(all, d)
+			if err := b.save(ctx, "drain", all); err != nil {
 				return err
 			}
-		}
-		d, err := wal.drain(ctx, s.place, s.codec, then)
-		if err != nil {
-			return fmt.Errorf("drain to %s, %s: %w", s.place, s.codec, err)
-		}
-		b.say("%s, %s: %d segments in %.1f s, CPU %.1f s, %d MB anonymous; others used %.2f cores",
-			d.Place, d.Codec, d.Segments, d.Seconds, d.User+d.System, d.PeakAnon>>20, d.Load.Others)
-		all = append(all, d)
-		if err := b.save(ctx, "drain", all); err != nil {
-			return err
-		}
-		if then == nil {
-			continue
-		}
-		p := pushes[len(pushes)-1]
-		b.say("push p50 %.2f ms, p99 %.2f ms; /bin/true %.2f, %.2f", p50(p.Push), p99(p.Push), p50(p.True), p99(p.True))
-		if err := b.save(ctx, "push", pushes); err != nil {
-			return err
 		}
 	}
 	return nil
 }
 
-// drain is one run. Archive and sidecar are new, and gone at the end; before that, then is called unless it is nil.
-func (s *segments) drain(ctx context.Context, place drill.Place, codec string, then func(*sidecar, []string) error) (d drain, err error) {
+// drain is one run. Tool and archive are new, and gone at the end.
+func (s *segments) drain(ctx context.Context, t tool) (d drain, err error) {
 	names, err := s.waiting()
 	if err != nil {
 		return d, err
 	}
-	car, err := s.newSidecar(ctx, place, codec)
+	if t.few > 0 {
+		names = names[:min(t.few, len(names))]
+	}
+	in, err := s.install(ctx, t)
 	if err != nil {
 		return d, err
 	}
-	defer func() { err = errors.Join(err, car.close()) }()
+	defer func() { err = errors.Join(err, in.close()) }()
 	if err := s.warm(ctx, names); err != nil {
 		return d, err
 	}
-	d = drain{Place: string(place), Codec: codec, Segments: len(names), Command: strings.Join(car.cmd.Args, " ")}
-	begun, m := car.storeCPU(), startMeter()
-	if err := car.start(); err != nil {
-		return d, err
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	d = drain{tool: t, Segments: len(names), Plain: int64(len(names)) << 24, Command: in.said(in.command)}
+	for _, text := range in.settings {
+		d.Settings = append(d.Settings, in.said(text))
 	}
-	if err := car.watch(ctx, &d); err != nil {
-		return d, err
-	}
-	pid := car.cmd.Process.Pid
-	if d.User, d.System, err = processCPU(pid); err != nil {
-		return d, err
-	}
-	d.Store = car.storeCPU() - begun
-	d.Seconds, d.Load = m.stop(d.User + d.System + d.Store)
-	d.PeakRSS = kilobytes(fmt.Sprintf("/proc/%d/status", pid), "VmHWM") << 10
-	if d.Stored, err = car.check(ctx, names); err != nil || then == nil {
-		return d, err
-	}
-	return d, then(car, names)
-}
-
-// watch samples memory, and asks the sidecar ten times a second how much it has put, until that is all.
-func (car *sidecar) watch(ctx context.Context, d *drain) error {
-	status := fmt.Sprintf("/proc/%d/status", car.cmd.Process.Pid)
-	begin := time.Now()
-	return until(ctx, 10*time.Minute, 100*time.Millisecond, "the archive has every segment", func() (bool, error) {
-		d.PeakAnon = max(d.PeakAnon, kilobytes(status, "RssAnon")<<10)
-		select {
-		case <-car.ended:
-			log, err := os.ReadFile(car.log())
-			return false, errors.Join(fmt.Errorf("the sidecar has ended: %s", log), err)
-		default:
-		}
-		put, err := car.put(ctx)
-		if err != nil {
-			return false, nil // it does not listen yet
-		}
-		if put > 0 && d.FirstPut == 0 {
-			d.FirstPut = time.Since(begin).Seconds()
-		}
-		return put >= d.Segments, nil
-	})
-}
-
-// sidecar is one with an archive of its own, for a PostgreSQL without Patroni and with the default settings.
-type sidecar struct {
-	archive *drill.Cluster // only its archive and its folder are used
-	address string         // of its metrics
-	cmd     *exec.Cmd
-	ended   chan struct{} // closed when its process has ended
-}
-
-func (s *segments) newSidecar(ctx context.Context, place drill.Place, codec string) (*sidecar, error) {
-	archive, err := drill.New(ctx, drill.Options{Place: place, Binaries: filepath.Dir(s.c.Bin("walbaton"))})
+	grown, err := newTree(in.archive.Dir, func() float64 { return storeCPU(in.archive) })
 	if err != nil {
-		return nil, err
+		return d, err
 	}
-	car := &sidecar{archive: archive, ended: make(chan struct{})}
-	if err := archive.StartStore(ctx); err != nil {
-		return nil, errors.Join(err, car.close())
+	defer func() { err = errors.Join(err, grown.close()) }()
+	err = s.measure(ctx, in, grown, names, &d)
+	if err == nil {
+		d.Stored, err = stored(ctx, in.archive, names)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, errors.Join(err, car.close())
-	}
-	car.address = l.Addr().String()
-	l.Close()
-	args := []string{"sidecar", "--dcs-kind", "static", "--scope", "bench", "--name", "pg1", "--archive", archive.Store.URL(),
-		"--postgres-data-dir", s.data, "--socket", car.socket(), "--listen", car.address}
-	if codec != "zstd" {
-		args = append(args, "--archive-codec", codec)
-	}
-	car.cmd = archive.Command(context.WithoutCancel(ctx), "walbaton", args...)
-	car.cmd.Env = append(car.cmd.Env, "WALBATON_POSTGRES_DSN="+s.dsn())
-	return car, nil
+	return d, err
 }
 
-func (car *sidecar) start() error {
-	log, err := os.Create(car.log())
+// measure archives the segments. The CPU time is read when every process of the tool has ended, so what it does after its last answer counts.
+func (s *segments) measure(ctx context.Context, in *installed, grown *tree, names []string, d *drain) (err error) {
+	peak := grown.peak()
+	store, ended, m := storeCPU(in.archive), rusage(syscall.RUSAGE_CHILDREN), startMeter()
+	if in.car != nil {
+		grown.plant(in.car.cmd)
+		err = in.car.start()
+	}
+	if err == nil {
+		d.Failed, err = s.archive(ctx, in, grown, names)
+	}
+	d.Seconds = time.Since(m.begin).Seconds()
+	if in.car != nil {
+		err = errors.Join(err, in.car.end())
+	}
+	if err == nil {
+		err = grown.wither(ctx)
+	}
+	d.PeakAnon = peak()
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	car.cmd.Stdout, car.cmd.Stderr = log, log
-	if err := car.cmd.Start(); err != nil {
+	if d.User, d.System, err = grown.cpu(); err != nil {
 		return err
 	}
-	go func() {
-		defer close(car.ended)
-		car.cmd.Wait() // it is asked to end, or killed
-	}()
+	d.Store = storeCPU(in.archive) - store
+	_, d.Load = m.stop(d.User + d.System + d.Store - (rusage(syscall.RUSAGE_CHILDREN) - ended)) // the meter knows our children
 	return nil
 }
 
-// close ends the sidecar, as systemd would, and removes its archive.
-func (car *sidecar) close() error { return errors.Join(car.end(), car.archive.Stop()) }
+// pause is what the driver waits after a call that failed. PostgreSQL waits a second; the one call that fails is walbaton's first, because the
+// sidecar begins at that moment, which it does not do in front of a real archiver.
+const pause = 20 * time.Millisecond
 
-// end ends it, and leaves its archive.
-func (car *sidecar) end() error {
-	if car.cmd == nil || car.cmd.Process == nil {
-		return nil
-	}
-	err := car.cmd.Process.Signal(syscall.SIGTERM)
-	if errors.Is(err, os.ErrProcessDone) {
-		err = nil
-	}
-	select {
-	case <-car.ended:
-	case <-time.After(10 * time.Second): // it is killed with all that works below its folder
-	}
-	return err
-}
-
-func (car *sidecar) socket() string { return car.archive.Nodes[0].Socket() }
-func (car *sidecar) log() string    { return filepath.Join(car.archive.Dir, "sidecar.log") }
-
-// put is how many segments the archive took.
-func (car *sidecar) put(ctx context.Context) (int, error) {
-	values, err := scrape(ctx, car.address)
-	return int(values[`walbaton_files_put_total{kind="segment",result="stored"}`]), err
-}
-
-// storeCPU is the CPU time in seconds of MinIO; a folder has none.
-func (car *sidecar) storeCPU() (seconds float64) {
-	for _, pid := range drill.Below(filepath.Join(car.archive.Dir, "store")) {
-		user, system, err := processCPU(pid)
-		if err == nil {
-			seconds += user + system
+// archive calls archive_command for each segment as PostgreSQL's archiver does: oldest first, one call after the other, again while it fails, as
+// user postgres, through a shell, in the data directory.
+func (s *segments) archive(ctx context.Context, in *installed, grown *tree, names []string) (failed int, err error) {
+	for _, name := range names {
+		for {
+			cmd := in.call(ctx, s.data, name)
+			grown.plant(cmd)
+			var said strings.Builder
+			cmd.Stdout, cmd.Stderr = &said, &said
+			if err = cmd.Run(); err == nil {
+				break
+			}
+			failed++
+			select {
+			case <-ctx.Done():
+				return failed, fmt.Errorf("archive %s: %w: %s", name, err, said.String())
+			case <-time.After(pause):
+			}
 		}
 	}
-	return seconds
+	return failed, nil
 }
 
-// check looks into the archive for every name, and returns the size of all of them.
-func (car *sidecar) check(ctx context.Context, names []string) (size int64, err error) {
-	objects, err := car.archive.Store.Objects(ctx)
-	if err != nil {
-		return 0, err
+// call is archive_command for one segment.
+func (in *installed) call(ctx context.Context, data, name string) *exec.Cmd {
+	command := strings.NewReplacer("%p", "pg_wal/"+name, "%f", name).Replace(in.command)
+	cmd := in.archive.Command(ctx, "sh", "-c", command)
+	cmd.Dir = data
+	return cmd
+}
+
+// said is a text with the run's folder under the same name in every run.
+func (in *installed) said(text string) string {
+	return strings.ReplaceAll(text, in.archive.Dir, "/bench")
+}
+
+func (d drain) rate() float64 { return float64(d.Segments) / d.Seconds }
+func (d drain) cpu() float64  { return 1000 * (d.User + d.System) / float64(d.Segments) } // milliseconds a segment
+
+// String names a tool with its settings, in a few words.
+func (t tool) String() string {
+	text := t.Tool + ", " + t.Codec
+	if t.Level != 0 {
+		text += fmt.Sprintf(" level %d", t.Level)
 	}
-	found := 0
-	for _, o := range objects {
-		if _, ok := slices.BinarySearch(names, filepath.Base(o.Key)); ok {
-			found++
-			size += o.Size
-		}
+	if t.Workers != 0 {
+		text += fmt.Sprintf(", %d at a time", t.Workers)
 	}
-	if found != len(names) {
-		return 0, fmt.Errorf("the archive has %d of %d segments", found, len(names))
+	if t.Place != "files" {
+		text += ", to " + string(t.Place)
 	}
-	return size, nil
+	return text
 }

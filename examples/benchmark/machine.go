@@ -47,8 +47,13 @@ func thisMachine(ctx context.Context) machine {
 		"Patroni":    {"patroni", "--version"},
 		"etcd":       {"etcd", "--version"},
 		"pgBackRest": {"pgbackrest", "version"},
+		walG:         {"wal-g", "--version"},
+		barman:       {barmanCloud, "--version"},
 		"walbaton":   {"git", "log", "-1", "--format=commit %h"},
 	} {
+		if _, err := exec.LookPath(command[0]); err != nil && (name == walG || name == barman) {
+			continue // it need not be there
+		}
 		out, err := drill.Output(exec.CommandContext(ctx, command[0], command[1:]...))
 		if err != nil {
 			out = "unknown"
@@ -99,14 +104,15 @@ func (m meter) stop(measured float64) (seconds float64, l load) {
 }
 
 // ownCPU is the CPU time in seconds of this program, and of those that it started and that have ended.
-func ownCPU() (seconds float64) {
-	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
-		var u syscall.Rusage
-		if err := syscall.Getrusage(who, &u); err == nil {
-			seconds += time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
-		}
+func ownCPU() float64 { return rusage(syscall.RUSAGE_SELF) + rusage(syscall.RUSAGE_CHILDREN) }
+
+// rusage is the CPU time in seconds of this program, or of its children that have ended.
+func rusage(who int) float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(who, &u); err != nil {
+		return 0
 	}
-	return seconds
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 func loadAverage() float64 {

@@ -30,9 +30,9 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	var o options
-	flag.IntVar(&o.segments, "segments", 500, "how many `segments` of 16 MB wait when a drain begins")
+	flag.IntVar(&o.segments, "segments", 300, "how many `segments` of 16 MB wait when a drain begins")
 	flag.IntVar(&o.rounds, "rounds", 3, "how many `runs` of each measurement")
-	flag.IntVar(&o.calls, "calls", 2000, "how many `calls` of push in a run")
+	flag.IntVar(&o.calls, "calls", 2000, "how many `calls` of each archive_command in a run of ack")
 	flag.IntVar(&o.switchovers, "switchovers", 15, "how many `switchovers`")
 	flag.IntVar(&o.kills, "kills", 8, "how many `kills` of the node that leads")
 	flag.IntVar(&o.confirmed, "confirmed", 100, "how many `segments` the standbys confirm while their requests are counted")
@@ -73,8 +73,8 @@ type part struct {
 // parts are all, in the order of the page.
 func (b *bench) parts() []part {
 	return []part{
-		{name: "drain", measure: b.drains, section: section[drain](template.FuncMap{"groups": groups})},
-		{name: "push", section: section[push](nil)},
+		{name: "drain", measure: b.drains, section: section[drain](drainFuncs()), plots: drainPlots},
+		{name: "ack", measure: b.acks, section: section[ack](ackFuncs())},
 		{name: "handover", measure: b.handovers, section: section[handover](template.FuncMap{"column": column, "killed": killed, "goals": handoverGoals}), plots: handoverPlots},
 		{name: "standby", measure: b.standbys, section: section[standby](template.FuncMap{"goals": standbyGoals, "nothing": nothing.Seconds})},
 		{name: "restore", measure: b.restores, section: section[restored](template.FuncMap{"groups": restoreGroups, "name": restored.name, "goals": restoreGoals}), plots: restorePlots},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"embed"
 	"encoding/json"
 	"errors"
@@ -40,7 +39,7 @@ func section[T any](funcs template.FuncMap) func(name string, raw []byte) (strin
 
 // pageFuncs are what every template may use.
 func pageFuncs() template.FuncMap {
-	return template.FuncMap{"spread": spread, "p50": p50, "p99": p99, "mb": mb, "next": func(i int) int { return i + 1 }}
+	return template.FuncMap{"spread": spread, "p50": p50, "p99": p99, "p999": p999, "mb": mb, "next": func(i int) int { return i + 1 }}
 }
 
 func render(name string, funcs template.FuncMap, data any) (string, error) {
@@ -95,67 +94,13 @@ func (b *bench) page() error {
 	return os.WriteFile(filepath.Join(b.docs, "benchmark.md"), []byte(text), 0o644)
 }
 
-// group is the drains with the same place and codec.
-type group struct {
-	Place, Codec string
-	Runs         []drain
-}
-
-func groups(all []drain) (gs []group) {
-	for _, d := range all {
-		i := slices.IndexFunc(gs, func(g group) bool { return g.Place == d.Place && g.Codec == d.Codec })
-		if i < 0 {
-			gs = append(gs, group{Place: d.Place, Codec: d.Codec})
-			i = len(gs) - 1
-		}
-		gs[i].Runs = append(gs[i].Runs, d)
-	}
-	slices.SortStableFunc(gs, func(a, b group) int { return cmp.Compare(b.Codec, a.Codec) })
-	return gs
-}
-
-// values of a group, one a run.
-func (g group) values(of func(drain) float64) []float64 {
-	var all []float64
-	for _, d := range g.Runs {
-		all = append(all, of(d))
-	}
-	return all
-}
-
-func (g group) Seconds() []float64 {
-	return g.values(func(d drain) float64 { return d.Seconds })
-}
-func (g group) Rate() []float64 {
-	return g.values(func(d drain) float64 { return float64(d.Segments) / d.Seconds })
-}
-func (g group) CPU() []float64 { // of the sidecar, milliseconds a segment
-	return g.values(func(d drain) float64 { return 1000 * (d.User + d.System) / float64(d.Segments) })
-}
-func (g group) Store() []float64 { // of MinIO, milliseconds a segment
-	return g.values(func(d drain) float64 { return 1000 * d.Store / float64(d.Segments) })
-}
-func (g group) Anon() []float64 {
-	return g.values(func(d drain) float64 { return float64(d.PeakAnon >> 20) })
-}
-func (g group) RSS() []float64 {
-	return g.values(func(d drain) float64 { return float64(d.PeakRSS >> 20) })
-}
-func (g group) Stored() []float64 {
-	return g.values(func(d drain) float64 { return float64(d.Stored >> 20) })
-}
-
-// PerCall is the sidecar's CPU time in milliseconds for one call.
-func (p push) PerCall() float64 { return 1000 * p.Sidecar / float64(len(p.Push)) }
-
 // spread is the median, with minimum and maximum when there is more than one value.
 func spread(format string, values []float64) string {
 	if len(values) == 0 {
 		return ""
 	}
 	sorted := slices.Sorted(slices.Values(values))
-	middle := (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
-	text := fmt.Sprintf(format, middle)
+	text := fmt.Sprintf(format, median(values))
 	if len(sorted) > 1 {
 		text += fmt.Sprintf(" ("+format+" to "+format+")", sorted[0], sorted[len(sorted)-1])
 	}
@@ -167,9 +112,12 @@ func quantile[T any](sorted []T, q float64) T {
 	return sorted[max(0, int(math.Ceil(q*float64(len(sorted))))-1)]
 }
 
-// p50 and p99 are in milliseconds, of microseconds.
+// p50, p99 and p999 are in milliseconds, of microseconds.
 func p50(us []int64) float64 { return float64(quantile(slices.Sorted(slices.Values(us)), 0.50)) / 1000 }
 func p99(us []int64) float64 { return float64(quantile(slices.Sorted(slices.Values(us)), 0.99)) / 1000 }
+func p999(us []int64) float64 {
+	return float64(quantile(slices.Sorted(slices.Values(us)), 0.999)) / 1000
+}
 
 func mb(bytes int64) int64 { return bytes >> 20 }
 

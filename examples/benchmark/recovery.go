@@ -42,7 +42,7 @@ func (b *bench) recoveries(ctx context.Context) error {
 	}
 	var all []recovered
 	for range b.rounds {
-		for _, t := range []tool{{toolPrefetch, 4}, {toolBackRest, 2}, {toolCopy, 0}, {toolAlone, 0}} {
+		for _, t := range []fetcher{{toolPrefetch, 4}, {toolBackRest, 2}, {toolCopy, 0}, {toolAlone, 0}} {
 			run, err := r.recover(ctx, t)
 			if err != nil {
 				return fmt.Errorf("%s: %w", t.name, err)
@@ -59,7 +59,7 @@ func (b *bench) recoveries(ctx context.Context) error {
 }
 
 // recover is one run. The server ends itself at the first record of the last of them: it is not promoted, so that nobody archives a new timeline.
-func (r *restore) recover(ctx context.Context, t tool) (run recovered, err error) {
+func (r *restore) recover(ctx context.Context, t fetcher) (run recovered, err error) {
 	data := filepath.Join(r.c.Dir, "recovered")
 	command := r.command(ctx, t, data, "%f", "%p").String()
 	run = recovered{Tool: t.name, Parallel: t.parallel, Segments: len(r.half()), Command: command}

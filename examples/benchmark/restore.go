@@ -34,8 +34,8 @@ type restored struct {
 	Command  string
 }
 
-// tool is one of those that are compared, with how many workers or processes it fetches ahead.
-type tool struct {
+// fetcher is one of those that are compared, with how many workers or processes it fetches ahead.
+type fetcher struct {
 	name     string
 	parallel int
 }
@@ -47,12 +47,12 @@ const (
 )
 
 // compared are the tools that restore with one time of replay, in turn, so that a busy minute does not fall on one of them alone.
-func compared(replay int) []tool {
-	four := []tool{{toolPrefetch, 4}, {toolAlone, 0}, {toolBackRest, 4}}
+func compared(replay int) []fetcher {
+	four := []fetcher{{toolPrefetch, 4}, {toolAlone, 0}, {toolBackRest, 4}}
 	if replay > 0 {
 		return four // who waits for the replay does not show how many fetch
 	}
-	return append([]tool{{toolPrefetch, 2}, {toolBackRest, 2}}, four...)
+	return append([]fetcher{{toolPrefetch, 2}, {toolBackRest, 2}}, four...)
 }
 
 func (b *bench) restores(ctx context.Context) error {
@@ -87,7 +87,7 @@ type restore struct {
 	names []string
 	c     *drill.Cluster
 	data  string // the data directory
-	conf  string // pgBackRest's
+	back  *backRest
 }
 
 // archives fills both with the segments, once.
@@ -107,10 +107,9 @@ func (b *bench) archives(ctx context.Context) (*restore, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &restore{wal: wal, names: names, c: car.archive, data: filepath.Join(car.archive.Dir, "restored"), conf: filepath.Join(car.archive.Dir, "pgbackrest.conf")}
-	d := drain{Segments: len(names)}
+	r := &restore{wal: wal, names: names, c: car.archive, data: filepath.Join(car.archive.Dir, "restored")}
 	b.say("walbaton archives %d segments", len(names))
-	if err := errors.Join(car.start(), car.watch(ctx, &d), car.end()); err != nil {
+	if err := errors.Join(car.start(), car.all(ctx, len(names)), car.end()); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
 	b.say("pgBackRest archives them, too")
@@ -131,59 +130,35 @@ func (r *restore) place(ctx context.Context) error {
 }
 
 // backRest archives the segments with pgBackRest: the same compression at its fastest level. How many processes fetch is said in the call.
-func (r *restore) backRest(ctx context.Context) error {
-	text := fmt.Sprintf(`[global]
-repo1-path=%[1]s/repository
-log-path=%[1]s/pgbackrest-log
-lock-path=%[1]s/pgbackrest-lock
-spool-path=%[1]s/pgbackrest-spool
-log-level-file=off
-log-level-console=warn
-compress-type=zst
-compress-level=1
-archive-async=y
-archive-get-queue-max=1GiB
-
-[bench]
-pg1-path=%[2]s
-`, r.c.Dir, r.data)
-	if err := os.WriteFile(r.conf, []byte(text), 0o644); err != nil {
+func (r *restore) backRest(ctx context.Context) (err error) {
+	r.back, err = newBackRest(ctx, r.c, r.data, filepath.Join(r.c.Dir, "pgbackrest/repository"), "compress-type=zst", "compress-level=1", "archive-get-queue-max=1GiB")
+	if err != nil {
 		return err
 	}
-	if err := drill.Run(r.backRestCommand(ctx, "--no-online", "stanza-create")); err != nil {
+	if err := r.back.create(ctx); err != nil {
 		return err
 	}
 	for _, name := range r.names { // from the server's pg_wal; the data directory of the restore has the same pg_control
-		if err := drill.Run(r.backRestCommand(ctx, "--pg1-path="+r.wal.data, "archive-push", filepath.Join(r.wal.data, "pg_wal", name))); err != nil {
+		if err := drill.Run(r.back.command(ctx, "--pg1-path="+r.wal.data, "archive-push", filepath.Join(r.wal.data, "pg_wal", name))); err != nil {
 			return err
 		}
 	}
 	return r.quiet(ctx)
 }
 
-func (r *restore) backRestCommand(ctx context.Context, args ...string) *exec.Cmd {
-	return r.c.Command(ctx, "pgbackrest", append([]string{"--config=" + r.conf, "--stanza=bench"}, args...)...)
-}
-
 // quiet waits until no process of pgBackRest works any more, and empties its queue.
 func (r *restore) quiet(ctx context.Context) error {
-	err := until(ctx, time.Minute, 100*time.Millisecond, "pgBackRest has ended", func() (bool, error) {
-		all, err := filepath.Glob("/proc/[0-9]*/cmdline")
-		for _, path := range all {
-			if line, err := os.ReadFile(path); err == nil && bytes.Contains(line, []byte("--config="+r.conf)) {
-				return false, nil
-			}
-		}
-		return true, err
-	})
-	return errors.Join(err, os.RemoveAll(filepath.Join(r.c.Dir, "pgbackrest-spool")))
+	if r.back == nil {
+		return nil
+	}
+	return errors.Join(r.back.quiet(ctx), r.back.empty())
 }
 
 // half is the first half of the segments: where each is replayed, a run over all would take long and say no more.
 func (r *restore) half() []string { return r.names[:(len(r.names)+1)/2] }
 
 // run restores all segments once, or half of them.
-func (r *restore) run(ctx context.Context, t tool, replay int) (run restored, err error) {
+func (r *restore) run(ctx context.Context, t fetcher, replay int) (run restored, err error) {
 	names := r.names
 	if replay > 0 {
 		names = r.half()
@@ -227,12 +202,12 @@ func (r *restore) run(ctx context.Context, t tool, replay int) (run restored, er
 }
 
 // command is the restore_command of a tool: for a call of it, or with %f and %p for PostgreSQL.
-func (r *restore) command(ctx context.Context, t tool, data, file, path string) *exec.Cmd {
+func (r *restore) command(ctx context.Context, t fetcher, data, file, path string) *exec.Cmd {
 	switch t.name {
 	case toolCopy:
 		return r.c.Command(ctx, "cp", filepath.Join(r.wal.data, "pg_wal", file), path)
 	case toolBackRest:
-		return r.backRestCommand(ctx, "--pg1-path="+data, fmt.Sprintf("--process-max=%d", t.parallel), "archive-get", file, path)
+		return r.back.command(ctx, "--pg1-path="+data, fmt.Sprintf("--process-max=%d", t.parallel), "archive-get", file, path)
 	}
 	return r.c.Command(ctx, "walbaton-wal", "fetch", "--socket", r.c.Nodes[0].Socket(), file, path)
 }
@@ -269,11 +244,11 @@ func (r *restore) replay(ctx context.Context, name string, takes time.Duration) 
 
 // warm reads both archives, so that they come from the page cache, and writes out what the last run left.
 func (r *restore) warm(ctx context.Context) error {
-	return drill.Run(r.c.Command(ctx, "sh", "-c", `sync; find "$1/store" "$1/repository" -type f -exec cat {} + >/dev/null`, "sh", r.c.Dir))
+	return drill.Run(r.c.Command(ctx, "sh", "-c", `sync; find "$1/store" "$1/pgbackrest/repository" -type f -exec cat {} + >/dev/null`, "sh", r.c.Dir))
 }
 
 // sidecar starts walbaton beside the data directory, and waits until it answers.
-func (r *restore) sidecar(ctx context.Context, t tool, data string) (*sidecar, error) {
+func (r *restore) sidecar(ctx context.Context, t fetcher, data string) (*sidecar, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err

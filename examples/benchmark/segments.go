@@ -55,7 +55,7 @@ func (b *bench) prepared(ctx context.Context) (*segments, error) {
 			return nil, err
 		}
 	}
-	if err := s.start(ctx); err != nil {
+	if err := errors.Join(s.reset(), s.start(ctx)); err != nil {
 		return nil, err
 	}
 	if err := s.fill(ctx, b.segments, b.say); err != nil {
@@ -97,6 +97,11 @@ fsync = off
 		return err
 	}
 	return drill.Run(s.c.Command(ctx, "sh", "-c", `cp -a "$1" "$2.new" && rm -f "$2.new"/pg_wal/0* && mv "$2.new" "$2"`, "sh", s.data, s.base))
+}
+
+// reset undoes what a run that was killed in the midst of acknowledge left.
+func (s *segments) reset() error {
+	return errors.Join(os.Truncate(filepath.Join(s.data, "postgresql.auto.conf"), 0), s.unacknowledge())
 }
 
 // start starts the server, which listens on a socket in the cluster's folder only.

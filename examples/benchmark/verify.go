@@ -255,11 +255,6 @@ func minioRequests(ctx context.Context, place drill.Store) (map[string]float64, 
 	return all, nil
 }
 
-// storeCPU is the CPU time in seconds of MinIO so far.
-func storeCPU(c *drill.Cluster) (seconds float64) {
-	return (&sidecar{archive: c}).storeCPU()
-}
-
 // verifyGroup is the runs of one command.
 type verifyGroup struct {
 	Command string
