@@ -76,9 +76,10 @@ func comma(n int) string { return tickText(float64(n)) }
 
 func backlogFuncs() template.FuncMap {
 	return template.FuncMap{"backlogGroups": backlogGroups, "comma": comma, "goesOn": goesOn.Seconds,
-		"last":      func(all []backlogged) int { return len(all) - 1 },
-		"megabytes": func(bytes int64) string { return fmt.Sprintf("%.1f", float64(bytes)/(1<<20)) }}
+		"last": func(all []backlogged) int { return len(all) - 1 }, "megabytes": megabytes}
 }
+
+func megabytes(bytes int64) string { return fmt.Sprintf("%.1f", float64(bytes)/(1<<20)) }
 
 // backlogPlots are two: what the goals are about.
 func backlogPlots(raw []byte) (map[string]string, error) {

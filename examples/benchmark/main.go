@@ -80,6 +80,8 @@ func (b *bench) parts() []part {
 		{name: "restore", measure: b.restores, section: section[restored](template.FuncMap{"groups": restoreGroups, "name": restored.name, "goals": restoreGoals}), plots: restorePlots},
 		{name: "recovery", measure: b.recoveries, section: section[recovered](template.FuncMap{"groups": recoveryGroups, "name": recovered.name, "goals": recoveryGoals}), plots: recoveryPlots},
 		{name: "backlog", both: true, measure: b.backlogs, section: section[backlogged](backlogFuncs()), plots: backlogPlots},
+		{name: "idle", both: true, measure: b.idles, section: section[idled](idleFuncs())},
+		{name: "slow", measure: b.slows, section: section[slowed](slowFuncs()), plots: slowPlots},
 		{name: "verify", full: true, measure: b.verifies, section: section[verified](template.FuncMap{"groups": verifyGroups})},
 	}
 }
