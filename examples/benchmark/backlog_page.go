@@ -60,7 +60,11 @@ func (g *backlogGroup) PerFile() string {
 	if g.Files <= g.base.Files || len(g.Runs) == 0 || len(g.base.Runs) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%.0f", (median(g.Anon())-median(g.base.Anon()))*(1<<20)/float64(g.Files-g.base.Files))
+	return fmt.Sprintf("%.0f", g.perFile())
+}
+
+func (g *backlogGroup) perFile() float64 {
+	return (median(g.Anon()) - median(g.base.Anon())) * (1 << 20) / float64(g.Files-g.base.Files)
 }
 
 // Reads are the scans of a directory, of these before the first put, and the calls.
@@ -75,7 +79,7 @@ func (g *backlogGroup) Reads(directory string) string {
 func comma(n int) string { return tickText(float64(n)) }
 
 func backlogFuncs() template.FuncMap {
-	return template.FuncMap{"backlogGroups": backlogGroups, "comma": comma, "goesOn": goesOn.Seconds,
+	return template.FuncMap{"backlogGroups": backlogGroups, "comma": comma, "goesOn": goesOn.Seconds, "goals": backlogGoals,
 		"last": func(all []backlogged) int { return len(all) - 1 }, "megabytes": megabytes}
 }
 
@@ -102,4 +106,22 @@ func backlogPlots(raw []byte) (map[string]string, error) {
 		"backlog-first":  lineChart("Time to the first PUT", axes{X: x, Y: "seconds from the start of the process", LogX: true, LogY: true}, []line{first}),
 		"backlog-memory": lineChart("Anonymous memory at peak", axes{X: x, Y: "MB", LogX: true}, []line{anon, goal}),
 	}, nil
+}
+
+// backlogGoals are for 100,000 files and for the largest backlog.
+func backlogGoals(all []backlogged) (gs []goal) {
+	for _, g := range backlogGroups(all) {
+		if g.Files < 100_000 || len(g.Runs) == 0 || len(g.base.Runs) == 0 {
+			continue
+		}
+		text := comma(g.Files) + " files: "
+		if g.Files == 100_000 {
+			gs = append(gs, goal{What: text + "first PUT", Got: median(g.FirstPut()), Limit: 1, Unit: " s"})
+		}
+		if r, ok := g.reads["archive_status"]; ok {
+			gs = append(gs, goal{What: text + "scans of `archive_status` until the run ended", Got: float64(r.Scans), Limit: 1})
+		}
+		gs = append(gs, goal{What: text + "anonymous memory a file", Got: g.perFile(), Limit: 48, Unit: " bytes"})
+	}
+	return gs
 }

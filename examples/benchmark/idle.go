@@ -242,5 +242,19 @@ func (i idled) Writes() string {
 }
 
 func idleFuncs() template.FuncMap {
-	return template.FuncMap{"megabytes": megabytes}
+	return template.FuncMap{"megabytes": megabytes, "goals": idleGoals}
+}
+
+// idleGoals are for the worst sidecar. What it writes is its record, or the baton: both only when they change.
+func idleGoals(all []idled) []goal {
+	cpu := goal{What: "CPU of a sidecar", Limit: 0.3, Unit: " % of a core"}
+	anon := goal{What: "anonymous memory of a sidecar", Limit: 64, Unit: " MB"}
+	writes := goal{What: "values written to the DCS, besides renewals"}
+	for _, i := range all {
+		cpu.Got, anon.Got = max(cpu.Got, i.Percent()), max(anon.Got, float64(i.Anon)/(1<<20))
+		for _, n := range i.Written {
+			writes.Got += float64(n)
+		}
+	}
+	return []goal{cpu, anon, writes}
 }
