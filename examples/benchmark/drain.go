@@ -18,6 +18,7 @@ type drain struct {
 	Seconds      float64 // from the start of the first process until the last archive_command has succeeded
 	Failed       int     // calls of archive_command
 	User, System float64 // CPU time in seconds of all processes of the tool, its archive_command included
+	Whole        bool    `json:",omitempty"` // no control group could be made: User is that of the whole machine but the store and the driver
 	Store        float64 // CPU time in seconds of MinIO
 	PeakAnon     int64   // bytes: the largest RssAnon of all of them together, of samples
 	Stored       int64   // bytes in the archive
@@ -70,8 +71,6 @@ func (s *segments) drain(ctx context.Context, t tool) (d drain, err error) {
 	if err := s.warm(ctx, names); err != nil {
 		return d, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
-	defer cancel()
 	d = drain{tool: t, Segments: len(names), Plain: int64(len(names)) << 24, Command: in.said(in.command)}
 	for _, text := range in.settings {
 		d.Settings = append(d.Settings, in.said(text))
@@ -81,6 +80,7 @@ func (s *segments) drain(ctx context.Context, t tool) (d drain, err error) {
 		return d, err
 	}
 	defer func() { err = errors.Join(err, grown.close()) }()
+	d.Whole = grown.group == ""
 	err = s.measure(ctx, in, grown, names, &d)
 	if err == nil {
 		d.Stored, err = stored(ctx, in.archive, names)
@@ -125,6 +125,8 @@ const pause = 20 * time.Millisecond
 // archive calls archive_command for each segment as PostgreSQL's archiver does: oldest first, one call after the other, again while it fails, as
 // user postgres, through a shell, in the data directory.
 func (s *segments) archive(ctx context.Context, in *installed, grown *tree, names []string) (failed int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
 	for _, name := range names {
 		for {
 			cmd := in.call(ctx, s.data, name)

@@ -114,7 +114,7 @@ func bests(all []drain) (found []best) {
 		{group{tool: files(walG, "lz4", 16, 0)}, "the defaults: lz4, `WALG_UPLOAD_CONCURRENCY=16`"},
 		{group{tool: files(copying, "none", 0, 0)}, "the command in PostgreSQL's manual. It syncs nothing: when the machine crashes, PostgreSQL has removed segments that are not on the disk of the archive"},
 		{group{tool: tool{Tool: walbaton, Place: drill.MinIO, Codec: "zstd", Workers: 4}}, "the defaults"},
-		{group{tool: tool{Tool: barman, Place: drill.MinIO, Codec: "none"}}, "`barman-cloud-wal-archive` with its defaults. Its process lives for one segment, and begins with 40 of them"},
+		{group{tool: tool{Tool: barman, Place: drill.MinIO, Codec: "none"}}, "`barman-cloud-wal-archive` with its defaults. It starts Python for each segment; here it archives the first 40 only"},
 	} {
 		if b.group = find(all, b.tool); len(b.Runs) > 0 {
 			found = append(found, b)
@@ -151,6 +151,11 @@ func codecs(all []drain) (gs []group) {
 // measuredTool says whether a tool was there.
 func measuredTool(all []drain, name string) bool {
 	return slices.ContainsFunc(all, func(d drain) bool { return d.Tool == name })
+}
+
+// wholeMachine says whether some runs have the CPU time of the whole machine.
+func wholeMachine(all []drain) bool {
+	return slices.ContainsFunc(all, func(d drain) bool { return d.Whole })
 }
 
 // drainGoals are those of issue 6 about the drain, as far as they were measured.
@@ -207,5 +212,5 @@ func drainPlots(raw []byte) (map[string]string, error) {
 
 // drainFuncs are what the drain's template needs.
 func drainFuncs() template.FuncMap {
-	return template.FuncMap{"groups": groups, "pairs": pairs, "bests": bests, "uncompressed": uncompressed, "codecs": codecs, "measuredTool": measuredTool, "goals": drainGoals}
+	return template.FuncMap{"groups": groups, "pairs": pairs, "bests": bests, "uncompressed": uncompressed, "codecs": codecs, "measuredTool": measuredTool, "wholeMachine": wholeMachine, "goals": drainGoals}
 }

@@ -55,7 +55,7 @@ func (b *bench) prepared(ctx context.Context) (*segments, error) {
 			return nil, err
 		}
 	}
-	if err := errors.Join(s.reset(), s.start(ctx)); err != nil {
+	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.fill(ctx, b.segments, b.say); err != nil {
@@ -104,8 +104,14 @@ func (s *segments) reset() error {
 	return errors.Join(os.Truncate(filepath.Join(s.data, "postgresql.auto.conf"), 0), s.unacknowledge())
 }
 
-// start starts the server, which listens on a socket in the cluster's folder only.
+// start starts the server, which listens on a socket in the cluster's folder only. A server that runs already is another one's, and left alone.
 func (s *segments) start(ctx context.Context) error {
+	if err := drill.Run(s.c.Command(ctx, "pg_ctl", "status", "-D", s.data)); err == nil {
+		return fmt.Errorf("start a server on %s: one runs already", s.data)
+	}
+	if err := s.reset(); err != nil {
+		return err
+	}
 	log := filepath.Join(s.c.Nodes[0].Dir, "log/postgres.log")
 	s.runs = true
 	return drill.Run(s.c.Command(ctx, "pg_ctl", "start", "-w", "-s", "-D", s.data, "-l", log, "-o", "-k "+s.c.Nodes[0].Dir))

@@ -134,13 +134,20 @@ func naming(text string) (all []int, err error) {
 	return all, err
 }
 
-// anonymous is the memory of all of it just now, in bytes.
+// anonymous is the memory of all of it just now, in bytes. A process that has not yet become the program that it is to run shows this program's.
 func (t *tree) anonymous() (sum int64) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0
+	}
 	pids, err := t.pids()
 	if err != nil {
 		return 0
 	}
 	for _, pid := range pids {
+		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil || exe == self {
+			continue
+		}
 		sum += kilobytes(fmt.Sprintf("/proc/%d/status", pid), "RssAnon") << 10
 	}
 	return sum
