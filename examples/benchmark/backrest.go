@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/walbaton/walbaton/sidecar/drill"
@@ -65,6 +66,17 @@ func (r *backRest) quiet(ctx context.Context) error {
 		pids, err := naming("--config=" + r.conf())
 		return len(pids) == 0, err
 	})
+}
+
+// end ends what works of it: the asynchronous process outlives the call that began it, and would make its folders again.
+func (r *backRest) end() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	pids, err := naming("--config=" + r.conf())
+	for _, pid := range pids {
+		syscall.Kill(pid, syscall.SIGKILL) // it may be gone
+	}
+	return errors.Join(err, r.quiet(ctx))
 }
 
 // empty empties its queue.

@@ -47,7 +47,7 @@ func thisMachine(ctx context.Context) machine {
 		"Patroni":    {"patroni", "--version"},
 		"etcd":       {"etcd", "--version"},
 		"pgBackRest": {"pgbackrest", "version"},
-		walG:         {"wal-g", "--version"},
+		walG:         {walGProgram, "--version"},
 		barman:       {barmanCloud, "--version"},
 		"walbaton":   {"git", "log", "-1", "--format=commit %h"},
 	} {

@@ -25,8 +25,11 @@ const (
 	floor    = "dd" // cp that syncs: what any tool without compression has to do
 )
 
-// barmanCloud is the one of Barman's commands that needs no ssh.
-const barmanCloud = "barman-cloud-wal-archive"
+// The programs that need not be there. barmanCloud is the one of Barman's that needs no ssh.
+const (
+	walGProgram = "wal-g"
+	barmanCloud = "barman-cloud-wal-archive"
+)
 
 // tool is one of them with its settings.
 type tool struct {
@@ -67,7 +70,7 @@ func tools() []tool {
 	for _, codec := range []string{"lz4", "zstd", "none"} {
 		all = append(all, tool{Tool: walbaton, Place: drill.MinIO, Codec: codec, Workers: 4, once: true})
 	}
-	if _, err := exec.LookPath("wal-g"); err == nil {
+	if _, err := exec.LookPath(walGProgram); err == nil {
 		for _, codec := range []string{"lz4", "zstd"} {
 			all = append(all, tool{Tool: walG, Place: drill.Files, Codec: codec, Workers: 16}) // as it is by default
 		}
@@ -92,7 +95,7 @@ type installed struct {
 }
 
 // install sets a tool up. Its archive is new.
-func (s *segments) install(ctx context.Context, t tool) (in *installed, err error) {
+func (s *segments) install(ctx context.Context, t tool) (*installed, error) {
 	if t.Tool == walbaton {
 		car, err := s.newSidecar(ctx, t.Place, t.Codec, "--workers", fmt.Sprint(t.Workers))
 		if err != nil {
@@ -101,18 +104,28 @@ func (s *segments) install(ctx context.Context, t tool) (in *installed, err erro
 		return &installed{archive: car.archive, car: car, command: car.archive.Bin("walbaton-wal") + " push --socket " + car.socket() + " %p",
 			settings: []string{strings.Join(car.cmd.Args, " ")}}, nil
 	}
-	in = &installed{}
-	if in.archive, err = s.newArchive(ctx, t.Place); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, in.close())
-		}
-	}()
-	at, err := url.Parse(in.archive.Store.URL())
+	archive, err := s.newArchive(ctx, t.Place)
 	if err != nil {
 		return nil, err
+	}
+	in := &installed{archive: archive}
+	if err := in.setUp(ctx, t, s.data); err != nil {
+		return nil, errors.Join(err, in.close())
+	}
+	return in, nil
+}
+
+// setUp writes what the tool needs, and says what archive_command is, for a data directory.
+func (in *installed) setUp(ctx context.Context, t tool, data string) error {
+	at, err := url.Parse(in.archive.Store.URL())
+	if err != nil {
+		return err
+	}
+	program := "" // where it is: PostgreSQL's PATH need not have it
+	if name := map[string]string{walG: walGProgram, barman: barmanCloud}[t.Tool]; name != "" {
+		if program, err = exec.LookPath(name); err != nil {
+			return err
+		}
 	}
 	switch t.Tool {
 	case pgBack:
@@ -121,25 +134,25 @@ func (s *segments) install(ctx context.Context, t tool) (in *installed, err erro
 		if t.Level != 0 {
 			in.settings = append(in.settings, fmt.Sprintf("compress-level=%d", t.Level))
 		}
-		if in.back, err = newBackRest(ctx, in.archive, s.data, at.Path, in.settings...); err != nil {
-			return nil, err
+		if in.back, err = newBackRest(ctx, in.archive, data, at.Path, in.settings...); err != nil {
+			return err
 		}
 		in.settings = append(in.settings, "archive-async=y")
 		in.command = in.back.archiveCommand()
-		err = in.back.create(ctx)
+		return in.back.create(ctx)
 	case walG:
-		in.litter = filepath.Join(s.data, "pg_wal", "walg_data") // where it notes what it has uploaded ahead
-		in.command = fmt.Sprintf("env WALG_FILE_PREFIX=%s WALG_COMPRESSION_METHOD=%s WALG_UPLOAD_CONCURRENCY=%d PGDATA=%s wal-g wal-push %%p", at.Path, t.Codec, t.Workers, s.data)
+		in.litter = filepath.Join(data, "pg_wal", "walg_data") // where it notes what it has uploaded ahead
+		in.command = fmt.Sprintf("env WALG_FILE_PREFIX=%s WALG_COMPRESSION_METHOD=%s WALG_UPLOAD_CONCURRENCY=%d PGDATA=%s %s wal-push %%p", at.Path, t.Codec, t.Workers, data, program)
 	case barman:
-		in.command = fmt.Sprintf("%s --endpoint-url %s s3://%s%s bench %%p", barmanCloud, at.Query().Get("endpoint"), at.Host, at.Path)
+		in.command = fmt.Sprintf("%s --endpoint-url %s s3://%s%s bench %%p", program, at.Query().Get("endpoint"), at.Host, at.Path)
 	case copying:
 		in.command = fmt.Sprintf("test ! -f %[1]s/%%f && cp %%p %[1]s/%%f", at.Path)
 	case floor:
 		in.command = fmt.Sprintf("dd if=%%p of=%s/%%f bs=1M conv=fsync status=none", at.Path)
 	default:
-		err = fmt.Errorf("%q is no tool", t.Tool)
+		return fmt.Errorf("%q is no tool", t.Tool)
 	}
-	return in, err
+	return nil
 }
 
 // close ends what is left of the tool, and removes its archive.
@@ -147,7 +160,11 @@ func (in *installed) close() error {
 	if in.car != nil {
 		return in.car.close()
 	}
-	err := in.archive.Stop()
+	var err error
+	if in.back != nil {
+		err = in.back.end()
+	}
+	err = errors.Join(err, in.archive.Stop())
 	if in.litter != "" {
 		err = errors.Join(err, os.RemoveAll(in.litter))
 	}
