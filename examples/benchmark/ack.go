@@ -239,37 +239,25 @@ type ackGroup struct {
 }
 
 func ackGroups(all []ack) (gs []ackGroup) {
-	for _, a := range all {
-		i := slices.IndexFunc(gs, func(g ackGroup) bool { return g.Tool == a.Tool })
-		if i < 0 {
-			gs = append(gs, ackGroup{Tool: a.Tool})
-			i = len(gs) - 1
-		}
-		gs[i].Runs = append(gs[i].Runs, a)
+	for _, runs := range gather(all, func(a ack) string { return a.Tool }) {
+		gs = append(gs, ackGroup{runs[0].Tool, runs})
 	}
 	return gs
 }
 
-func (g ackGroup) values(of func(ack) float64) (all []float64) {
-	for _, a := range g.Runs {
-		all = append(all, of(a))
-	}
-	return all
-}
-
 func (g ackGroup) calls(of func([]int64) float64) []float64 {
-	return g.values(func(a ack) float64 { return of(a.Calls) })
+	return values(g.Runs, func(a ack) float64 { return of(a.Calls) })
 }
 
-func (g ackGroup) Rate() []float64 { return g.values(ack.rate) }
+func (g ackGroup) Rate() []float64 { return values(g.Runs, ack.rate) }
 func (g ackGroup) P50() []float64  { return g.calls(p50) }
 func (g ackGroup) P99() []float64  { return g.calls(p99) }
 func (g ackGroup) P999() []float64 { return g.calls(p999) }
 func (g ackGroup) Each() []float64 { // milliseconds of the archiver for a segment
-	return g.values(func(a ack) float64 { return 1000 / a.rate() })
+	return values(g.Runs, func(a ack) float64 { return 1000 / a.rate() })
 }
 func (g ackGroup) Sidecar() []float64 { // milliseconds a call
-	return g.values(func(a ack) float64 { return 1000 * a.Sidecar / float64(len(a.Calls)) })
+	return values(g.Runs, func(a ack) float64 { return 1000 * a.Sidecar / float64(len(a.Calls)) })
 }
 
 // ackGoals are those of issue 6 about one answer, as differences in the same round.

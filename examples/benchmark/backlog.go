@@ -152,17 +152,6 @@ func (car *sidecar) sample(ctx context.Context, r *backlogged, begin time.Time) 
 	return first, err
 }
 
-// runs is an error when the sidecar has ended.
-func (car *sidecar) runs() error {
-	select {
-	case <-car.ended:
-		log, err := os.ReadFile(car.log())
-		return errors.Join(fmt.Errorf("the sidecar has ended: %s", log), err)
-	default:
-		return nil
-	}
-}
-
 // segments counts those in the folder of the archive, and gives when the first one got its name there.
 func (car *sidecar) segments() (n int, first time.Time, err error) {
 	all, err := filepath.Glob(filepath.Join(strings.TrimPrefix(car.archive.Store.URL(), "file://"), "*/*/wal/*", strings.Repeat("[0-9A-F]", 24)))
@@ -190,22 +179,19 @@ func underStrace(cmd *exec.Cmd, file string) (args []string, path string, err er
 	return append(args, cmd.Args[1:]...), path, nil
 }
 
-var (
-	tracedCall   = regexp.MustCompile(`^(\d+) +([\d.]+) getdents64\(\d+<(.*?)>`)
-	tracedAnswer = regexp.MustCompile(`^(\d+) +([\d.]+) .*/\* (\d+) entries \*/.*\) += (\d+)`)
-)
-
 // countReads reads what strace wrote, with the folders of pg_wal by their names. A call of one thread may be interrupted by others: then its
 // answer has a line of its own.
 func countReads(trace io.Reader, first time.Time) (map[string]reads, error) {
+	call := regexp.MustCompile(`^(\d+) +([\d.]+) getdents64\(\d+<(.*?)>`)
+	answered := regexp.MustCompile(`^(\d+) +([\d.]+) .*/\* (\d+) entries \*/.*\) += (\d+)`)
 	all := map[string]reads{}
 	open := map[string]string{} // the folder that a thread reads
 	lines := bufio.NewScanner(trace)
 	for lines.Scan() {
-		if call := tracedCall.FindStringSubmatch(lines.Text()); call != nil {
-			open[call[1]] = filepath.Base(call[3])
+		if found := call.FindStringSubmatch(lines.Text()); found != nil {
+			open[found[1]] = filepath.Base(found[3])
 		}
-		answer := tracedAnswer.FindStringSubmatch(lines.Text())
+		answer := answered.FindStringSubmatch(lines.Text())
 		if answer == nil {
 			continue
 		}

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"text/template"
 )
 
@@ -16,43 +15,35 @@ type backlogGroup struct {
 }
 
 func backlogGroups(all []backlogged) (gs []*backlogGroup) {
-	for _, r := range all {
-		i := slices.IndexFunc(gs, func(g *backlogGroup) bool { return g.Files == r.Files })
-		if i < 0 {
-			i = len(gs)
-			gs = append(gs, &backlogGroup{Files: r.Files})
-			gs[i].base = gs[0]
+	for _, runs := range gather(all, func(r backlogged) int { return r.Files }) {
+		g := &backlogGroup{Files: runs[0].Files}
+		for _, r := range runs {
+			if r.Reads != nil {
+				g.reads = r.Reads
+			} else {
+				g.Runs = append(g.Runs, r)
+			}
 		}
-		if r.Reads != nil {
-			gs[i].reads = r.Reads
-			continue
-		}
-		gs[i].Runs = append(gs[i].Runs, r)
+		gs = append(gs, g)
+		g.base = gs[0]
 	}
 	return gs
 }
 
-func (g *backlogGroup) values(of func(backlogged) float64) (all []float64) {
-	for _, r := range g.Runs {
-		all = append(all, of(r))
-	}
-	return all
-}
-
 func (g *backlogGroup) FirstPut() []float64 {
-	return g.values(func(r backlogged) float64 { return r.FirstPut })
+	return values(g.Runs, func(r backlogged) float64 { return r.FirstPut })
 }
 func (g *backlogGroup) Put() []float64 {
-	return g.values(func(r backlogged) float64 { return float64(r.Put) })
+	return values(g.Runs, func(r backlogged) float64 { return float64(r.Put) })
 }
 func (g *backlogGroup) Seconds() []float64 {
-	return g.values(func(r backlogged) float64 { return r.Seconds })
+	return values(g.Runs, func(r backlogged) float64 { return r.Seconds })
 }
 func (g *backlogGroup) CPU() []float64 { // milliseconds a segment
-	return g.values(func(r backlogged) float64 { return 1000 * r.CPU / float64(r.Put) })
+	return values(g.Runs, func(r backlogged) float64 { return 1000 * r.CPU / float64(r.Put) })
 }
 func (g *backlogGroup) Anon() []float64 { // MB
-	return g.values(func(r backlogged) float64 { return float64(r.PeakAnon) / (1 << 20) })
+	return values(g.Runs, func(r backlogged) float64 { return float64(r.PeakAnon) / (1 << 20) })
 }
 
 // PerFile is how many bytes the median is above the smallest backlog's, for each file more.

@@ -17,13 +17,8 @@ type group struct {
 }
 
 func groups(all []drain) (gs []group) {
-	for _, d := range all {
-		i := slices.IndexFunc(gs, func(g group) bool { return g.tool == d.tool })
-		if i < 0 {
-			gs = append(gs, group{tool: d.tool})
-			i = len(gs) - 1
-		}
-		gs[i].Runs = append(gs[i].Runs, d)
+	for _, runs := range gather(all, func(d drain) tool { return d.tool }) {
+		gs = append(gs, group{runs[0].tool, runs})
 	}
 	return gs
 }
@@ -37,25 +32,16 @@ func find(all []drain, t tool) group {
 	return group{tool: t}
 }
 
-// values of a group, one a run.
-func (g group) values(of func(drain) float64) []float64 {
-	var all []float64
-	for _, d := range g.Runs {
-		all = append(all, of(d))
-	}
-	return all
-}
-
-func (g group) Rate() []float64 { return g.values(drain.rate) }
-func (g group) CPU() []float64  { return g.values(drain.cpu) }
+func (g group) Rate() []float64 { return values(g.Runs, drain.rate) }
+func (g group) CPU() []float64  { return values(g.Runs, drain.cpu) }
 func (g group) Store() []float64 { // of MinIO, milliseconds a segment
-	return g.values(func(d drain) float64 { return 1000 * d.Store / float64(d.Segments) })
+	return values(g.Runs, func(d drain) float64 { return 1000 * d.Store / float64(d.Segments) })
 }
 func (g group) Anon() []float64 {
-	return g.values(func(d drain) float64 { return float64(d.PeakAnon) / (1 << 20) })
+	return values(g.Runs, func(d drain) float64 { return float64(d.PeakAnon) / (1 << 20) })
 }
 func (g group) Stored() []float64 { // percent of the plain bytes
-	return g.values(func(d drain) float64 { return 100 * float64(d.Stored) / float64(d.Plain) })
+	return values(g.Runs, func(d drain) float64 { return 100 * float64(d.Stored) / float64(d.Plain) })
 }
 
 // pair is walbaton beside another tool: of each round one run of either.

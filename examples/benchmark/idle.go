@@ -125,7 +125,7 @@ func idling(ctx context.Context, c *drill.Cluster, primary *drill.Node, k *keys,
 		if pids[i], err = sidecarOf(n); err != nil {
 			return nil, err
 		}
-		one := idled{Node: n.Name, Role: "standby", DCS: map[string]float64{}, Written: map[string]int{}, Store: map[string]float64{}}
+		one := idled{Node: n.Name, Role: "standby"}
 		if n == primary {
 			one.Role = "holder"
 		}
@@ -172,17 +172,6 @@ func idling(ctx context.Context, c *drill.Cluster, primary *drill.Node, k *keys,
 		all[i].Written = k.written(all[i], begin, end)
 	}
 	return all, nil
-}
-
-// increases are those of a counter, by its labels.
-func increases(before, after map[string]float64, counter string) map[string]float64 {
-	all := map[string]float64{}
-	for name, value := range after {
-		if labels, ok := strings.CutPrefix(name, counter); ok && value > before[name] {
-			all[words(labels)] = value - before[name]
-		}
-	}
-	return all
 }
 
 // written counts the values that a sidecar wrote: its record, and the baton where it holds it.

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -167,22 +166,10 @@ type recoveryGroup struct {
 }
 
 func recoveryGroups(all []recovered) (gs []recoveryGroup) {
-	for _, run := range all {
-		i := slices.IndexFunc(gs, func(g recoveryGroup) bool { return g.Tool == run.Tool && g.Parallel == run.Parallel })
-		if i < 0 {
-			gs = append(gs, recoveryGroup{Tool: run.Tool, Parallel: run.Parallel})
-			i = len(gs) - 1
-		}
-		gs[i].Runs = append(gs[i].Runs, run)
+	for _, runs := range gather(all, recovered.name) {
+		gs = append(gs, recoveryGroup{runs[0].Tool, runs[0].Parallel, runs})
 	}
 	return gs
-}
-
-func (g recoveryGroup) values(of func(recovered) float64) (all []float64) {
-	for _, run := range g.Runs {
-		all = append(all, of(run))
-	}
-	return all
 }
 
 // Name is the tool's, with how many workers or processes it has.
@@ -193,16 +180,16 @@ func (r recovered) name() string { return parallel(r.Tool, r.Parallel) }
 func (g recoveryGroup) Command() string { return g.Runs[0].Command }
 
 func (g recoveryGroup) Ready() []float64 {
-	return g.values(func(r recovered) float64 { return r.Ready })
+	return values(g.Runs, func(r recovered) float64 { return r.Ready })
 }
 func (g recoveryGroup) Seconds() []float64 {
-	return g.values(func(r recovered) float64 { return r.Seconds })
+	return values(g.Runs, func(r recovered) float64 { return r.Seconds })
 }
 func (g recoveryGroup) Rate() []float64 {
-	return g.values(func(r recovered) float64 { return float64(r.Segments) / r.Seconds })
+	return values(g.Runs, func(r recovered) float64 { return float64(r.Segments) / r.Seconds })
 }
 func (g recoveryGroup) CPU() []float64 { // of the machine, milliseconds a segment
-	return g.values(func(r recovered) float64 { return 1000 * r.CPU / float64(r.Segments) })
+	return values(g.Runs, func(r recovered) float64 { return 1000 * r.CPU / float64(r.Segments) })
 }
 
 // recoveryGoals compare each tool as its manual recommends it. What cp reaches is the most that any tool can.

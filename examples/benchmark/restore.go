@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -292,42 +291,32 @@ type restoreGroup struct {
 }
 
 func restoreGroups(all []restored) (gs []restoreGroup) {
-	for _, run := range all {
-		i := slices.IndexFunc(gs, func(g restoreGroup) bool {
-			return g.Tool == run.Tool && g.Parallel == run.Parallel && g.Replay == run.Replay
-		})
-		if i < 0 {
-			gs = append(gs, restoreGroup{Tool: run.Tool, Parallel: run.Parallel, Replay: run.Replay})
-			i = len(gs) - 1
-		}
-		gs[i].Runs = append(gs[i].Runs, run)
+	type kind struct {
+		name   string
+		replay int
+	}
+	for _, runs := range gather(all, func(r restored) kind { return kind{r.name(), r.Replay} }) {
+		gs = append(gs, restoreGroup{runs[0].Tool, runs[0].Parallel, runs[0].Replay, runs})
 	}
 	return gs
 }
 
 func (g restoreGroup) Segments() int { return g.Runs[0].Segments }
 
-func (g restoreGroup) values(of func(restored) float64) (all []float64) {
-	for _, run := range g.Runs {
-		all = append(all, of(run))
-	}
-	return all
-}
-
 func (g restoreGroup) Seconds() []float64 {
-	return g.values(func(r restored) float64 { return r.Seconds })
+	return values(g.Runs, func(r restored) float64 { return r.Seconds })
 }
 func (g restoreGroup) Rate() []float64 {
-	return g.values(func(r restored) float64 { return float64(r.Segments) / r.Seconds })
+	return values(g.Runs, func(r restored) float64 { return float64(r.Segments) / r.Seconds })
 }
 func (g restoreGroup) P50() []float64 {
-	return g.values(func(r restored) float64 { return p50(r.Calls) })
+	return values(g.Runs, func(r restored) float64 { return p50(r.Calls) })
 }
 func (g restoreGroup) P99() []float64 {
-	return g.values(func(r restored) float64 { return p99(r.Calls) })
+	return values(g.Runs, func(r restored) float64 { return p99(r.Calls) })
 }
 func (g restoreGroup) CPU() []float64 { // of the machine, milliseconds a segment
-	return g.values(func(r restored) float64 { return 1000 * r.CPU / float64(r.Segments) })
+	return values(g.Runs, func(r restored) float64 { return 1000 * r.CPU / float64(r.Segments) })
 }
 
 // Share of the segments that were there when they were asked for, in percent.
@@ -335,7 +324,7 @@ func (g restoreGroup) Share() []float64 {
 	if g.Tool != toolPrefetch {
 		return nil
 	}
-	return g.values(func(r restored) float64 { return 100 * float64(r.Window) / float64(r.Segments) })
+	return values(g.Runs, func(r restored) float64 { return 100 * float64(r.Window) / float64(r.Segments) })
 }
 
 // restoreGoals compare with pgBackRest at the same number of workers and processes, where nothing is replayed.

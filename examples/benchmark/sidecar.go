@@ -88,15 +88,20 @@ func (car *sidecar) log() string    { return filepath.Join(car.archive.Dir, "sid
 // all waits until the archive has that many segments.
 func (car *sidecar) all(ctx context.Context, segments int) error {
 	return until(ctx, 10*time.Minute, 100*time.Millisecond, "the archive has every segment", func() (bool, error) {
-		select {
-		case <-car.ended:
-			log, err := os.ReadFile(car.log())
-			return false, errors.Join(fmt.Errorf("the sidecar has ended: %s", log), err)
-		default:
-		}
 		put, err := car.put(ctx)
-		return err == nil && put >= segments, nil // it may not listen yet
+		return err == nil && put >= segments, car.runs() // it may not listen yet
 	})
+}
+
+// runs is an error when the sidecar has ended.
+func (car *sidecar) runs() error {
+	select {
+	case <-car.ended:
+		log, err := os.ReadFile(car.log())
+		return errors.Join(fmt.Errorf("the sidecar has ended: %s", log), err)
+	default:
+		return nil
+	}
 }
 
 // put is how many segments the archive took.

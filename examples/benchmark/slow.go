@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"slices"
 	"strings"
 	"text/template"
 	"time"
@@ -134,17 +133,12 @@ type slowTable struct {
 }
 
 func slowTableOf(all []slowed) (t slowTable) {
-	for _, r := range all {
-		if r.Delay == 0 {
-			t.Alone = append(t.Alone, 1000/r.Rate())
+	for _, runs := range gather(all, func(r slowed) [2]float64 { return [2]float64{r.Delay, float64(r.Workers)} }) {
+		if runs[0].Delay == 0 {
+			t.Alone = values(runs, func(r slowed) float64 { return 1000 / r.Rate() })
 			continue
 		}
-		i := slices.IndexFunc(t.Groups, func(g slowGroup) bool { return g.Workers == r.Workers })
-		if i < 0 {
-			i = len(t.Groups)
-			t.Groups = append(t.Groups, slowGroup{Workers: r.Workers})
-		}
-		t.Groups[i].Runs = append(t.Groups[i].Runs, r)
+		t.Groups = append(t.Groups, slowGroup{Workers: runs[0].Workers, Runs: runs})
 	}
 	if len(t.Alone) > 0 {
 		for i, g := range t.Groups {
@@ -154,22 +148,15 @@ func slowTableOf(all []slowed) (t slowTable) {
 	return t
 }
 
-func (g slowGroup) values(of func(slowed) float64) (all []float64) {
-	for _, r := range g.Runs {
-		all = append(all, of(r))
-	}
-	return all
-}
-
-func (g slowGroup) Rate() []float64 { return g.values(slowed.Rate) }
+func (g slowGroup) Rate() []float64 { return values(g.Runs, slowed.Rate) }
 func (g slowGroup) CPU() []float64 { // milliseconds a segment
-	return g.values(func(r slowed) float64 { return 1000 * r.CPU / float64(r.Segments) })
+	return values(g.Runs, func(r slowed) float64 { return 1000 * r.CPU / float64(r.Segments) })
 }
 func (g slowGroup) Requests() []float64 { // a segment
-	return g.values(func(r slowed) float64 { return float64(r.Requests) / float64(r.Segments) })
+	return values(g.Runs, func(r slowed) float64 { return float64(r.Requests) / float64(r.Segments) })
 }
 func (g slowGroup) Share() []float64 { // of the ideal, in percent
-	return g.values(func(r slowed) float64 { return 100 * r.Rate() / g.Ideal })
+	return values(g.Runs, func(r slowed) float64 { return 100 * r.Rate() / g.Ideal })
 }
 
 func slowFuncs() template.FuncMap {

@@ -107,14 +107,9 @@ func counting(ctx context.Context, c *drill.Cluster, primary *drill.Node, segmen
 	}
 	var all []standby
 	for i, n := range c.Nodes {
-		one := standby{Node: n.Name, Role: "standby", Segments: segments, Seconds: seconds, Requests: map[string]float64{}}
+		one := standby{Node: n.Name, Role: "standby", Segments: segments, Seconds: seconds, Requests: increases(before[i], after[i], "walbaton_store_requests_total{")}
 		if n == primary {
 			one.Role = "holder"
-		}
-		for name, value := range after[i] {
-			if labels, ok := strings.CutPrefix(name, "walbaton_store_requests_total{"); ok && value > before[i][name] {
-				one.Requests[words(labels)] = value - before[i][name]
-			}
 		}
 		increase := func(name string) float64 { return after[i][name] - before[i][name] }
 		one.Received = increase(`walbaton_store_bytes_total{direction="received"}`)
@@ -122,6 +117,17 @@ func counting(ctx context.Context, c *drill.Cluster, primary *drill.Node, segmen
 		all = append(all, one)
 	}
 	return all, nil
+}
+
+// increases are those of a counter, by its labels.
+func increases(before, after map[string]float64, counter string) map[string]float64 {
+	all := map[string]float64{}
+	for name, value := range after {
+		if labels, ok := strings.CutPrefix(name, counter); ok && value > before[name] {
+			all[words(labels)] = value - before[name]
+		}
+	}
+	return all
 }
 
 // words makes `put ok` of `op="put",result="ok"}`.

@@ -262,39 +262,26 @@ type verifyGroup struct {
 }
 
 func verifyGroups(all []verified) (gs []verifyGroup) {
-	at := map[string]int{}
-	for _, v := range all {
-		i, ok := at[v.Command]
-		if !ok {
-			i = len(gs)
-			at[v.Command] = i
-			gs = append(gs, verifyGroup{Command: v.Command})
-		}
-		gs[i].Runs = append(gs[i].Runs, v)
+	for _, runs := range gather(all, func(v verified) string { return v.Command }) {
+		gs = append(gs, verifyGroup{runs[0].Command, runs})
 	}
 	return gs
 }
 
-func (g verifyGroup) values(of func(verified) float64) []float64 {
-	var all []float64
-	for _, v := range g.Runs {
-		all = append(all, of(v))
-	}
-	return all
-}
-
 func (g verifyGroup) Seconds() []float64 {
-	return g.values(func(v verified) float64 { return v.Seconds })
+	return values(g.Runs, func(v verified) float64 { return v.Seconds })
 }
 func (g verifyGroup) CPU() []float64 {
-	return g.values(func(v verified) float64 { return v.User + v.System })
+	return values(g.Runs, func(v verified) float64 { return v.User + v.System })
 }
-func (g verifyGroup) Store() []float64 { return g.values(func(v verified) float64 { return v.Store }) }
+func (g verifyGroup) Store() []float64 {
+	return values(g.Runs, func(v verified) float64 { return v.Store })
+}
 func (g verifyGroup) Anon() []float64 {
-	return g.values(func(v verified) float64 { return float64(v.PeakAnon >> 20) })
+	return values(g.Runs, func(v verified) float64 { return float64(v.PeakAnon >> 20) })
 }
 func (g verifyGroup) RSS() []float64 {
-	return g.values(func(v verified) float64 { return float64(v.PeakRSS >> 20) })
+	return values(g.Runs, func(v verified) float64 { return float64(v.PeakRSS >> 20) })
 }
 
 // Asked is what MinIO was asked in the first run.
