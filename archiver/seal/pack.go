@@ -24,7 +24,7 @@ type Sealer struct {
 	pieces     sync.Pool   // *[pieceSize]byte
 }
 
-// blockSize is how much is read at once, and the block size of lz4 frames.
+// blockSize is how much is read at once, and the block size of frames that are not compressed.
 const blockSize = 256 << 10
 
 // New returns a Sealer for one of the known codecs. With recipients everything that it packs is encrypted, and each of them can open it.

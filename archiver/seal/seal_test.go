@@ -359,7 +359,7 @@ func TestDigest(t *testing.T) {
 func TestStoredStart(t *testing.T) {
 	var b bytes.Buffer
 	w := lz4.NewWriter(&b)
-	if err := w.Apply(lz4.BlockSizeOption(lz4.Block64Kb), lz4.ChecksumOption(false)); err != nil {
+	if err := w.Apply(lz4.BlockSizeOption(lz4.Block256Kb), lz4.ChecksumOption(false)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.Write([]byte("x")); err != nil {
@@ -368,7 +368,7 @@ func TestStoredStart(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := b.String()[:len(lz4Start)]; got != lz4Start {
-		t.Errorf("got %x, want %x", got, lz4Start)
+	if got := b.String()[:len(storedStart)]; got != storedStart {
+		t.Errorf("got %x, want %x", got, storedStart)
 	}
 }

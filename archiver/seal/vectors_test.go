@@ -173,8 +173,8 @@ func badFrames(t *testing.T, plain []byte) []vector {
 		{"zstd-reserved-block", "damaged", "a block of the reserved kind", append(head(z), 0x28, 0xb5, 0x2f, 0xfd, 0, 0x58, 7, 0, 0)},
 		{"lz4-linked", "damaged", "linked blocks, which we never write", append(head(n), 0x04, 0x22, 0x4d, 0x18, 0x40, 0x50, 0x00)},
 		{"lz4-dictionary", "damaged", "wants a dictionary", append(head(n), 0x04, 0x22, 0x4d, 0x18, 0x61, 0x50, 7, 0, 0, 0, 0x00)},
-		{"lz4-block-too-large", "damaged", "a block of 2 GiB less one byte", append(head(n), lz4Start+"\xff\xff\xff\xff"...)},
-		{"lz4-header-checksum", "damaged", "the checksum of the frame's parameters is wrong", append(head(n), lz4Start[:6]+"\x00\x00\x00\x00\x00"...)},
+		{"lz4-block-too-large", "damaged", "a block of 2 GiB less one byte", append(head(n), storedStart+"\xff\xff\xff\xff"...)},
+		{"lz4-header-checksum", "damaged", "the checksum of the frame's parameters is wrong", append(head(n), storedStart[:6]+"\x00\x00\x00\x00\x00"...)},
 		{"zstd-bomb", "damaged", "64 MiB of zeros where the header says 3000 bytes", append(head(z), bomb(t)...)},
 	}
 	for _, codec := range codecs {
