@@ -146,10 +146,12 @@ func userNameOf(uid int) string {
 	return fmt.Sprintf("user %d", uid)
 }
 
-// probeTime bounds each question of doctor, and archiveTime all that one archive is asked. They run side by side.
+// probeTime bounds each question of doctor, and archiveTime all that one archive is asked. They run side by side. Within recordTime each
+// sidecar has written into its record what it knows now.
 const (
 	probeTime   = 5 * time.Second
 	archiveTime = 20 * time.Second
+	recordTime  = 3 * time.Second
 )
 
 // gatherFacts asks everybody: first who belongs to the cluster, then all of those and the archives.
@@ -161,6 +163,7 @@ func gatherFacts(ctx context.Context, cfg Config, configFile string) doctor.Fact
 	defer g.close()
 	g.members(ctx)
 	g.nodes(ctx)
+	g.lookAgain(ctx)
 	return f
 }
 

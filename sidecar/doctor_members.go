@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -106,6 +107,35 @@ func (g *gatherer) readDCS(ctx context.Context) (leader.View, error) {
 	at := time.Now()
 	r, err := d.Read(ctx)
 	return leader.NewView(g.cfg.Name, r, at), err
+}
+
+// lookAgain reads the records once more where a node seems to have a segment alone. Not all records are of the same moment, so the segment
+// that was finished just now seems to be one node's alone until the others have written theirs.
+func (g *gatherer) lookAgain(ctx context.Context) {
+	if g.dcs == nil || !slices.ContainsFunc(g.facts.Nodes, func(n doctor.Node) bool { return !g.facts.Alone(n).Empty() }) {
+		return
+	}
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(recordTime):
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	at := time.Now()
+	if r, err := g.dcs.Read(ctx); err == nil {
+		g.agree(leader.NewView(g.cfg.Name, r, at))
+	}
+}
+
+// agree keeps of what a node misses that which both views say, and of what it has that which one of them does.
+func (g *gatherer) agree(later leader.View) {
+	for i := range g.facts.Nodes {
+		s := &g.facts.Nodes[i].Sidecar
+		if r, live := later.Records[g.facts.Nodes[i].Name]; s.Live && live {
+			s.Misses, s.Has = s.Misses.Intersect(r.Misses), s.Has.Union(r.Has)
+		}
+	}
 }
 
 // useView takes what the DCS says of the members.

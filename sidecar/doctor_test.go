@@ -126,6 +126,28 @@ func TestDoctorUsesView(t *testing.T) {
 	}
 }
 
+// A segment that was finished just now is in the record of whoever wrote it last, and so seems to be that node's alone.
+func TestDoctorLooksTwice(t *testing.T) {
+	missed := func(first, last uint64) leader.Ranges {
+		return leader.RangesOf(leader.Range{Timeline: 4, First: first, Last: last})
+	}
+	f := &doctor.Facts{Nodes: []doctor.Node{
+		{Name: "n1", Sidecar: doctor.Sidecar{Live: true, Has: missed(1, 7), Misses: missed(7, 7)}},
+		{Name: "n2", Sidecar: doctor.Sidecar{Live: true, Has: missed(1, 9), Misses: missed(6, 9)}}}}
+	g := &gatherer{facts: f}
+	if got := f.Alone(f.Nodes[1]); !got.Equal(missed(8, 9)) {
+		t.Fatalf("at first n2 alone has %v", got)
+	}
+	g.agree(leader.View{Records: map[string]leader.Record{"n1": {Has: missed(3, 8)}, "n2": {Has: missed(3, 12), Misses: missed(8, 12)}}})
+	if got := f.Alone(f.Nodes[1]); !got.Equal(missed(9, 9)) {
+		t.Errorf("n2 alone has %v", got)
+	}
+	g.agree(leader.View{}) // both sidecars are gone: what was known before stands
+	if got := f.Alone(f.Nodes[1]); !got.Equal(missed(9, 9)) {
+		t.Errorf("n2 alone has %v", got)
+	}
+}
+
 func TestDoctorLooksHere(t *testing.T) {
 	dir, away := t.TempDir(), t.TempDir()
 	socket := filepath.Join(away, "sock")

@@ -88,12 +88,7 @@ func oneAlone(f Facts) []Finding {
 			all = append(all, warning("start its sidecar before you reinit it or take its disk away", "what %s has alone is not known, for its sidecar is down: do not reinit it", n.Name).on(n.Name))
 			continue
 		}
-		alone := n.Sidecar.Misses
-		for _, other := range f.Nodes {
-			if other.Name != n.Name && other.Sidecar.Live {
-				alone = alone.Subtract(other.Sidecar.Has)
-			}
-		}
+		alone := f.Alone(n)
 		if t, no, some := alone.First(); some {
 			all = append(all, warning(fmt.Sprintf("bring the archive back, or let %s ship: its walbaton status says what keeps it", n.Name),
 				"%s alone has %s, from %s on: do not reinit it", n.Name, counted(alone.Count(), "segment"), f.segment(t, no)).on(n.Name))
@@ -103,6 +98,17 @@ func oneAlone(f Facts) []Finding {
 		return one(ok("no node has WAL that nobody else and no archive has"))
 	}
 	return all
+}
+
+// Alone gives what a node has, and no archive and no other node is known to have.
+func (f Facts) Alone(n Node) leader.Ranges {
+	alone := n.Sidecar.Misses
+	for _, other := range f.Nodes {
+		if other.Name != n.Name && other.Sidecar.Live {
+			alone = alone.Subtract(other.Sidecar.Has)
+		}
+	}
+	return alone
 }
 
 const (
