@@ -36,6 +36,7 @@ func main() {
 	flag.IntVar(&o.switchovers, "switchovers", 15, "how many `switchovers`")
 	flag.IntVar(&o.kills, "kills", 8, "how many `kills` of the node that leads")
 	flag.IntVar(&o.confirmed, "confirmed", 100, "how many `segments` the standbys confirm while their requests are counted")
+	flag.IntVar(&o.restored, "restored", 200, "how many of the `segments` are restored")
 	flag.IntVar(&o.small, "small", 10_000, "how many `segments` of 1 MB the archive has that verify looks at")
 	flag.BoolVar(&o.full, "full", false, "measure what takes parts of an hour, and only that")
 	flag.StringVar(&o.data, "data", "", "a `folder` for the prepared WAL, which is kept and used again (default: a new one that is deleted)")
@@ -54,7 +55,7 @@ func main() {
 
 // options are how much is measured, and where the results go.
 type options struct {
-	segments, rounds, calls, switchovers, kills, confirmed, small int
+	segments, rounds, calls, switchovers, kills, confirmed, restored, small int
 
 	full       bool
 	data, docs string

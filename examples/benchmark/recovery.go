@@ -16,14 +16,14 @@ import (
 	"github.com/walbaton/walbaton/sidecar/drill"
 )
 
-// recovered is one run: a PostgreSQL begins with the base backup and replays half of the segments, which restore_command gets.
+// recovered is one run: a PostgreSQL begins with the base backup and replays every segment, which restore_command gets.
 type recovered struct {
 	Tool     string
 	Parallel int // workers or processes that fetch ahead
 	Segments int
 	Seconds  float64 // from the start of the server's process until it has replayed into the last segment
 	Ready    float64 // until it says that it is consistent
-	CPU      float64 // seconds of the whole machine: the replay, and all that fetches
+	CPU      float64 // seconds of all its processes: the server, and what fetches
 	Load     load
 	Command  string // restore_command
 }
@@ -46,8 +46,8 @@ func (b *bench) recoveries(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", t.name, err)
 			}
-			b.say("%s, %d in parallel: consistent after %.1f s, %d segments replayed after %.1f s; machine's CPU %.1f s",
-				t.name, t.parallel, run.Ready, run.Segments, run.Seconds, run.CPU)
+			b.say("%s, %d in parallel: consistent after %.1f s, %d segments replayed after %.1f s; CPU %.1f s, others used %.2f cores",
+				t.name, t.parallel, run.Ready, run.Segments, run.Seconds, run.CPU, run.Load.Others)
 			all = append(all, run)
 			if err := b.save(ctx, "recovery", all); err != nil {
 				return err
@@ -57,26 +57,31 @@ func (b *bench) recoveries(ctx context.Context) error {
 	return nil
 }
 
-// recover is one run. The server ends itself at the first record of the last of them: it is not promoted, so that nobody archives a new timeline.
+// recover is one run. The server ends itself at the first record of the last segment: it is not promoted, so that nobody archives a new timeline.
 func (r *restore) recover(ctx context.Context, t fetcher) (run recovered, err error) {
 	data := filepath.Join(r.c.Dir, "recovered")
 	command := r.command(ctx, t, data, "%f", "%p").String()
-	run = recovered{Tool: t.name, Parallel: t.parallel, Segments: len(r.half()), Command: command}
+	run = recovered{Tool: t.name, Parallel: t.parallel, Segments: len(r.names), Command: command}
 	if err := r.prepare(ctx, data, command); err != nil {
 		return run, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(data), os.RemoveAll(data+"-walbaton")) }()
 	if t.name == toolCopy {
-		err = r.wal.warm(ctx, r.half())
+		err = r.wal.warm(ctx, r.names)
 	} else {
 		err = r.warm(ctx)
 	}
 	if err != nil {
 		return run, err
 	}
+	grown, err := newTree(r.c.Dir, noStore)
+	if err != nil {
+		return run, err
+	}
+	defer func() { err = errors.Join(err, grown.close()) }()
 	switch t.name {
 	case toolPrefetch, toolAlone:
-		car, err := r.sidecar(ctx, t, data)
+		car, err := r.sidecar(ctx, t, data, grown)
 		if err != nil {
 			return run, err
 		}
@@ -84,13 +89,13 @@ func (r *restore) recover(ctx context.Context, t fetcher) (run recovered, err er
 	case toolBackRest:
 		defer func() { err = errors.Join(err, r.quiet(ctx)) }()
 	}
-	return run, r.replayAll(ctx, data, &run)
+	err = r.replayAll(ctx, data, grown, &run)
+	return run, err
 }
 
 // prepare copies the base backup, and says what it is to recover with and how far.
 func (r *restore) prepare(ctx context.Context, data, command string) error {
-	half := r.half()
-	last, err := beginOf(half[len(half)-1])
+	last, err := beginOf(r.names[len(r.names)-1])
 	if err != nil {
 		return err
 	}
@@ -122,33 +127,36 @@ func beginOf(name string) (string, error) {
 }
 
 // replayAll runs the server until it ends itself.
-func (r *restore) replayAll(ctx context.Context, data string, run *recovered) error {
+func (r *restore) replayAll(ctx context.Context, data string, grown *tree, run *recovered) error {
 	server := r.c.Command(ctx, "postgres", "-D", data, "-k", data)
+	grown.plant(server)
 	log, err := server.StderrPipe()
 	if err != nil {
 		return err
 	}
-	busy, m := machineCPU(), startMeter()
+	m, err := grown.meter()
+	if err != nil {
+		return err
+	}
 	if err := server.Start(); err != nil {
 		return err
 	}
 	var tail []string
+	var failed error
 	for lines := bufio.NewScanner(log); lines.Scan(); {
 		line := lines.Text()
 		switch {
 		case strings.Contains(line, "consistent recovery state reached"):
 			run.Ready = time.Since(m.begin).Seconds()
 		case strings.Contains(line, "recovery stopping after WAL location"):
-			run.CPU = machineCPU() - busy
-			run.Seconds, run.Load = m.stop(0)
-			run.Load.Others = 0 // not known: what PostgreSQL calls is not ours
+			run.Seconds, run.CPU, run.Load, failed = m.read()
 		}
 		if tail = append(tail, line); len(tail) > 20 {
 			tail = tail[1:]
 		}
 	}
 	_, err = io.Copy(io.Discard, log) // after a line that was too long for the scanner
-	err = errors.Join(err, server.Wait(), ctx.Err())
+	err = errors.Join(failed, err, server.Wait(), ctx.Err())
 	if err == nil && (run.Seconds == 0 || run.Ready == 0) {
 		err = errors.New("it did not reach the last segment")
 	}
@@ -188,7 +196,7 @@ func (g recoveryGroup) Seconds() []float64 {
 func (g recoveryGroup) Rate() []float64 {
 	return values(g.Runs, func(r recovered) float64 { return float64(r.Segments) / r.Seconds })
 }
-func (g recoveryGroup) CPU() []float64 { // of the machine, milliseconds a segment
+func (g recoveryGroup) CPU() []float64 { // milliseconds a segment
 	return values(g.Runs, func(r recovered) float64 { return 1000 * r.CPU / float64(r.Segments) })
 }
 

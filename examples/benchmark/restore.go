@@ -6,11 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/walbaton/walbaton/sidecar/drill"
@@ -24,7 +27,7 @@ type restored struct {
 	Replay   int // milliseconds a segment; 0: it is not even read
 	Segments int
 	Seconds  float64
-	CPU      float64 // seconds of the whole machine
+	CPU      float64 // seconds of all its processes
 	Calls    []int64 // microseconds of each call, from before fork to the end of the process
 	Window   int     // segments that walbaton had when they were asked for
 	Waited   int     // that it was just fetching
@@ -67,7 +70,7 @@ func (b *bench) restores(ctx context.Context) error {
 				if err != nil {
 					return fmt.Errorf("%s: %w", t.name, err)
 				}
-				b.say("%s, %d in parallel, replay %d ms: %d segments in %.1f s, a call p50 %.1f ms, p99 %.1f ms; machine's CPU %.1f s; window %d, waited %d, read %d",
+				b.say("%s, %d in parallel, replay %d ms: %d segments in %.1f s, a call p50 %.1f ms, p99 %.1f ms; CPU %.1f s; window %d, waited %d, read %d",
 					t.name, t.parallel, replay, run.Segments, run.Seconds, p50(run.Calls), p99(run.Calls), run.CPU, run.Window, run.Waited, run.Archive)
 				all = append(all, run)
 				if err := b.save(ctx, "restore", all); err != nil {
@@ -106,13 +109,14 @@ func (b *bench) archives(ctx context.Context) (*restore, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &restore{wal: wal, names: names, c: car.archive, data: filepath.Join(car.archive.Dir, "restored")}
+	first, beyond := names[:min(b.restored, len(names))], names[min(b.restored, len(names)):]
+	r := &restore{wal: wal, names: first, c: car.archive, data: filepath.Join(car.archive.Dir, "restored")}
 	b.say("walbaton archives %d segments", len(names))
 	if err := errors.Join(car.start(), car.all(ctx, len(names)), car.end()); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
 	b.say("pgBackRest archives them, too")
-	if err := errors.Join(r.place(ctx), r.backRest(ctx)); err != nil {
+	if err := errors.Join(r.place(ctx), r.backRest(ctx), r.cut(beyond)); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
 	b.from = r
@@ -137,12 +141,29 @@ func (r *restore) backRest(ctx context.Context) (err error) {
 	if err := r.back.create(ctx); err != nil {
 		return err
 	}
-	for _, name := range r.names { // from the server's pg_wal; the data directory of the restore has the same pg_control
+	for _, name := range r.names { // from the server's pg_wal, and with them what comes after; the data directory of the restore has the same pg_control
 		if err := drill.Run(r.back.command(ctx, "--pg1-path="+r.wal.data, "archive-push", filepath.Join(r.wal.data, "pg_wal", name))); err != nil {
 			return err
 		}
 	}
 	return r.quiet(ctx)
+}
+
+// cut removes from both archives what comes after the segments that are restored. Else the tools would fetch ahead what nobody asks for.
+func (r *restore) cut(beyond []string) error {
+	var all []error
+	for _, archive := range []string{"store", "pgbackrest/repository"} {
+		all = append(all, filepath.WalkDir(filepath.Join(r.c.Dir, archive), func(path string, file fs.DirEntry, err error) error {
+			if err != nil || len(file.Name()) < 24 {
+				return err
+			}
+			if _, found := slices.BinarySearch(beyond, file.Name()[:24]); found {
+				return os.Remove(path)
+			}
+			return nil
+		}))
+	}
+	return errors.Join(all...)
 }
 
 // quiet waits until no process of pgBackRest works any more, and empties its queue.
@@ -153,31 +174,33 @@ func (r *restore) quiet(ctx context.Context) error {
 	return errors.Join(r.back.quiet(ctx), r.back.empty())
 }
 
-// half is the first half of the segments: where each is replayed, a run over all would take long and say no more.
-func (r *restore) half() []string { return r.names[:(len(r.names)+1)/2] }
-
-// run restores all segments once, or half of them.
+// run restores all segments once.
 func (r *restore) run(ctx context.Context, t fetcher, replay int) (run restored, err error) {
-	names := r.names
-	if replay > 0 {
-		names = r.half()
-	}
-	run = restored{Tool: t.name, Parallel: t.parallel, Replay: replay, Segments: len(names)}
+	run = restored{Tool: t.name, Parallel: t.parallel, Replay: replay, Segments: len(r.names)}
 	if err := r.warm(ctx); err != nil {
 		return run, err
 	}
+	grown, err := newTree(r.c.Dir, noStore)
+	if err != nil {
+		return run, err
+	}
+	defer func() { err = errors.Join(err, grown.close()) }()
 	var car *sidecar
 	if t.name != toolBackRest {
-		if car, err = r.sidecar(ctx, t, r.data); err != nil {
+		if car, err = r.sidecar(ctx, t, r.data, grown); err != nil {
 			return run, err
 		}
 		defer func() { err = errors.Join(err, car.end()) }()
 	}
 	command := func(name string) *exec.Cmd { return r.command(ctx, t, r.data, name, "pg_wal/RECOVERYXLOG") }
-	run.Command = fmt.Sprint(command(names[0]))
-	busy, m := machineCPU(), startMeter()
-	for _, name := range names {
+	run.Command = fmt.Sprint(command(r.names[0]))
+	m, err := grown.meter()
+	if err != nil {
+		return run, err
+	}
+	for _, name := range r.names {
 		cmd := command(name)
+		grown.plant(cmd)
 		cmd.Dir = r.data
 		took, err := timed(cmd)
 		if err != nil {
@@ -188,9 +211,9 @@ func (r *restore) run(ctx context.Context, t fetcher, replay int) (run restored,
 			return run, err
 		}
 	}
-	run.CPU = machineCPU() - busy
-	run.Seconds, run.Load = m.stop(0)
-	run.Load.Others = 0 // not known: pgBackRest's processes are not ours
+	if run.Seconds, run.CPU, run.Load, err = m.read(); err != nil {
+		return run, err
+	}
 	if car == nil {
 		return run, r.quiet(ctx)
 	}
@@ -209,6 +232,29 @@ func (r *restore) command(ctx context.Context, t fetcher, data, file, path strin
 		return r.back.command(ctx, "--pg1-path="+data, fmt.Sprintf("--process-max=%d", t.parallel), "archive-get", file, path)
 	}
 	return r.c.Command(ctx, "walbaton-wal", "fetch", "--socket", r.c.Nodes[0].Socket(), file, path)
+}
+
+// noStore is the store of a run whose archive is a folder.
+func noStore() float64 { return 0 }
+
+// treeMeter is a meter of a run whose processes are a tree. What they did before it is not counted.
+type treeMeter struct {
+	meter
+	grown       *tree
+	used, ended float64 // by the tree, and by our children that had ended
+}
+
+func (t *tree) meter() (m treeMeter, err error) {
+	user, system, err := t.cpu()
+	return treeMeter{meter: startMeter(), grown: t, used: user + system, ended: rusage(syscall.RUSAGE_CHILDREN)}, err
+}
+
+// read says what the run has taken so far: seconds, and those of CPU time.
+func (m treeMeter) read() (seconds, cpu float64, l load, err error) {
+	user, system, err := m.grown.cpu()
+	cpu = user + system - m.used
+	seconds, l = m.stop(cpu - (rusage(syscall.RUSAGE_CHILDREN) - m.ended)) // the meter knows our children
+	return seconds, cpu, l, err
 }
 
 // replay reads the segment, as a recovery would, and compares it.
@@ -247,7 +293,7 @@ func (r *restore) warm(ctx context.Context) error {
 }
 
 // sidecar starts walbaton beside the data directory, and waits until it answers.
-func (r *restore) sidecar(ctx context.Context, t fetcher, data string) (*sidecar, error) {
+func (r *restore) sidecar(ctx context.Context, t fetcher, data string, grown *tree) (*sidecar, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -262,6 +308,7 @@ func (r *restore) sidecar(ctx context.Context, t fetcher, data string) (*sidecar
 		args = append(args, "--workers", fmt.Sprint(t.parallel))
 	}
 	car.cmd = r.c.Command(context.WithoutCancel(ctx), "walbaton", args...)
+	grown.plant(car.cmd)
 	if err := car.start(); err != nil {
 		return nil, err
 	}
@@ -315,7 +362,7 @@ func (g restoreGroup) P50() []float64 {
 func (g restoreGroup) P99() []float64 {
 	return values(g.Runs, func(r restored) float64 { return p99(r.Calls) })
 }
-func (g restoreGroup) CPU() []float64 { // of the machine, milliseconds a segment
+func (g restoreGroup) CPU() []float64 { // milliseconds a segment
 	return values(g.Runs, func(r restored) float64 { return 1000 * r.CPU / float64(r.Segments) })
 }
 

@@ -191,7 +191,7 @@ func standbyGoals(all []standby) []goal {
 		}
 		if s.Segments > 0 {
 			gets.Got = max(gets.Got, kinds["get"]/float64(s.Segments))
-			bytes.Got = max(bytes.Got, s.Received/kinds["get"])
+			bytes.Got = max(bytes.Got, s.Received/max(1, kinds["get"]))
 		}
 	}
 	return []goal{gets, bytes, {What: "LISTs of all standbys", Got: others["list"]}, {What: "PUTs of all standbys", Got: others["put"]}}
