@@ -194,11 +194,7 @@ func (a *Archiver) Rescan() error {
 // forgetGone drops what is remembered of files that are no longer here: whatever was wrong with
 // our copy is over.
 func (a *Archiver) forgetGone() {
-	here := map[wal.Name]bool{}
-	for _, k := range a.names() {
-		here[k.name] = true
-	}
-	gone := func(n wal.Name) bool { return !here[n] }
+	gone := func(n wal.Name) bool { return !a.local.has(n) && (a.keep == nil || !a.keep.has(n)) }
 	a.mu.Lock()
 	maps.DeleteFunc(a.failed, func(n wal.Name, _ failure) bool { return gone(n) })
 	maps.DeleteFunc(a.waits, func(n wal.Name, _ time.Time) bool { return gone(n) })
@@ -229,7 +225,7 @@ func (a *Archiver) List(ctx context.Context) error {
 		// Also when no finished segment is left here: where the line stands is worth one request.
 		lower(srv.Timeline, a.archive.SegmentSize().Before(srv.Timeline, srv.Flush).No-1)
 	}
-	for _, k := range a.names() {
+	for k := range a.names() {
 		if k.name.Kind != wal.KindHistory {
 			lower(k.name.Segment.Timeline, k.name.Segment.No)
 		}

@@ -128,7 +128,7 @@ func (a *Archiver) confirmUntil(ctx context.Context) error {
 
 // Unlisted says whether pg_wal has a timeline, or WAL older than any, that no listing reached.
 func (a *Archiver) Unlisted() bool {
-	for _, k := range a.local.names() {
+	for k := range a.local.names() {
 		if k.name.Kind == wal.KindSegment && !k.sealed && !a.cover.listed(k.name.Segment.Timeline, k.name.Segment.No) {
 			return true
 		}
@@ -144,7 +144,7 @@ func (a *Archiver) Follow(ctx context.Context) error {
 	}
 	below := a.completeBelow()
 	oldest := map[wal.Timeline]uint64{}
-	for _, k := range a.local.names() {
+	for k := range a.local.names() {
 		n := k.name
 		if n.Kind != wal.KindSegment || k.sealed || a.cover.has(n) || a.belowFloor(n) || !below(k) {
 			continue
@@ -182,7 +182,7 @@ func (a *Archiver) Confirm(ctx context.Context) {
 	below := a.completeBelow()
 	answers, _ := a.StoreAnswers()
 	shipping := a.Term() != 0 && answers
-	for _, k := range a.local.names() {
+	for k := range a.local.names() {
 		if ctx.Err() != nil {
 			return
 		}

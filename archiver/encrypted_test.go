@@ -31,7 +31,7 @@ var testIdentity = sync.OnceValue(func() *age.X25519Identity {
 
 // encryption says what the nodes of a test encrypt to, and which identities they have. The test's name decides, so that any test of this
 // package can be run with encryption.
-func encryption(t *testing.T) (to []seal.Recipient, keys []seal.Identity) {
+func encryption(t testing.TB) (to []seal.Recipient, keys []seal.Identity) {
 	switch {
 	case strings.Contains(t.Name(), "/keys/"):
 		return []seal.Recipient{testIdentity().Recipient()}, []seal.Identity{testIdentity()}

@@ -210,10 +210,8 @@ func (l *local) status(n wal.Name) queue.Status {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if f := l.files[n]; f != nil {
-		return f.status
-	}
-	return queue.None
+	f, _ := l.found.Find(n)
+	return f.Status
 }
 
 // explainAnswer goes the way of a push, and stops before it acts. What a push finds only after it waited for a

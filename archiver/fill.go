@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/walbaton/walbaton/archiver/queue"
 	"github.com/walbaton/walbaton/archiver/seal"
 	"github.com/walbaton/walbaton/archiver/wal"
 )
@@ -231,7 +232,7 @@ func (a *Archiver) fillable(t *target) []wal.Name {
 			add(wal.SegmentName(wal.Segment{Timeline: p.Timeline, Size: z, No: no}))
 		}
 	}
-	slices.SortFunc(out, walOrder)
+	slices.SortFunc(out, queue.Order)
 	return out
 }
 
@@ -243,7 +244,7 @@ func (a *Archiver) pending(t *target) map[wal.Name]bool {
 	}
 	line := a.line(a.scope.Last())
 	below := a.completeBelow()
-	for _, k := range a.names() {
+	for k := range a.names() {
 		n := k.name
 		if n.Kind != wal.KindSegment || !line.Holds(n.Segment) || !k.kept && !below(k) || k.read != nil && !a.shippable(n, k.read) {
 			continue

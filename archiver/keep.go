@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"slices"
 	"time"
@@ -98,7 +99,7 @@ func SetAside(q *queue.Queue, keepDir string, n wal.Name, expected func(wal.Segm
 		return fmt.Errorf("look for a witness of timeline %v: %w", n.Segment.Timeline, err)
 	}
 	var oldest, newest wal.Name
-	for _, f := range files { // oldest first
+	for f := range files.All() { // oldest first
 		if f.Name.Kind != wal.KindSegment || f.Name.Segment.Timeline != n.Segment.Timeline || f.Gone {
 			continue
 		}
@@ -190,24 +191,31 @@ func (l *local) damaged(n wal.Name) bool {
 }
 
 // names gives the files of pg_wal and those set aside, of two with one name that which counts.
-func (a *Archiver) names() []known {
-	out := a.local.names()
+func (a *Archiver) names() iter.Seq[known] {
 	if a.keep == nil {
-		return out
+		return a.local.names()
 	}
-	at := make(map[wal.Name]int, len(out))
-	for i, k := range out {
-		at[k.name] = i
-	}
-	for _, k := range a.keep.names() {
-		k.kept = true
-		if i, twice := at[k.name]; !twice {
-			out = append(out, k)
-		} else if a.source(k.name) == a.keep {
-			out[i] = k
+	return func(yield func(known) bool) {
+		kept := map[wal.Name]bool{}
+		for k := range a.keep.names() {
+			kept[k.name] = true
+		}
+		for k := range a.local.names() {
+			if kept[k.name] && a.source(k.name) == a.keep {
+				k = a.keep.know(k.name, queue.None)
+				k.kept = true
+			}
+			delete(kept, k.name)
+			if !yield(k) {
+				return
+			}
+		}
+		for k := range a.keep.names() {
+			if k.kept = true; kept[k.name] && !yield(k) {
+				return
+			}
 		}
 	}
-	return out
 }
 
 // ReleaseKept removes what was set aside and is safe now: the archive has the same content, or
@@ -222,7 +230,7 @@ func (a *Archiver) ReleaseKept(ctx context.Context) {
 		return
 	}
 	safe, waits := map[wal.Name]bool{}, map[wal.Timeline]bool{}
-	for _, k := range a.keep.names() {
+	for k := range a.keep.names() {
 		switch n := k.name; {
 		case a.safeKept(ctx, k):
 			safe[n] = true
@@ -242,7 +250,7 @@ func (a *Archiver) ReleaseKept(ctx context.Context) {
 		equal    bool
 	}
 	stays := map[witness]bool{}
-	for _, k := range slices.Backward(a.keep.names()) {
+	for _, k := range slices.Backward(slices.Collect(a.keep.names())) {
 		switch w := (witness{k.name.Segment.Timeline, k.sealed}); {
 		case !safe[k.name]:
 		case waits[w.timeline] && k.name.Kind == wal.KindSegment && a.cover.has(k.name) && !stays[w]:
@@ -259,7 +267,7 @@ func (a *Archiver) ReleaseKept(ctx context.Context) {
 // node would let its own copy go.
 func (a *Archiver) sortKept(ctx context.Context, safe map[wal.Name]bool) {
 	var waiting []wal.Name
-	for _, k := range a.keep.names() {
+	for k := range a.keep.names() {
 		if n := k.name; n.Kind == wal.KindSegment && !safe[n] && a.cover.isParted(n.Segment.Timeline) && k.read != nil {
 			waiting = append(waiting, n)
 		}
@@ -302,7 +310,7 @@ func (l *local) fit(n, m wal.Name) bool {
 
 // tellReleased says once that nothing is left in keep_dir.
 func (a *Archiver) tellReleased() {
-	left := len(a.keep.names())
+	left := len(slices.Collect(a.keep.names()))
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.released > 0 && left == 0 {

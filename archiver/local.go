@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"slices"
 	"sync"
 
@@ -28,7 +29,9 @@ type local struct {
 	systemID uint64
 
 	mu       sync.Mutex
-	files    map[wal.Name]*localFile
+	found    *queue.Listing             // by the last scan
+	files    map[wal.Name]*localFile    // of these, those that were read or asked about; and what is new
+	fresh    []wal.Name                 // what is new: names that came up after the last scan, and are not in found
 	reading  map[wal.Name]chan struct{} // closed when that reading has ended
 	archived map[wal.Segment]wal.Joint  // of files that are gone, and that the archive has
 	lines    map[wal.Timeline]lineFile  // histories as they were last read
@@ -40,9 +43,8 @@ type lineFile struct {
 	history wal.History
 }
 
-// localFile is one file as the last scan and the last read saw it.
+// localFile is one file as the last read saw it.
 type localFile struct {
-	status queue.Status
 	read   *content // nil until the file was read
 	sealed bool     // the archive has this content (covered)
 }
@@ -64,7 +66,7 @@ type content struct {
 }
 
 func newLocal(q *queue.Queue, size wal.SegmentSize, systemID uint64) *local {
-	return &local{q: q, size: size, systemID: systemID, files: map[wal.Name]*localFile{},
+	return &local{q: q, size: size, systemID: systemID, found: &queue.Listing{}, files: map[wal.Name]*localFile{},
 		reading: map[wal.Name]chan struct{}{}, archived: map[wal.Segment]wal.Joint{}, lines: map[wal.Timeline]lineFile{}}
 }
 
@@ -99,21 +101,9 @@ func (l *local) scan() error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	seen := make(map[wal.Name]bool, len(found))
-	for _, f := range found {
-		if f.Gone {
-			continue
-		}
-		seen[f.Name] = true
-		e := l.files[f.Name]
-		if e == nil {
-			e = &localFile{}
-			l.files[f.Name] = e
-		}
-		e.status = f.Status
-	}
+	l.found, l.fresh = found, nil
 	for n := range l.files {
-		if !seen[n] {
+		if f, ok := found.Find(n); !ok || f.Gone {
 			l.forget(n)
 		}
 	}
@@ -121,10 +111,34 @@ func (l *local) scan() error {
 	return nil
 }
 
+// entry gives what is remembered of n, for a caller that holds mu.
+func (l *local) entry(n wal.Name) *localFile {
+	e := l.files[n]
+	if e == nil {
+		e = &localFile{}
+		l.files[n] = e
+		if f, ok := l.found.Find(n); !ok || f.Gone {
+			l.fresh = append(l.fresh, n)
+		}
+	}
+	return e
+}
+
+// has says whether n is known to be there.
+func (l *local) has(n wal.Name) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.files[n] != nil {
+		return true
+	}
+	f, ok := l.found.Find(n)
+	return ok && !f.Gone
+}
+
 // revalidate drops what was read of files that are no longer the same: a rewind or a clone puts other
 // files under the same names.
 func (l *local) revalidate() {
-	for _, k := range l.names() {
+	for k := range l.names() {
 		if k.read == nil {
 			continue
 		}
@@ -148,13 +162,11 @@ func (l *local) touch(n wal.Name) (queue.Ident, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.files[n] == nil {
-		l.files[n] = &localFile{}
-	}
+	l.entry(n)
 	return id, nil
 }
 
-// known is one file of a snapshot.
+// known is one file.
 type known struct {
 	name   wal.Name
 	status queue.Status
@@ -163,34 +175,44 @@ type known struct {
 	kept   bool // set aside, not in pg_wal
 }
 
-// names gives every known file, histories first, then in the order of the WAL.
-func (l *local) names() []known {
-	l.mu.Lock()
-	out := make([]known, 0, len(l.files))
-	for n, f := range l.files {
-		out = append(out, known{name: n, status: f.status, read: f.read, sealed: f.sealed})
+// names gives every known file, histories first, then in the order of the WAL. They are those of the last scan before the first one, and each
+// is as it is when its turn comes. Nothing is held for them: there may be a million.
+func (l *local) names() iter.Seq[known] {
+	return func(yield func(known) bool) {
+		l.mu.Lock()
+		found, fresh := l.found, slices.Clone(l.fresh)
+		l.mu.Unlock()
+		slices.SortFunc(fresh, queue.Order)
+		for f := range found.All() {
+			if f.Gone {
+				continue
+			}
+			for len(fresh) > 0 && queue.Order(fresh[0], f.Name) < 0 {
+				if !yield(l.know(fresh[0], queue.None)) {
+					return
+				}
+				fresh = fresh[1:]
+			}
+			if !yield(l.know(f.Name, f.Status)) {
+				return
+			}
+		}
+		for _, n := range fresh {
+			if !yield(l.know(n, queue.None)) {
+				return
+			}
+		}
 	}
-	l.mu.Unlock()
-	slices.SortFunc(out, func(a, b known) int { return walOrder(a.name, b.name) })
-	return out
 }
 
-// walOrder is the order in which things are shipped: histories, then the oldest WAL, and of one
-// segment number the lower timeline first.
-func walOrder(a, b wal.Name) int {
-	ah, bh := a.Kind == wal.KindHistory, b.Kind == wal.KindHistory
-	switch {
-	case ah != bh && ah:
-		return -1
-	case ah != bh:
-		return 1
-	case a.Segment.No != b.Segment.No:
-		if a.Segment.No < b.Segment.No {
-			return -1
-		}
-		return 1
+func (l *local) know(n wal.Name, s queue.Status) known {
+	k := known{name: n, status: s}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f := l.files[n]; f != nil {
+		k.read, k.sealed = f.read, f.sealed
 	}
-	return a.Compare(b)
+	return k
 }
 
 // recall gives what was read of n, if the file is still the very same.
@@ -275,11 +297,7 @@ func (l *local) read(n wal.Name, eat func(io.Reader, int64) (seal.Digest, error)
 	judge.conclude(c)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e := l.files[n]
-	if e == nil {
-		e = &localFile{}
-		l.files[n] = e
-	}
+	e := l.entry(n)
 	if e.read == nil || e.read.ident != c.ident {
 		e.sealed = false
 	}

@@ -72,21 +72,15 @@ func firstFloor(q *queue.Queue, srv Server) (Floor, error) {
 	if err != nil {
 		return Floor{}, fmt.Errorf("begin the archive: %w", err)
 	}
-	for _, f := range files {
+	for f := range files.All() {
 		if f.Name.Kind == wal.KindSegment && f.Status == queue.Ready && !f.Gone && own.Holds(f.Name.Segment) && f.Name.Segment.No < first.No {
 			first = f.Name.Segment
 		}
 	}
 	if srv.State == ServerStandby {
-		here := map[wal.Segment]bool{}
-		for _, f := range files {
-			if f.Name.Kind == wal.KindSegment && !f.Gone && own.Holds(f.Name.Segment) {
-				here[f.Name.Segment] = true
-			}
-		}
 		for first.No > 1 {
 			before := first.Prev().On(own.TimelineAt(first.Start() - 1))
-			if !here[before] {
+			if f, ok := files.Find(wal.SegmentName(before)); !ok || f.Gone || !own.Holds(before) {
 				break
 			}
 			first = before

@@ -244,17 +244,21 @@ func (l *local) tidy() {
 	if len(l.archived) == 0 {
 		return
 	}
-	waiting := map[uint64]bool{}
-	for n, f := range l.files {
-		if n.Kind == wal.KindSegment && !f.sealed {
-			waiting[n.Segment.No] = true
-		}
-	}
 	for s := range l.archived {
-		if !waiting[s.No+1] {
+		if !l.waits(s.No + 1) {
 			delete(l.archived, s)
 		}
 	}
+}
+
+// waits says whether there is a segment with that number that the archive is not known to have. The caller holds mu.
+func (l *local) waits(no uint64) bool {
+	for f := range l.found.Numbered(no) {
+		if e := l.files[f.Name]; !f.Gone && (e == nil || !e.sealed) {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *local) archivedJoint(s wal.Segment) wal.Joint {

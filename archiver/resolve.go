@@ -183,7 +183,7 @@ func (a *Archiver) considerTimeline(ctx context.Context, o Order, r Resolution) 
 // findApart looks for the first file of timeline t here that is not the archive's, and says which.
 func (a *Archiver) findApart(ctx context.Context, line wal.History, t wal.Timeline) (string, error) {
 	below := a.completeBelow()
-	for _, k := range a.names() {
+	for k := range a.names() {
 		n := k.name
 		segment := n.Kind == wal.KindSegment
 		if n.Segment.Timeline != t || k.sealed || a.belowFloor(n) || !segment && n.Kind != wal.KindHistory || segment && !k.kept && !below(k) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"sync"
 	"time"
 
@@ -148,7 +147,7 @@ func (a *Archiver) Shippable() []wal.Name {
 	waits := map[wal.Timeline]bool{} // for its history
 	line := a.line(a.scope.Last())
 	below := a.completeBelow()
-	for _, k := range a.names() {
+	for k := range a.names() {
 		if len(out) == batch {
 			break
 		}
@@ -332,19 +331,16 @@ func (a *Archiver) vouchFor(ctx context.Context, n wal.Name) bool {
 	if kept {
 		l = a.keep
 	}
-	names := slices.DeleteFunc(l.names(), func(k known) bool { return k.name.Kind != wal.KindSegment || k.name.Segment.Timeline != t })
-	there := func(k known) bool { return a.cover.hasAny(k.name) }
-	if len(names) > 0 && !slices.ContainsFunc(names, there) && a.due(question{timeline: t, vouch: true}) {
-		if err := a.list(ctx, t, names[0].name.Segment.No); err != nil {
+	first, found, there := a.archivedOf(l, t)
+	if found && len(there) == 0 && a.due(question{timeline: t, vouch: true}) {
+		if err := a.list(ctx, t, first.Segment.No); err != nil {
 			a.note(err)
 			return false
 		}
+		_, _, there = a.archivedOf(l, t)
 	}
-	for i := len(names) - 1; i >= 0 && !(kept && a.cover.isParted(t)); i-- {
-		m := names[i].name
-		if !a.cover.hasAny(m) {
-			continue
-		}
+	for i := len(there) - 1; i >= 0 && !(kept && a.cover.isParted(t)); i-- {
+		m := there[i]
 		c, err := l.check(m)
 		if err != nil || !c.good {
 			continue
@@ -356,6 +352,22 @@ func (a *Archiver) vouchFor(ctx context.Context, n wal.Name) bool {
 		a.cover.part(t)
 	}
 	return a.fits(ctx, l, n)
+}
+
+// archivedOf gives the first segment of a timeline in a folder, if there is one, and those of which the archive has the name.
+func (a *Archiver) archivedOf(l *local, t wal.Timeline) (first wal.Name, found bool, there []wal.Name) {
+	for k := range l.names() {
+		if k.name.Kind != wal.KindSegment || k.name.Segment.Timeline != t {
+			continue
+		}
+		if !found {
+			first, found = k.name, true
+		}
+		if a.cover.hasAny(k.name) {
+			there = append(there, k.name)
+		}
+	}
+	return first, found, there
 }
 
 // fits says whether our copy of n joins what the archive has of the line, where that is known to go past n: our server has

@@ -52,7 +52,7 @@ func (a *Archiver) State() State {
 	s := State{Marks: map[wal.Timeline]uint64{}, Alarms: a.Alarms(), Failed: map[string]string{}}
 	pending := map[wal.Timeline]uint64{}
 	held := a.heldBack()
-	for _, k := range a.names() {
+	for k := range a.names() {
 		n := k.name
 		if k.kept {
 			s.Kept++
@@ -218,7 +218,7 @@ func (a *Archiver) lackCandidates(c Cluster) Set {
 	flush := a.server().Flush
 	rest := c.Others.Minus(a.cover.anywhere())
 	var ours Set
-	for _, k := range a.names() {
+	for k := range a.names() {
 		if k.name.Kind == wal.KindSegment && (k.read == nil || a.shippable(k.name, k.read)) && (!k.kept || a.cover.belongs(k.name)) {
 			ours.Add(k.name.Segment)
 		}

@@ -25,7 +25,7 @@ const testSystem = 7710524633316114262
 
 // testNode is an Archiver with a real pg_wal on disk, over a store in memory that counts requests.
 type testNode struct {
-	t *testing.T
+	t testing.TB
 	*Archiver
 	dir   string
 	calls *calls
@@ -79,7 +79,7 @@ func (c *calls) fail(down bool) {
 }
 
 // newTestNode begins the archive at the segment that w writes first, with n1 as Patroni's leader.
-func newTestNode(t *testing.T, s store.Store, self string, w *waltest.Writer) *testNode {
+func newTestNode(t testing.TB, s store.Store, self string, w *waltest.Writer) *testNode {
 	t.Helper()
 	n := &testNode{t: t, dir: t.TempDir(), calls: &calls{n: map[mem.Op]int{}}}
 	if err := os.Mkdir(filepath.Join(n.dir, "archive_status"), 0o700); err != nil {
@@ -210,7 +210,7 @@ func (n *testNode) shipAll(term uint64) {
 }
 
 // stored gives the plain bytes of every file below wal/ and history/.
-func stored(t *testing.T, a *Archive) map[string][]byte {
+func stored(t testing.TB, a *Archive) map[string][]byte {
 	t.Helper()
 	out := map[string][]byte{}
 	for _, list := range []func(context.Context) map[string][]byte{
@@ -222,7 +222,7 @@ func stored(t *testing.T, a *Archive) map[string][]byte {
 	return out
 }
 
-func readAll(t *testing.T, ctx context.Context, a *Archive, prefix string) map[string][]byte {
+func readAll(t testing.TB, ctx context.Context, a *Archive, prefix string) map[string][]byte {
 	t.Helper()
 	out := map[string][]byte{}
 	for info, err := range a.store.List(ctx, prefix, "") {

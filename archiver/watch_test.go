@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,7 +37,7 @@ func testLastFileIsSeenSoon(t *testing.T) {
 	}
 	time.Sleep(20 * time.Millisecond)
 	synctest.Wait()
-	if got := len(n.local.names()); got != 3 {
+	if got := len(slices.Collect(n.local.names())); got != 3 {
 		t.Errorf("%d files are known 29 ms after the last of 3", got)
 	}
 	cancel()

@@ -101,7 +101,7 @@ func (k *keeper) pin(pgWAL string, srv archiver.Server) error {
 		return err
 	}
 	pinned := 0
-	for _, f := range files {
+	for f := range files.All() {
 		if f.Name.Kind == wal.KindSegment && f.Status == queue.Done && !f.Gone && q.MarkReady(f.Name) == nil {
 			pinned++
 		}

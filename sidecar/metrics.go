@@ -231,7 +231,7 @@ func (a *app) unasked() (n int, since time.Time) {
 		return 0, since
 	}
 	cluster := a.scope.Last()
-	for _, f := range files {
+	for f := range files.All() {
 		if f.Name.Kind != wal.KindSegment || f.Status != queue.Ready || f.Gone {
 			continue
 		}

@@ -1,7 +1,7 @@
 // Package queue is one node's pg_wal and its archive_status: what is there, and that something is new.
 //
 //	q, err := queue.Open("/var/lib/postgresql/15/main/pg_wal", size)  // may be a symlink
-//	files, err := q.Scan()          // every WAL file and its status, in the order in which PostgreSQL archives
+//	files, err := q.Scan()          // every WAL file and its status; files.All() has the oldest WAL first
 //	f, id, err := q.Open(name)      // read it, then ask again: another Ident means "recycled under us"
 //	now, err := q.Ident(name)
 //	err = q.MarkDone(name)          // .ready becomes .done

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -104,9 +103,8 @@ type File struct {
 	Gone   bool // there is a status file and no WAL file
 }
 
-// Scan reads both folders once and returns their files, sorted by Name.Compare. It holds one File for each
-// file and each status file, and nothing else that grows.
-func (q *Queue) Scan() ([]File, error) {
+// Scan reads both folders once and returns their files. What it holds for each is some bits.
+func (q *Queue) Scan() (*Listing, error) {
 	files, err := q.scan()
 	// A folder that was removed reads as an empty one, or as missing.
 	if replaced := q.Check(); replaced != nil {
@@ -115,16 +113,16 @@ func (q *Queue) Scan() ([]File, error) {
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(files, func(a, b File) int { return a.Name.Compare(b.Name) })
-	return merge(files), nil
+	files.sorted()
+	return files, nil
 }
 
-// scan returns the status files and then the WAL files, so that a name may be there three times.
-func (q *Queue) scan() ([]File, error) {
-	var files []File
+// scan notes the status files, and then the WAL files.
+func (q *Queue) scan() (*Listing, error) {
+	files := &Listing{size: q.size, pages: map[place]*page{}}
 	err := eachRegular(q.root, statusDir, func(base string) {
 		if n, s, ok := q.parseStatus(base); ok {
-			files = append(files, File{Name: n, Status: s, Gone: true})
+			files.note(n, s, true)
 		}
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -132,27 +130,13 @@ func (q *Queue) scan() ([]File, error) {
 	}
 	err = eachRegular(q.root, ".", func(base string) {
 		if n, err := wal.ParseName(base, q.size); err == nil {
-			files = append(files, File{Name: n})
+			files.note(n, None, false)
 		}
 	})
 	if err != nil {
 		return nil, fmt.Errorf("scan pg_wal: %w", err)
 	}
 	return files, nil
-}
-
-// merge makes one of all neighbours with the same name, in place.
-func merge(files []File) []File {
-	out := files[:0]
-	for _, f := range files {
-		if n := len(out); n > 0 && out[n-1].Name == f.Name {
-			out[n-1].Status = max(out[n-1].Status, f.Status)
-			out[n-1].Gone = out[n-1].Gone && f.Gone
-			continue
-		}
-		out = append(out, f)
-	}
-	return out
 }
 
 // parseStatus reads the name of a status file.
