@@ -102,7 +102,7 @@ func (p *told) segments(n int) (names []string, err error) {
 		}
 		names = append(names, name)
 	}
-	return names, p.primary.Archived(p.ctx, names[n-1])
+	return names, p.primary.Archived(p.ctx, names...) // they are put side by side, so the last may be there first
 }
 
 // server is one that is restored from a copy of the archive, which is its own.

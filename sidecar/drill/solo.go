@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -284,21 +285,24 @@ func (s *Solo) Stop() error {
 	return s.Server.Stop()
 }
 
-// Archived waits until the archive of the server has a file: a segment, a history, or another name below wal/.
-func (s *Solo) Archived(ctx context.Context, name string) error {
+// Archived waits until the archive of the server has all of these files: segments, histories, or other names below wal/.
+func (s *Solo) Archived(ctx context.Context, names ...string) error {
 	id, err := query[string](ctx, s.DSN(), "select system_identifier::text from pg_control_system()")
 	if err != nil {
 		return err
 	}
 	b := &Base{c: s.c, systemID: id}
-	return until(ctx, clusterLimit, "the archive has "+name, func(ctx context.Context) error {
+	return until(ctx, clusterLimit, fmt.Sprint("the archive has ", names), func(ctx context.Context) error {
 		objects, err := s.c.Store.Objects(ctx)
-		for _, o := range objects {
-			if o.Key == b.key(name) {
-				return nil
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if !slices.ContainsFunc(objects, func(o Object) bool { return o.Key == b.key(name) }) {
+				return fmt.Errorf("it has no %s", name)
 			}
 		}
-		return errors.Join(err, errors.New("it has not"))
+		return nil
 	})
 }
 
