@@ -65,7 +65,8 @@ type Archiver struct {
 	log       *slog.Logger
 	shipped   shipped
 
-	opening sync.Mutex // held while this node opens a timeline: one segment at a time
+	opening sync.Mutex    // held while this node opens a timeline: one segment at a time
+	slots   chan struct{} // of the workers: one for each upload, with the baton and without it
 
 	mu       sync.Mutex
 	busy     map[wal.Name]bool
@@ -145,6 +146,7 @@ func New(a *Archive, q *queue.Queue, scope Scope, server func() Server, o Option
 		cover: newCoverage(a.SegmentSize()), bell: newBell(), m: newMetrics(o.Metrics), log: o.Log,
 		busy: map[wal.Name]bool{}, failed: map[wal.Name]failure{}, waits: map[wal.Name]time.Time{}, differ: map[wal.Name]difference{}, alarms: map[string]Alarm{}, orphaned: map[wal.Name]seal.Digest{}, mine: map[string]content{}, asked: map[question]time.Time{},
 		floorsRead: o.Now(), // a was opened just now
+		slots:      make(chan struct{}, o.Workers),
 	}
 	if err := r.openKeep(); err != nil {
 		// Shipping goes on: only what a stopped server alone has is less safe.

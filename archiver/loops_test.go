@@ -121,7 +121,7 @@ func TestHangingUploadsGetTheGrace(t *testing.T) {
 		w, s := newWriter(), newSlowStore()
 		w.Fill(1)
 		n := newTestNode(t, s, "n1", w)
-		n.o.Workers = 4
+		n.workers(4)
 		n.copyFrom(w, ".ready")
 		n.shipAll(1)
 		w.Fill(8)
@@ -153,6 +153,41 @@ func TestHangingUploadsGetTheGrace(t *testing.T) {
 		if puts, _ := s.take(); len(puts) != 0 {
 			t.Errorf("%d uploads began after Lead had returned", len(puts))
 		}
+	})
+}
+
+// TestWorkersAreShared: a term that begins while the node ships without the baton has the same workers, and no others.
+func TestWorkersAreShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s := newWriter(), newSlowStore()
+		w.Fill(1)
+		n := newTestNode(t, s, "n1", w)
+		n.workers(4)
+		n.copyFrom(w, ".ready")
+		n.shipAll(1)
+		n.EndTerm()
+		n.sees(func(c *Cluster, _ *Server) { c.NoDCS = true })
+		w.Fill(12)
+		n.copyFrom(w, ".ready")
+		if err := n.Rescan(); err != nil {
+			t.Fatal(err)
+		}
+		s.take()
+		s.set(func(string) mem.Fault { return mem.Fault{Hang: true} })
+		ctx, cancel := context.WithCancel(t.Context())
+		alone := background(t, func() error { return n.shipUntil(ctx, n.ShippableAlone) })
+		time.Sleep(time.Second)
+		if _, running := s.take(); running != 4 {
+			t.Errorf("without the baton %d upload at once, want 4", running)
+		}
+		term := background(t, func() error { return n.Lead(ctx, 2, Set{}) })
+		time.Sleep(10 * time.Second)
+		if puts, running := s.take(); len(puts) != 4 || running != 4 {
+			t.Errorf("in the term %d uploads began or went on, and %d upload at once, want the same 4", len(puts), running)
+		}
+		cancel()
+		<-alone
+		<-term
 	})
 }
 
@@ -228,7 +263,7 @@ func TestUploadsFinishInTheGrace(t *testing.T) {
 			w, s := newWriter(), newSlowStore()
 			w.Fill(1)
 			n := newTestNode(t, s, "n1", w)
-			n.o.Workers = 4
+			n.workers(4)
 			n.copyFrom(w, ".ready")
 			n.shipAll(1)
 			w.Fill(12)
@@ -340,7 +375,7 @@ func TestHistoryGoesFirst(t *testing.T) {
 				w, s := newWriter(), newSlowStore()
 				w.Fill(2)
 				n := newTestNode(t, s, "n1", w)
-				n.o.Workers = 4
+				n.workers(4)
 				n.copyFrom(w, ".ready")
 				n.shipAll(1)
 				n.EndTerm()
@@ -401,7 +436,8 @@ func testOpensWithOneSegment(t *testing.T) {
 	w, s := newWriter(), newSlowStore()
 	w.Fill(8)
 	n := newTestNode(t, s, "n1", w)
-	n.o.Workers, n.o.Grace = 4, 100*time.Millisecond
+	n.workers(4)
+	n.o.Grace = 100 * time.Millisecond
 	n.copyFrom(w, ".ready")
 	s.take()
 	s.set(func(string) mem.Fault { return mem.Fault{Delay: 30 * time.Millisecond} })

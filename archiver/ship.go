@@ -109,7 +109,6 @@ func (a *Archiver) shipUntil(ctx context.Context, next func() []wal.Name) error 
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(a.o.Grace, cancel) })()
 	var workers sync.WaitGroup
 	defer workers.Wait()
-	slots := make(chan struct{}, a.o.Workers)
 	for {
 		woken := a.bell.wait()
 		for _, n := range next() {
@@ -121,12 +120,12 @@ func (a *Archiver) shipUntil(ctx context.Context, next func() []wal.Name) error 
 				continue
 			}
 			select {
-			case slots <- struct{}{}:
+			case a.slots <- struct{}{}:
 			case <-ctx.Done():
 				return nil
 			}
 			workers.Go(func() {
-				defer func() { <-slots }()
+				defer func() { <-a.slots }()
 				a.Ship(uploads, n)
 			})
 		}

@@ -189,6 +189,9 @@ func (n *testNode) status(name string) string {
 	return out
 }
 
+// workers says how many upload at a time.
+func (n *testNode) workers(count int) { n.o.Workers, n.slots = count, make(chan struct{}, count) }
+
 // shipAll is a term: listing and one pass over all that can be shipped.
 func (n *testNode) shipAll(term uint64) {
 	n.t.Helper()
