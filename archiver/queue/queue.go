@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -35,6 +36,10 @@ type Queue struct {
 	self fs.FileInfo // of root
 
 	tick, rescan time.Duration // of Watch and Poll
+
+	mu    sync.Mutex
+	last  *Listing     // nil when it cannot be given again
+	times [2]time.Time // when the folders had changed that last is of
 }
 
 // Open opens pg_wal, a folder or a symlink to one. size decides what is a segment's name.
@@ -103,8 +108,14 @@ type File struct {
 	Gone   bool // there is a status file and no WAL file
 }
 
-// Scan reads both folders once and returns their files. What it holds for each is some bits.
+// Scan reads both folders once and returns their files. What it holds for each is some bits. Folders that are as they were are not read again.
 func (q *Queue) Scan() (*Listing, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	begin, times := time.Now(), q.changed()
+	if q.last != nil && times == q.times && q.Check() == nil {
+		return q.last, nil
+	}
 	files, err := q.scan()
 	// A folder that was removed reads as an empty one, or as missing.
 	if replaced := q.Check(); replaced != nil {
@@ -114,7 +125,21 @@ func (q *Queue) Scan() (*Listing, error) {
 		return nil, err
 	}
 	files.sorted()
+	if q.last = nil; settled(times, begin) {
+		q.last, q.times = files, times
+	}
 	return files, nil
+}
+
+// settled says whether folders that changed then, and that were read after begin, have other times once they change again: file systems
+// count in steps of some milliseconds, FAT and old NFS servers of two seconds.
+func settled(times [2]time.Time, begin time.Time) bool {
+	for _, t := range times {
+		if t.IsZero() || begin.Sub(t) < 3*time.Second {
+			return false
+		}
+	}
+	return true
 }
 
 // scan notes the status files, and then the WAL files.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/walbaton/walbaton/archiver/wal"
 )
@@ -122,6 +123,60 @@ func TestScan(t *testing.T) {
 	}
 	if got, err := q.Scan(); err == nil {
 		t.Errorf("archive_status leads elsewhere: got %v", got)
+	}
+}
+
+// TestScanOfQuietFolders: what has not changed for a while is not read again; any change is seen, also one right after the scan.
+func TestScanOfQuietFolders(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir, seg1, "archive_status/x")
+	q := open(t, dir)
+	age := func(by time.Duration) {
+		t.Helper()
+		for _, folder := range []string{dir, filepath.Join(dir, "archive_status")} {
+			then := time.Now().Add(-by)
+			if err := os.Chtimes(folder, then, then); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	once := func() *Listing {
+		t.Helper()
+		l, err := q.Scan()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	if once() == once() {
+		t.Error("folders that changed just now were not read again")
+	}
+	age(time.Hour)
+	first := once()
+	if once() != first {
+		t.Error("quiet folders were read again")
+	}
+	put(t, dir, seg2)
+	if got := scan(t, q); len(got) != 2 {
+		t.Errorf("a new file: got %v", got)
+	}
+	age(time.Hour)
+	once()
+	put(t, dir, "archive_status/"+seg1+".ready")
+	if got := scan(t, q); got[0] != seg1+" ready" {
+		t.Errorf("a new status: got %v", got)
+	}
+	age(time.Hour)
+	second := once()
+	age(2 * time.Hour)
+	if once() == second {
+		t.Error("another time, be it an older one, is a change")
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "archive_status")); err != nil {
+		t.Fatal(err)
+	}
+	if got := scan(t, q); got[0] != seg1+" none" {
+		t.Errorf("without archive_status: got %v", got)
 	}
 }
 
