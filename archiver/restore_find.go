@@ -287,7 +287,7 @@ func (o *ownPages) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// write puts src at its place, whole and durable, or leaves the place alone.
+// write puts src at its place, whole and fsynced, or leaves the place alone.
 func (f *finder) write(src io.Reader) error {
 	dir, base := filepath.Split(f.w.dst)
 	root, err := os.OpenRoot(filepath.Clean(dir))
@@ -296,7 +296,7 @@ func (f *finder) write(src io.Reader) error {
 	}
 	defer root.Close()
 	f.r.sweep(root, dir)
-	return durable.Replace(root, base, src, 0o600)
+	return durable.Give(root, base, src, 0o600)
 }
 
 // sweep removes, once, what processes that were killed have left in a folder.

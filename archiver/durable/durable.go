@@ -7,14 +7,15 @@
 //	err = durable.MkdirAll(root, "wal/00000001", 0o750)     // once for each folder and process
 //	err = durable.Create(root, "wal/00000001/0000…01", body, 0o640)
 //	if errors.Is(err, fs.ErrExist) { … }                    // taken; and what is there is durable
-//	err = durable.Replace(root, "pg_wal/RECOVERYXLOG", body, 0o600)
-//	err = durable.Move("/spool/000…07", root, "pg_wal/RECOVERYXLOG")  // what is durable already
+//	err = durable.Replace(root, "report.json", body, 0o644)
+//	err = durable.Give(root, "pg_wal/RECOVERYXLOG", body, 0o600)      // to somebody who would ask again
+//	err = durable.Move("/spool/000…07", root, "pg_wal/RECOVERYXLOG")  // the same, of what is there already
 //
 // Create gives the name with link(2), so of many writers, in any number of processes, exactly one
 // wins. Replace gives it with rename(2), so the last one wins. The file system must know hard links
 // for Create.
 //
-// When nil is returned the file is durable, and so is its name. After an error
+// When nil is returned the file is durable, and so is its name (but for Give and Move). After an error
 //   - no temp file is left, unless removing it failed too or the process died: IsTemp knows such
 //     names, whoever lists a folder skips them, and Sweep removes the old ones;
 //   - the name holds what it held before, with one exception: when only the fsync of the folder
@@ -53,8 +54,15 @@ func Replace(root *os.Root, name string, src io.Reader, perm fs.FileMode) error 
 	return wrap("replace", name, replace(disk{root}, name, src, perm))
 }
 
-// Move gives the file at path the name in root, in place of what was there, and makes that durable. The content must be
-// durable already: what Replace or Create wrote is. syscall.EXDEV says that path is on another file system: copy it then.
+// Give is Replace for a file that whoever wants it asks for again after a power loss, as a recovery does: the content is durable before it gets
+// the name, the name is not. To fsync the folder, too, would wait for what others write on the disk; PostgreSQL does it when it keeps the file
+// (KeepFileRestoredFromArchive in xlogarchive.c).
+func Give(root *os.Root, name string, src io.Reader, perm fs.FileMode) error {
+	return wrap("give", name, give(disk{root}, name, src, perm))
+}
+
+// Move is Give of the file at path, whose content is durable already: what Give wrote is. syscall.EXDEV says that path is on another file
+// system: copy it then.
 func Move(path string, root *os.Root, name string) error {
 	return wrap("move to", name, move(path, root, name))
 }
@@ -64,11 +72,7 @@ func move(from string, root *os.Root, name string) error {
 	if err != nil {
 		return err
 	}
-	err = unix.Renameat(unix.AT_FDCWD, from, int(dir.Fd()), path.Base(name))
-	if err == nil {
-		err = dir.Sync()
-	}
-	return and(err, dir.Close())
+	return and(unix.Renameat(unix.AT_FDCWD, from, int(dir.Fd()), path.Base(name)), dir.Close())
 }
 
 // MkdirAll makes the folder dir and those above it inside root, as far as they are missing, durably.

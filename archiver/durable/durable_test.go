@@ -159,6 +159,8 @@ func TestOrderOfSteps(t *testing.T) {
 			"exists, sync .", fs.ErrExist},
 		{"replace", func(v volume) error { return replace(v, "a", strings.NewReader("z"), 0o600) },
 			"create, write, fsync, close, rename, sync .", nil},
+		{"give", func(v volume) error { return give(v, "a", strings.NewReader("z"), 0o600) },
+			"create, write, fsync, close, rename", nil},
 		{"mkdirAll", func(v volume) error { return mkdirAll(v, "d/e", 0o700) },
 			"mkdir d, sync ., mkdir d/e, sync d", nil},
 		{"mkdirAll again", func(v volume) error { return mkdirAll(v, "d/e/", 0o700) },
@@ -186,7 +188,7 @@ func TestEveryOperationFailsOnce(t *testing.T) {
 		taken bool
 		do    func(v volume, name string, src io.Reader, perm fs.FileMode) error
 	}
-	for _, s := range []sequence{{"create", false, create}, {"create", true, create}, {"replace", false, replace}, {"replace", true, replace}} {
+	for _, s := range []sequence{{"create", false, create}, {"create", true, create}, {"replace", false, replace}, {"replace", true, replace}, {"give", false, give}, {"give", true, give}} {
 		for failAt := 1; ; failAt++ {
 			root := openRoot(t)
 			if s.taken {
@@ -238,7 +240,7 @@ func TestEveryOperationFailsOnce(t *testing.T) {
 func TestSourceFails(t *testing.T) {
 	broken := errors.New("connection reset")
 	src := func() io.Reader { return io.MultiReader(strings.NewReader("half"), errReader{broken}) }
-	for _, do := range []func(*os.Root, string, io.Reader, fs.FileMode) error{Create, Replace} {
+	for _, do := range []func(*os.Root, string, io.Reader, fs.FileMode) error{Create, Replace, Give} {
 		root := openRoot(t)
 		if err := do(root, "f", src(), 0o600); !errors.Is(err, broken) {
 			t.Errorf("got error %v, want %v", err, broken)

@@ -62,15 +62,21 @@ func existing(v volume, dir string) error {
 }
 
 func replace(v volume, name string, src io.Reader, perm fs.FileMode) error {
-	dir := path.Dir(name)
-	temp, err := writeTemp(v, dir, src, perm)
+	if err := give(v, name, src, perm); err != nil {
+		return err
+	}
+	return v.syncDir(path.Dir(name))
+}
+
+func give(v volume, name string, src io.Reader, perm fs.FileMode) error {
+	temp, err := writeTemp(v, path.Dir(name), src, perm)
 	if err != nil {
 		return err
 	}
 	if err := v.rename(temp, name); err != nil {
 		return and(err, v.remove(temp))
 	}
-	return v.syncDir(dir)
+	return nil
 }
 
 // writeTemp writes src into a new file of the folder dir whose content is durable and whose name is not.

@@ -21,8 +21,7 @@ type File struct {
 // From is what Fetch said of it.
 func (f *File) From() any { return f.f.from }
 
-// Move gives the file the name base in the folder root, durably and in place of what is there. On another file system it is
-// copied. After an error that name holds what it held before, and the caller asks the archive.
+// Move gives the file the name base in the folder root, in place of what is there. On another file system it is copied. After an error that name holds what it held before, and the caller asks the archive.
 func (f *File) Move(root *os.Root, base string) error {
 	err := f.unchanged()
 	if err == nil {
@@ -61,7 +60,7 @@ func (f *File) copy(root *os.Root, base string) error {
 		return err
 	}
 	defer src.Close()
-	if err := durable.Replace(root, base, src, 0o600); err != nil {
+	if err := durable.Give(root, base, src, 0o600); err != nil {
 		return err
 	}
 	if err := os.Remove(f.f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
