@@ -148,7 +148,7 @@ func TestScanOfQuietFolders(t *testing.T) {
 		}
 		return l
 	}
-	if once() == once() {
+	if first, second := once(), once(); first == second {
 		t.Error("folders that changed just now were not read again")
 	}
 	age(time.Hour)

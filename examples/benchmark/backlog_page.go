@@ -82,7 +82,7 @@ func backlogPlots(raw []byte) (map[string]string, error) {
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return nil, err
 	}
-	first, anon, goal := line{Label: "walbaton"}, line{Label: "walbaton"}, line{Label: "48 bytes a file more"}
+	first, anon, goal := line{Label: "walbaton"}, line{Label: "walbaton"}, line{Label: "the goal"}
 	for _, g := range backlogGroups(m.Result) {
 		if len(g.Runs) == 0 || len(g.base.Runs) == 0 {
 			continue
@@ -90,7 +90,7 @@ func backlogPlots(raw []byte) (map[string]string, error) {
 		x := float64(g.Files)
 		first.Points = append(first.Points, point{x, g.FirstPut()})
 		anon.Points = append(anon.Points, point{x, g.Anon()})
-		goal.Points = append(goal.Points, point{x, []float64{median(g.base.Anon()) + 48*float64(g.Files-g.base.Files)/(1<<20)}})
+		goal.Points = append(goal.Points, point{x, []float64{mostMemory(g.Files)}})
 	}
 	x := "files that wait"
 	return map[string]string{
@@ -99,7 +99,10 @@ func backlogPlots(raw []byte) (map[string]string, error) {
 	}, nil
 }
 
-// backlogGoals are for 100,000 files and for the largest backlog. Memory may be that of four workers, and 48 bytes a file.
+// mostMemory is the goal in MB: what four workers may take, and 48 bytes for each file that waits.
+func mostMemory(files int) float64 { return 160 + 48*float64(files)/(1<<20) }
+
+// backlogGoals are for 100,000 files and for the largest backlog.
 func backlogGoals(all []backlogged) (gs []goal) {
 	for _, g := range backlogGroups(all) {
 		if g.Files < 100_000 || len(g.Runs) == 0 || len(g.base.Runs) == 0 {
@@ -112,7 +115,7 @@ func backlogGoals(all []backlogged) (gs []goal) {
 		if r, ok := g.reads["archive_status"]; ok {
 			gs = append(gs, goal{What: text + "scans of `archive_status` until the run ended", Got: float64(r.Scans), Limit: 1})
 		}
-		gs = append(gs, goal{What: text + "anonymous memory", Got: median(g.Anon()), Limit: 160 + 48*float64(g.Files)/(1<<20), Unit: " MB"})
+		gs = append(gs, goal{What: text + "anonymous memory", Got: median(g.Anon()), Limit: mostMemory(g.Files), Unit: " MB"})
 	}
 	return gs
 }
